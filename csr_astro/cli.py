@@ -1,0 +1,484 @@
+"""The command ``csr-astro``.
+
+Every subcommand is a function that takes the parsed arguments; all it knows
+is what to read, what to call and what to write.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+__all__ = ['main']
+
+_FAILED, _INTERRUPTED = 1, 130
+
+
+# ---------------------------------------------------------------------------------- subcommands
+
+
+def _remove(args):
+    from csr_astro.products import check_table_path, write_source_free, write_table
+
+    map_path = Path(args.map)
+    output = Path(args.output or f'{_stem(map_path)}_source_free.fits')
+    table_path = Path(args.table or f'{_stem(output)}.ecsv')
+    check_table_path(table_path)
+    _refuse_overwrite(args, output, table_path)
+    image, header = _read_map(args)
+    estimator = _estimator(args, header)
+    result = estimator.estimate(image, _sources(args), mask_radius=_mask_radius(args))
+    background = None
+    if args.realization is not None:
+        background = result.realization(args.realization)
+    # The table first: a map whose sources are not on record is the worse of two halves.
+    write_table(table_path, result.sources)
+    write_source_free(
+        output,
+        map_path,
+        result,
+        hdu=args.hdu,
+        background=background,
+        history=_history(result, args.realization),
+    )
+    print(f'{_count(result.sources)} removed: {output}, {table_path}')
+
+
+def _photometry(args):
+    from csr_astro import InpaintedAperturePhotometry
+    from csr_astro.products import check_table_path, write_table
+
+    output = Path(args.output or f'{_stem(Path(args.map))}_photometry.ecsv')
+    check_table_path(output)
+    _refuse_overwrite(args, output)
+    image, header = _read_map(args)
+    radii = [_length(text, '--apertures') for text in args.apertures.split(',')]
+    photometry = InpaintedAperturePhotometry(
+        radii if len(radii) > 1 else radii[0],
+        estimator=_estimator(args, header),
+        aperture_correction=_correction(args.aperture_correction),
+        annulus='instrument' if args.annulus else None,
+    )
+    table = photometry(image, _sources(args), mask_radius=_mask_radius(args))
+    write_table(output, table)
+    shown = [name for name in table.colnames
+             if name in ('id', 'snr', 'mask_name') or 'flux' in name]
+    lines = table[shown].pformat(max_lines=24, max_width=120, show_unit=True)
+    print('\n'.join(lines))
+    print(f'{_count(table)} measured: {output}')
+
+
+def _demo(args):
+    import numpy as np
+
+    from csr_astro.demo import run_demo
+
+    folder = Path(args.output)
+    table = run_demo(folder, weights=args.weights, seed=args.seed, progress=True)
+    print('   id    injected    measured  +-  error       ratio   annulus ratio')
+    for row in table:
+        print(
+            f'{row["id"]:5d}  {row["injected"]:10.2f}  {row["flux"]:10.2f}  +- '
+            f'{row["flux_err"]:6.2f}  {row["flux"] / row["injected"]:10.3f}  '
+            f'{row["annulus_flux"] / row["injected"]:14.3f}'
+        )
+    for name, column in (('network', 'flux'), ('annulus', 'annulus_flux')):
+        error = table[column] - table['injected']
+        scatter = 1.4826 * np.median(np.abs(error - np.median(error)))
+        print(f'{name}: median error {np.median(error):+.2f}, scatter {scatter:.2f}')
+    print(f'written: {folder / "demo.fits"}, {folder / "demo.ecsv"}, {folder / "demo.png"}')
+
+
+def _weights_list(args):
+    del args
+    from csr_astro.nn.weights import list_weights, read_info
+
+    for name in list_weights():
+        info = read_info(name)
+        print(f'{name}: width {info.width}, {info.normalization} normalisation. {info.title}')
+
+
+def _weights_info(args):
+    from csr_astro.nn.weights import read_info
+
+    info = read_info(args.weights)
+    for name in info.__dataclass_fields__:
+        if name != 'path':
+            print(f'{name}: {getattr(info, name)}')
+
+
+def _weights_convert(args):
+    from csr_astro.nn.weights import convert_checkpoint, read_info
+
+    _refuse_overwrite(args, Path(args.output))
+    convert_checkpoint(args.checkpoint, args.output, title=args.title, licence=args.licence)
+    print(f'written: {args.output}, SHA-256 {read_info(args.output).sha256}')
+
+
+def _instruments(args):
+    del args
+    from csr_astro.instruments import MASK_NAMES, get_instrument, list_instruments
+
+    print(f'{"name":20s} {"beam":>6s} {"pixel":>6s}  mask radii [pixel] ({", ".join(MASK_NAMES)})')
+    for name in list_instruments():
+        band = get_instrument(name)
+        scale = band.pixel_scale
+        beam = f'{band.fwhm * scale:.1f}"' if scale else f'{band.fwhm:.1f} px'
+        pixel = f'{scale:.1f}"' if scale else ''
+        radii = ' '.join(f'{radius:.3g}' for radius in band.mask_radii)
+        print(f'{name:20s} {beam:>6s} {pixel:>6s}  {radii}')
+        print(f'{"":20s} {band.description}')
+
+
+def _train(args):
+    from astropy.io import fits
+
+    from csr_astro.training.data import CutoutSampler, read_maps
+    from csr_astro.training.loop import train
+    from csr_astro.training.recipe import read_recipe
+
+    recipe = read_recipe(args.recipe)
+    maps = read_maps(args.maps) if args.maps else {}
+    validation = read_maps(args.validation, block_sizes=(1,)) if args.validation else {}
+    psfs = [fits.getdata(path).astype(float) for path in args.psf]
+    options = {'source_fraction': recipe.source_fraction}
+    sampler = CutoutSampler(
+        maps, psfs, real_fraction=recipe.real_fraction, seed=recipe.seed, **options
+    )
+    validation_sampler = CutoutSampler(
+        validation, psfs, real_fraction=1.0, seed=recipe.seed + 1000, **options
+    )
+    card = {
+        'title': args.title,
+        'licence': args.licence,
+        'training_data': args.training_data
+        or f'{len(maps)} kinds of real maps ({", ".join(maps) or "none"}) and synthetic fields',
+    }
+    path = train(
+        recipe,
+        sampler,
+        validation_sampler,
+        args.output,
+        resume=args.resume,
+        device=args.device,
+        card=card,
+    )
+    print(f'best weights: {path}')
+
+
+# --------------------------------------------------------------------- arguments into objects
+
+
+def _stem(path):
+    """The path without ``.fits``, ``.fits.gz`` and the like."""
+    name = path.name
+    for suffix in ('.gz', '.fz', '.fits', '.fit'):
+        name = name.removesuffix(suffix)
+    return str(path.with_name(name or path.name))
+
+
+def _refuse_overwrite(args, *paths):
+    for path in paths:
+        if path.exists() and not args.overwrite:
+            raise ValueError(f'{str(path)!r} exists; give --overwrite to replace it.')
+        if not path.parent.is_dir():
+            raise ValueError(f'there is no folder {str(path.parent)!r} to write to.')
+
+
+def _read_map(args):
+    from csr_astro.images import read_image
+
+    return read_image(args.map, args.hdu)
+
+
+def _sources(args):
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
+
+    from csr_astro.sources import read_sources
+
+    given = [bool(args.catalog), bool(args.position), bool(args.pixel)]
+    if sum(given) != 1:
+        raise ValueError('give the sources once: a CATALOG, or --position, or --pixel.')
+    if args.catalog:
+        return read_sources(args.catalog)
+    if args.pixel:
+        return args.pixel
+    try:
+        # "269.15 51.49" are degrees; "17h56m36s +51d29m20s" says so itself.
+        coordinates = [SkyCoord(text, unit=_angle_units(text)).icrs for text in args.position]
+    except (ValueError, u.UnitsError) as error:
+        raise ValueError(f'--position is not understood: {error}') from None
+    return SkyCoord(coordinates)
+
+
+def _angle_units(text):
+    from astropy import units as u
+
+    sexagesimal = ':' in text or len(text.split()) > 2
+    return (u.hourangle, u.deg) if sexagesimal else (u.deg, u.deg)
+
+
+def _estimator(args, header):
+    from csr_astro import NeuralBackgroundEstimator
+    from csr_astro.instruments import identify_instrument
+
+    instrument = args.instrument
+    if instrument is None and args.fwhm is None:
+        instrument = identify_instrument(header)
+        if instrument is None:
+            raise ValueError(
+                'the header does not tell the instrument; give --instrument (see "csr-astro '
+                'instruments") or the beam, --fwhm.'
+            )
+        print(f'instrument: {instrument} (from the header)', file=sys.stderr)
+    centroid_func = None
+    if args.refine:
+        from photutils.centroids import centroid_2dg as centroid_func
+    return NeuralBackgroundEstimator(
+        args.weights,
+        instrument=instrument,
+        fwhm=None if args.fwhm is None else _length(args.fwhm, '--fwhm'),
+        preset=args.preset,
+        orientations=args.orientations,
+        centroid_func=centroid_func,
+        device=args.device,
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+        progress=True,
+    )
+
+
+def _length(text, option):
+    """'4' is pixels; '6arcsec', '6\"' or '0.1 arcmin' an angle."""
+    from astropy import units as u
+
+    try:
+        length = u.Quantity(text.strip().replace('"', 'arcsec'))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f'{option}: {text.strip()!r} is neither a number of pixels nor an angle.'
+        ) from None
+    return float(length.value) if length.unit == u.dimensionless_unscaled else length
+
+
+def _mask_radius(args):
+    if args.mask_radius in (None, 'snr'):
+        return args.mask_radius
+    return _length(args.mask_radius, '--mask-radius')
+
+
+def _correction(text):
+    if text is None or text in ('eef', 'vesta', 'none'):
+        return text
+    try:
+        fractions = [float(part) for part in text.split(',')]
+    except ValueError:
+        raise ValueError(
+            f'--aperture-correction must be eef, vesta, none or fractions, got {text!r}.'
+        ) from None
+    return fractions if len(fractions) > 1 else fractions[0]
+
+
+def _history(result, realization):
+    meta = result.sources.meta
+    lines = [
+        f'csr_astro {meta["csr_astro"]}: {_count(result.sources)} removed.',
+        f'Weights {meta["weights"]}, SHA-256',
+        meta['weights_sha256'],
+        f'Instrument {meta["instrument"]}, preset {meta["preset"]}.',
+        'Extensions CSR_MASK and CSR_RMS: inpainted pixels, their error.',
+    ]
+    if realization is not None:
+        lines.append(f'Filled pixels carry noise and texture: realization {realization}.')
+    return lines
+
+
+def _count(table):
+    from csr_astro.flags import NOT_INPAINTED
+
+    n_bad = int(((table['flags'] & NOT_INPAINTED) > 0).sum())
+    text = f'{len(table) - n_bad} of {len(table)} sources'
+    return f'{text} ({n_bad} could not be, see flags)' if n_bad else text
+
+
+# --------------------------------------------------------------------------------------- parser
+
+
+def _parser():
+    import csr_astro
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument('--debug', action='store_true', help='show the traceback of an error')
+
+    parser = argparse.ArgumentParser(
+        prog='csr-astro',
+        description='Remove compact sources from astronomical maps, and measure them.',
+        epilog='example: csr-astro demo',
+    )
+    parser.add_argument('--version', action='version', version=csr_astro.__version__)
+    commands = parser.add_subparsers(metavar='COMMAND', required=True)
+
+    def add(name, function, help_text, examples, to=commands, parents=()):
+        command = to.add_parser(
+            name,
+            help=help_text,
+            description=help_text[0].upper() + help_text[1:] + '.',
+            epilog='examples:\n' + '\n'.join(f'  csr-astro {line}' for line in examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[common, *parents],
+        )
+        command.set_defaults(function=function)
+        return command
+
+    removal = _removal_options()
+    remove = add(
+        'remove',
+        _remove,
+        'remove sources from a map',
+        [
+            'remove map.fits catalog.ecsv --instrument pacs-scanmap-blue',
+            'remove map.fits regions.reg --fwhm 18.2arcsec -o clean.fits',
+            'remove map.fits --position "269.1516 51.4889" --table star.csv',
+        ],
+        parents=[removal],
+    )
+    remove.add_argument('-o', '--output', help='source-free map [MAP_source_free.fits]')
+    remove.add_argument('--table', help='table of sources: .ecsv, .csv, .fits, .vot [by --output]')
+    remove.add_argument(
+        '--realization', type=int, metavar='SEED',
+        help="fill with the map's noise and texture too, for statistics of the map",
+    )
+
+    photometry = add(
+        'photometry',
+        _photometry,
+        'measure sources on predicted backgrounds',
+        [
+            'photometry map.fits catalog.ecsv --apertures 5arcsec,6arcsec',
+            'photometry map.fits --pixel 90 160 --apertures 4 --fwhm 3.5 --annulus',
+        ],
+        parents=[removal],
+    )
+    photometry.add_argument(
+        '--apertures', required=True, metavar='R[,R...]',
+        help='radii: pixels, or an angle such as 6arcsec',
+    )
+    photometry.add_argument('-o', '--output', help='table to write [MAP_photometry.ecsv]')
+    photometry.add_argument(
+        '--aperture-correction', metavar='KIND',
+        help='eef (real sources), vesta (injected PSFs), none, or fractions [eef if known]',
+    )
+    photometry.add_argument(
+        '--annulus', action='store_true', help='give the fluxes by an annulus too'
+    )
+
+    demo = add('demo', _demo, 'remove and measure the sources of a simulated field',
+               ['demo', 'demo --output somewhere --seed 7'])
+    demo.add_argument('--output', default='csr-astro-demo', help='folder [%(default)s]')
+    demo.add_argument('--seed', type=int, default=1, help='of the field [%(default)s]')
+    demo.add_argument('--weights', default='default', help='name or file [%(default)s]')
+
+    weights = commands.add_parser('weights', help='list, describe or convert weights')
+    kinds = weights.add_subparsers(metavar='ACTION', required=True)
+    add('list', _weights_list, 'list the bundled weights', ['weights list'], to=kinds)
+    info = add('info', _weights_info, 'describe weights', ['weights info default'], to=kinds)
+    info.add_argument('weights', help='name or .safetensors file')
+    convert = add(
+        'convert', _weights_convert, "convert a checkpoint of the paper's authors",
+        ['weights convert checkpoint.pth published.safetensors'], to=kinds,
+    )
+    convert.add_argument('checkpoint', help='PyTorch state dict')
+    convert.add_argument('output', help='.safetensors file to write')
+    convert.add_argument('--title', default='', help='for the model card')
+    convert.add_argument('--licence', default='', help='for the model card')
+    convert.add_argument('--overwrite', action='store_true', help='replace an existing file')
+
+    add('instruments', _instruments, 'list instruments and their masks', ['instruments'])
+
+    train = add(
+        'train', _train, 'train a network',
+        [
+            'train tiny -o run',
+            'train default --maps maps/train --validation maps/validation --psf psf.fits -o run',
+            'train default --maps maps/train --validation maps/validation -o run --resume',
+        ],
+    )
+    train.add_argument('recipe', help='default, tiny, or a TOML file')
+    train.add_argument('--maps', metavar='FOLDER', help='FITS maps to learn from')
+    train.add_argument('--validation', metavar='FOLDER', help='FITS maps of other fields')
+    train.add_argument(
+        '--psf', nargs='+', default=[], metavar='FILE', help='FITS images of the PSF'
+    )
+    train.add_argument('-o', '--output', required=True, metavar='FOLDER', help='for the results')
+    train.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
+    train.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
+    train.add_argument('--title', default='', help='for the model card')
+    train.add_argument('--licence', default='', help='for the model card')
+    train.add_argument('--training-data', help='for the model card [kinds of maps]')
+    return parser
+
+
+def _removal_options():
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument('map', metavar='MAP', help='FITS file')
+    options.add_argument(
+        'catalog', metavar='CATALOG', nargs='?',
+        help='table (ECSV, CSV, FITS, VOTable) or regions (.reg)',
+    )
+    options.add_argument(
+        '--position', action='append', metavar='"RA DEC"', help='a source on the sky; repeatable'
+    )
+    options.add_argument(
+        '--pixel', action='append', nargs=2, type=float, metavar=('X', 'Y'),
+        help='a source in pixels, zero-based; repeatable',
+    )
+    options.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
+    options.add_argument('--fwhm', help='beam of any other instrument: pixels, or 18arcsec')
+    options.add_argument(
+        '--mask-radius', metavar='R', help='pixels, an angle, or snr [by SNR; regions as drawn]'
+    )
+    options.add_argument('--refine', action='store_true', help='refine centres before')
+    options.add_argument('--hdu', help='extension of the image: name or number')
+    options.add_argument('--weights', default='default', help='name or file [%(default)s]')
+    options.add_argument('--preset', default='default', choices=('default', 'paper'))
+    options.add_argument('--orientations', type=int, choices=(1, 2, 4, 8),
+                         help='flips and rotations to average over [8]')
+    options.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
+    options.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
+    options.add_argument('--batch-size', type=int, help='cutouts at a time')
+    options.add_argument('--overwrite', action='store_true', help='replace existing files')
+    return options
+
+
+def main(argv=None):
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    code : int
+        0 if all went well, 1 after an error (one line on standard error; the
+        traceback with ``--debug``), 130 after Ctrl-C; argparse exits with 2
+        after a wrong argument.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        args.function(args)
+    except KeyboardInterrupt:
+        print('csr-astro: stopped.', file=sys.stderr)
+        return _INTERRUPTED
+    except Exception as error:
+        if args.debug:
+            raise
+        text = ' '.join(str(error).split()) or type(error).__name__
+        print(f'csr-astro: error: {text}', file=sys.stderr)
+        return _FAILED
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""How does a map become a stack of cutouts for the network, and its answer pixels again?"""
+
+import numpy as np
+
+__all__ = ['MAX_RADIUS', 'extract', 'extract_mask', 'predict', 'window_size']
+
+# The network takes multiples of 32 from 96 up. A window reaches this far beyond a mask.
+_SIZE_STEP = 32
+_SIZE_MIN = 96
+_SIZE_MAX = 480
+_MARGIN = 20
+MAX_RADIUS = _SIZE_MAX // 2 - _MARGIN
+
+
+def window_size(radius):
+    """Width of the window for a mask of some radius, in pixels.
+
+    Parameters
+    ----------
+    radius : array-like of float
+        Radii in pixels, at most ``MAX_RADIUS``.
+
+    Returns
+    -------
+    size : `~numpy.ndarray` of int
+        Multiples of 32 from 96 (the paper's) up.
+
+    Examples
+    --------
+    >>> from csr_astro.cutouts import window_size
+    >>> print(window_size([12, 40]))
+    [ 96 128]
+    """
+    needed = 2 * (np.asarray(radius, dtype=float) + _MARGIN)
+    steps = np.ceil(needed / _SIZE_STEP).astype(int)
+    return np.maximum(steps * _SIZE_STEP, _SIZE_MIN)
+
+
+def _overlaps(x, y, size, shape):
+    """Per position: the slices of the map in its window, and where they lie in the window."""
+    half = size // 2
+    for column, row in zip(np.rint(x).astype(int), np.rint(y).astype(int), strict=True):
+        y0, x0 = row - half, column - half
+        ya, yb = max(y0, 0), min(y0 + size, shape[0])
+        xa, xb = max(x0, 0), min(x0 + size, shape[1])
+        if ya < yb and xa < xb:
+            yield (
+                (slice(ya, yb), slice(xa, xb)),
+                (slice(ya - y0, yb - y0), slice(xa - x0, xb - x0)),
+            )
+        else:
+            yield None, None
+
+
+def extract(image, x, y, size):
+    """Cutouts of the valid pixels around positions.
+
+    Parameters
+    ----------
+    image : `~csr_astro.images.Image`
+        The map.
+    x, y : (N,) array of float
+        Finite positions, rounded to whole pixels.
+    size : int
+        Pixels per side; the position's pixel is at ``size // 2``.
+
+    Returns
+    -------
+    values : (N, size, size) `~numpy.ndarray` of float64
+        NaN where the map is invalid or ends.
+    """
+    values = np.full((len(x), size, size), np.nan)
+    for cutout, (window, inside) in zip(values, _overlaps(x, y, size, image.shape), strict=True):
+        if window is not None:
+            np.copyto(cutout[inside], image.data[window], where=image.valid(window))
+    return values
+
+
+def extract_mask(mask, x, y, size):
+    """Cutouts of a boolean map around positions, False where the map ends.
+
+    Parameters are those of `extract`, with a boolean array for the image.
+    """
+    values = np.zeros((len(x), size, size), dtype=bool)
+    for cutout, (window, inside) in zip(values, _overlaps(x, y, size, mask.shape), strict=True):
+        if window is not None:
+            cutout[inside] = mask[window]
+    return values
+
+
+def predict(model, values, hole, radius, *, orientations=8):
+    """Predict the background of a stack of cutouts.
+
+    Parameters
+    ----------
+    model : `~csr_astro.nn.inpainter.Inpainter`
+        The network.
+    values : (N, S, S) array of float64
+        Cutouts as from `extract`, with S odd, a multiple of 32 plus 1.
+    hole : (N, S, S) array of bool
+        True for the pixels of all masks.
+    radius : (N,) array of float
+        Radius of the central mask in pixels.
+    orientations : {1, 2, 4, 8}, optional
+        Over how many of the eight flips and rotations the prediction is
+        averaged. Each of them sees the source at the same pixel of its window, so
+        that the average over all eight does not change when the map is flipped
+        or rotated.
+
+    Returns
+    -------
+    prediction : (N, S, S) `~numpy.ndarray` of float64
+        Only the pixels of the central mask are meant to be used.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    measured = np.isfinite(values)
+    image = torch.from_numpy(np.where(measured, values, 0.0))[:, None]
+    finite = torch.from_numpy(measured.astype(float))[:, None]
+    valid = torch.from_numpy((measured & ~hole).astype(float))[:, None]
+    radius = torch.from_numpy(np.asarray(radius, dtype=float))
+    size = values.shape[-1] - 1
+    total = torch.zeros_like(image)
+    with torch.inference_mode():
+        if orientations == 1:
+            # The one window is all that is looked at, for the normalisation too.
+            seen = (t[..., :size, :size] for t in (image, valid, finite))
+            normalized, location, scale = model.normalize(*seen, radius)
+        else:
+            normalized, location, scale = model.normalize(image, valid, finite, radius)
+        for turns, flip in _ORIENTATIONS[orientations]:
+            oriented = _orient(normalized, turns, flip)[..., :size, :size].to(device)
+            oriented_valid = _orient(valid, turns, flip)[..., :size, :size].float().to(device)
+            output = model.predict_normalized(oriented, oriented_valid).cpu()
+            output = torch.nn.functional.pad(output, (0, 1, 0, 1))
+            total += _reorient(output, turns, flip)
+    prediction = location + scale * (total / orientations)
+    return prediction[:, 0].numpy()
+
+
+# (quarter turns, flipped): from none to the whole symmetry group of the square.
+_ALL = [(turns, flip) for turns in (0, 2, 1, 3) for flip in (False, True)]
+_ORIENTATIONS = {
+    1: _ALL[:1],
+    2: [(0, False), (2, False)],
+    4: [(turns, False) for turns in range(4)],
+    8: _ALL,
+}
+
+
+def _orient(tensor, turns, flip):
+    tensor = tensor.rot90(turns, (-2, -1))
+    return tensor.flip(-1) if flip else tensor
+
+
+def _reorient(tensor, turns, flip):
+    tensor = tensor.flip(-1) if flip else tensor
+    return tensor.rot90(-turns, (-2, -1))

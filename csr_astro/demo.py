@@ -1,0 +1,98 @@
+"""Does it work here, and what does it do? A simulated field shows both."""
+
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import QTable
+
+from csr_astro.io import atomic_path
+from csr_astro.plotting import figure, require_matplotlib
+from csr_astro.products import write_table
+from csr_astro.simulation.diffuse import lognormal_field
+from csr_astro.simulation.inject import inject_sources, random_positions
+from csr_astro.simulation.psf import gaussian_profile
+
+__all__ = ['run_demo', 'simulated_field']
+
+_SHAPE = (320, 320)
+_FWHM = 3.5
+_N_SOURCES = 40
+_APERTURE = 4.0
+
+
+def simulated_field(seed=1):
+    """Dust-like emission with noise, and the same with sources of known flux.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Seed of the field.
+
+    Returns
+    -------
+    truth : (ny, nx) `~numpy.ndarray`
+        The field without sources.
+    data : (ny, nx) `~numpy.ndarray`
+        With sources.
+    catalog : `~astropy.table.QTable`
+        Columns ``x``, ``y`` (pixels) and ``flux``.
+    """
+    rng = np.random.default_rng(seed)
+    truth = 10 + 3 * lognormal_field(_SHAPE, -3.2, 0.6, rng) + rng.normal(0, 0.05, _SHAPE)
+    x, y = random_positions(_SHAPE, _N_SOURCES, rng, separation=20, margin=12)
+    flux = 10 ** rng.uniform(1.2, 3, _N_SOURCES)
+    catalog = QTable({'x': x, 'y': y, 'flux': flux})
+    return truth, inject_sources(truth, x, y, flux, gaussian_profile(_FWHM)), catalog
+
+
+def run_demo(folder, *, weights='default', seed=1, progress=False):
+    """Simulate a field, remove its sources, measure them, and write what came out.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where ``demo.fits`` (map, source-free map, truth, mask),
+        ``demo.ecsv`` (injected and measured fluxes) and ``demo.png`` are written.
+    weights : str or path-like, optional
+        As in `~csr_astro.NeuralBackgroundEstimator`.
+    seed : int, optional
+        Seed of the field.
+    progress : bool, optional
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        One row per source: the photometry, and ``injected``.
+    """
+    from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
+
+    require_matplotlib()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    truth, data, catalog = simulated_field(seed)
+    estimator = NeuralBackgroundEstimator(weights, fwhm=_FWHM, progress=progress)
+    result = estimator.estimate(data, catalog)
+    fraction = estimator.instrument.enclosed_energy(_APERTURE)
+    photometry = InpaintedAperturePhotometry(
+        _APERTURE,
+        estimator=estimator,
+        aperture_correction=float(fraction),
+        annulus=(10, 20),
+    )
+    table = photometry(result)
+    table['injected'] = catalog['flux']
+
+    with atomic_path(folder / 'demo.fits') as temporary:
+        fits.HDUList([
+            fits.PrimaryHDU(),
+            fits.ImageHDU(data, name='IMAGE'),
+            fits.ImageHDU(result.background, name='SOURCE_FREE'),
+            fits.ImageHDU(truth, name='TRUTH'),
+            fits.ImageHDU(result.mask.astype(np.uint8), name='CSR_MASK'),
+        ]).writeto(temporary, overwrite=True)
+    write_table(folder / 'demo.ecsv', table)
+    with figure(3, folder / 'demo.png') as axes:
+        result.plot(axes=axes)
+    return table

@@ -1,0 +1,67 @@
+"""What can go wrong with one source, and how does its row say so?
+
+The documentation of the ``flags`` column is generated from the registry here.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ['FLAGS', 'NOT_INPAINTED', 'Flag', 'decode_flags']
+
+
+class Flag(NamedTuple):
+    """One bit of the ``flags`` column."""
+
+    bit: int
+    name: str
+    description: str
+
+
+FLAGS = (
+    Flag(1, 'invalid_position', 'the position is not finite; not measured'),
+    Flag(2, 'off_map', 'the mask lies wholly outside the map; not measured'),
+    Flag(4, 'no_background', 'no valid pixel within the window around the source; not measured'),
+    Flag(8, 'mask_too_large', 'the mask is larger than the largest window; not measured'),
+    Flag(16, 'edge', 'the mask reaches over the edge of the map'),
+    Flag(32, 'invalid_pixels', 'pixels inside the mask are not finite or were masked by the user'),
+    Flag(64, 'overlap', 'the mask overlaps that of another source'),
+    Flag(128, 'few_valid', 'less than half of the 5 pixels around the mask is valid background'),
+    Flag(256, 'no_snr', 'the SNR could not be measured; the smallest mask was taken'),
+    Flag(512, 'centroid_failed', 'no centre was found inside the mask; the given one was kept'),
+    Flag(1024, 'aperture_invalid', 'an aperture holds pixels that are off the map or invalid'),
+    Flag(2048, 'aperture_exceeds_mask', 'an aperture is larger than the mask, which limits it'),
+    Flag(4096, 'error_unknown', 'too few valid pixels around the source to estimate the error'),
+)
+
+BITS = {flag.name: flag.bit for flag in FLAGS}
+
+# A source with one of these keeps its pixels, and its measurements are NaN.
+NOT_INPAINTED = sum(
+    BITS[name] for name in ('invalid_position', 'off_map', 'no_background', 'mask_too_large')
+)
+
+
+def decode_flags(flags):
+    """Names of the flags that are set.
+
+    Parameters
+    ----------
+    flags : int or array-like of int
+        Values of the ``flags`` column.
+
+    Returns
+    -------
+    names : list of str, or list of list of str
+        One list for each value.
+
+    Examples
+    --------
+    >>> from csr_astro.flags import decode_flags
+    >>> decode_flags(80)
+    ['edge', 'overlap']
+    """
+    values = np.asarray(flags)
+    if values.ndim:
+        return [decode_flags(value) for value in values]
+    return [flag.name for flag in FLAGS if int(values) & flag.bit]

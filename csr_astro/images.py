@@ -1,0 +1,318 @@
+"""One door in for every kind of image.
+
+Whatever a user holds becomes an `Image`: a plain two-dimensional array with its
+mask, error, unit and WCS. The array is not copied, so a memory-mapped map stays
+on disk until its pixels are asked for.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.io import fits
+from astropy.nddata import (
+    InverseVariance,
+    NDData,
+    StdDevUncertainty,
+    VarianceUncertainty,
+)
+from astropy.utils.exceptions import AstropyUserWarning
+from astropy.wcs import WCS, FITSFixedWarning
+from astropy.wcs.utils import proj_plane_pixel_scales
+
+__all__ = ['Image', 'find_image_hdu', 'parse_image', 'read_image']
+
+_ACCEPTED = 'an NDData, CCDData, image HDU, HDUList, Quantity or array'
+_ERROR_EXTENSIONS = ('error', 'stdev', 'err', 'uncert')
+
+
+@dataclass(frozen=True)
+class Image:
+    """A map as the rest of the package sees it.
+
+    Attributes
+    ----------
+    data : (ny, nx) `~numpy.ndarray`
+        Pixel values, as given: any real dtype and byte order, maybe read-only.
+    mask : (ny, nx) `~numpy.ndarray` of bool or None
+        True for pixels that the user declared invalid.
+    error : (ny, nx) `~numpy.ndarray` or None
+        1-sigma error in the unit of the data.
+    unit : `~astropy.units.UnitBase` or None
+        Unit of the data.
+    wcs : WCS or None
+        Celestial world coordinate system.
+    """
+
+    data: np.ndarray
+    mask: np.ndarray | None = None
+    error: np.ndarray | None = None
+    unit: u.UnitBase | None = None
+    wcs: object = None
+
+    @property
+    def shape(self):
+        """(ny, nx)."""
+        return self.data.shape
+
+    @property
+    def dtype(self):
+        """Floating-point type of results: that of the data, float64 for integers."""
+        kind = self.data.dtype
+        return kind.newbyteorder('=') if kind.kind == 'f' else np.dtype(float)
+
+    @property
+    def pixel_scale(self):
+        """Side of a pixel in arcsec (geometric mean), or None without a WCS."""
+        if self.wcs is None:
+            return None
+        if isinstance(self.wcs, WCS):
+            scales = proj_plane_pixel_scales(self.wcs.celestial) * u.deg
+            return float(np.sqrt(np.prod(scales.to_value(u.arcsec))))
+        # Another implementation of the shared WCS interface: measure it.
+        y, x = ((n - 1) / 2 for n in self.shape)
+        corner = self.wcs.pixel_to_world([x, x + 1, x], [y, y, y + 1])
+        steps = corner[0].separation(corner[1:]).to_value(u.arcsec)
+        return float(np.sqrt(np.prod(steps)))
+
+    def valid(self, window):
+        """Finite, unmasked pixels in a window given as a tuple of slices."""
+        valid = np.isfinite(self.data[window])
+        if self.mask is not None:
+            valid &= ~self.mask[window]
+        return valid
+
+    def with_unit(self, values):
+        """``values``, as a `~astropy.units.Quantity` if the map has a unit."""
+        return values if self.unit is None else u.Quantity(values, self.unit, copy=False)
+
+
+def _two_dimensional(array, name):
+    """Drop leading axes of length one, as radio maps have them; refuse other shapes."""
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 2:
+        raise ValueError(
+            f'{name} must be two-dimensional (leading axes of length 1 are dropped), '
+            f'got shape {array.shape}.'
+        )
+    if 0 in array.shape:
+        raise ValueError(f'{name} is empty: its shape is {array.shape}.')
+    return array
+
+
+def _real(array, name):
+    array = np.asanyarray(array)
+    if array.dtype.kind not in 'iuf':
+        raise TypeError(f'{name} must hold real numbers, got dtype {array.dtype}.')
+    return _two_dimensional(array, name)
+
+
+def _parse_unit(text):
+    if not text or not str(text).strip():
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', u.UnitsWarning)
+        unit = u.Unit(str(text).strip(), parse_strict='silent')
+    if isinstance(unit, u.UnrecognizedUnit):
+        warnings.warn(
+            f'the unit {text!r} is not understood; the results carry no unit.',
+            AstropyUserWarning,
+            stacklevel=4,
+        )
+        return None
+    return unit
+
+
+def _header_wcs(header):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FITSFixedWarning)
+        wcs = WCS(header)
+    return wcs.celestial if wcs.has_celestial else None
+
+
+def _celestial(wcs):
+    return wcs.celestial if isinstance(wcs, WCS) and wcs.has_celestial else wcs
+
+
+def _standard_deviation(uncertainty, unit):
+    """The 1-sigma error that an NDData uncertainty stands for."""
+    if uncertainty is None:
+        return None
+    known = (StdDevUncertainty, VarianceUncertainty, InverseVariance)
+    if not isinstance(uncertainty, known):
+        raise TypeError(
+            'uncertainty must be a StdDevUncertainty, VarianceUncertainty or InverseVariance, '
+            f'got {type(uncertainty).__name__}; for others give error= explicitly.'
+        )
+    with np.errstate(divide='ignore', invalid='ignore'):
+        sigma = uncertainty.represent_as(StdDevUncertainty)
+    values = sigma.array
+    if sigma.unit is not None and unit is not None:
+        values = u.Quantity(values, sigma.unit, copy=False).to_value(unit)
+    return np.asarray(values)
+
+
+def find_image_hdu(hdus, name=None):
+    """Index of the image among the extensions of a FITS file.
+
+    Parameters
+    ----------
+    hdus : `~astropy.io.fits.HDUList`
+        An open file.
+    name : str or int, optional
+        Name or number of the extension. By default the one called ``image``
+        (Herschel archive files), ``SCI`` or ``DATA``, else the first that holds
+        a two-dimensional image.
+
+    Returns
+    -------
+    index : int
+    """
+    if name is not None:
+        try:
+            return hdus.index_of(int(name) if str(name).lstrip('-').isdigit() else name)
+        except KeyError:
+            names = [hdu.name or str(i) for i, hdu in enumerate(hdus)]
+            raise ValueError(f'there is no extension {name!r}; there are {names}.') from None
+    images = [
+        i
+        for i, hdu in enumerate(hdus)
+        if hdu.is_image and sum(n > 1 for n in hdu.shape) == 2 and len(hdu.shape) >= 2
+    ]
+    for wanted in ('image', 'sci', 'data'):
+        for i in images:
+            if hdus[i].name.lower() == wanted:
+                return i
+    if not images:
+        raise ValueError('the file holds no two-dimensional image.')
+    return images[0]
+
+
+def parse_image(data, *, mask=None, error=None, wcs=None):
+    """Make an `Image` of whatever holds one.
+
+    Parameters
+    ----------
+    data : NDData, CCDData, image HDU, HDUList, Quantity, masked array or array
+        The map. Of an HDUList the image is found by `find_image_hdu`, and its
+        extension ``error`` or ``stDev`` is the error.
+    mask : (ny, nx) array-like of bool, optional
+        True for invalid pixels; combined with the mask of ``data``.
+    error : (ny, nx) array-like or Quantity, or scalar, optional
+        1-sigma error; takes the place of an uncertainty that ``data`` holds.
+    wcs : optional
+        World coordinate system; takes the place of that of ``data``.
+
+    Returns
+    -------
+    image : `Image`
+
+    Raises
+    ------
+    TypeError
+        If ``data`` is of no accepted kind, or holds no real numbers.
+    ValueError
+        If shapes or units do not fit.
+    """
+    unit = own_mask = own_error = own_wcs = None
+    if isinstance(data, Image):
+        values, unit, own_mask = data.data, data.unit, data.mask
+        own_error, own_wcs = data.error, data.wcs
+    elif isinstance(data, fits.HDUList):
+        hdu = data[find_image_hdu(data)]
+        values, unit, own_wcs = hdu.data, _parse_unit(hdu.header.get('BUNIT')), None
+        own_wcs = _header_wcs(hdu.header)
+        own_error = _error_extension(data, np.shape(values))
+    elif isinstance(data, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
+        if data.data is None:
+            raise ValueError('the HDU holds no image; the image may be in another extension.')
+        values, unit = data.data, _parse_unit(data.header.get('BUNIT'))
+        own_wcs = _header_wcs(data.header)
+    elif isinstance(data, NDData):
+        values, unit, own_mask, own_wcs = data.data, data.unit, data.mask, data.wcs
+        own_error = _standard_deviation(data.uncertainty, unit)
+    elif isinstance(data, u.Quantity):
+        values, unit = data.value, data.unit
+    elif isinstance(data, np.ma.MaskedArray):
+        values, own_mask = data.data, np.ma.getmaskarray(data)
+    elif isinstance(data, np.ndarray | list | tuple):
+        values = data
+    else:
+        raise TypeError(f'data must be {_ACCEPTED}, got {type(data).__name__}.')
+
+    values = _real(values, 'data')
+    # Unitless Quantities and units that only scale numbers are units all the same.
+    masks = [
+        _like(m, values, 'mask', bool) for m in (mask, own_mask) if m is not None and m is not False
+    ]
+    combined = np.logical_or.reduce(masks) if masks else None
+    if error is None:
+        error = own_error
+    elif isinstance(error, NDData) or hasattr(error, 'uncertainty_type'):
+        error = _standard_deviation(getattr(error, 'uncertainty', error), unit)
+    if error is not None:
+        if isinstance(error, u.Quantity):
+            try:
+                error = error.to_value(u.dimensionless_unscaled if unit is None else unit)
+            except u.UnitConversionError:
+                raise ValueError(
+                    f'error has unit {error.unit}, which does not fit the unit of data ({unit}).'
+                ) from None
+        error = _like(error, values, 'error', None)
+    return Image(
+        values, combined, error, unit, _celestial(own_wcs if wcs is None else wcs)
+    )
+
+
+def _like(array, data, name, dtype):
+    """``array`` checked against the shape of ``data``; a scalar is spread over it."""
+    array = np.asarray(array, dtype=dtype)
+    if dtype is not bool and array.dtype.kind not in 'iuf':
+        raise TypeError(f'{name} must hold real numbers, got dtype {array.dtype}.')
+    if array.ndim == 0:
+        return np.broadcast_to(array, data.shape)
+    array = _two_dimensional(array, name)
+    if array.shape != data.shape:
+        raise ValueError(f'{name} has shape {array.shape}, data has {data.shape}.')
+    return array
+
+
+def _error_extension(hdus, shape):
+    for hdu in hdus:
+        if hdu.is_image and hdu.name.lower() in _ERROR_EXTENSIONS and hdu.shape == shape:
+            return hdu.data
+    return None
+
+
+def read_image(path, hdu=None):
+    """Read the image of a FITS file, with the error extension that it may have.
+
+    Parameters
+    ----------
+    path : path-like
+        FITS file; memory-mapped where its format allows it.
+    hdu : str or int, optional
+        Extension, see `find_image_hdu`.
+
+    Returns
+    -------
+    image : `Image`
+    header : `~astropy.io.fits.Header`
+        Of the image, below those entries of the primary header that it lacks.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f'no such file: {str(path)!r}.')
+    try:
+        with fits.open(path) as hdus:
+            found = hdus[find_image_hdu(hdus, hdu)]
+            image = parse_image(found, error=_error_extension(hdus, found.shape))
+            header = hdus[0].header.copy()
+            header.update(found.header)
+            # The arrays keep the memory map alive after the file is closed.
+            return image, header
+    except OSError as error:
+        raise ValueError(f'{str(path)!r} is not a readable FITS file: {error}.') from None

@@ -1,0 +1,330 @@
+"""Which mask radii, apertures and corrections belong to which band?
+
+All numbers are data, in ``data/instruments.toml`` and
+``data/aperture_corrections.csv``; a band is added by adding an entry.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.table import Table
+from scipy.interpolate import PchipInterpolator
+
+__all__ = ['MASK_NAMES', 'Instrument', 'get_instrument', 'identify_instrument', 'list_instruments']
+
+MASK_NAMES = ('full', 'large', 'moderate', 'small', 'focused', 'minimal')
+
+_DATA = Path(__file__).parent / 'data'
+_GENERIC_FWHM = 3.5
+
+
+@cache
+def _tables():
+    with (_DATA / 'instruments.toml').open('rb') as file:
+        return tomllib.load(file)
+
+
+@cache
+def _corrections():
+    return Table.read(_DATA / 'aperture_corrections.csv', format='ascii.csv', comment='#')
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A band of an instrument.
+
+    All radii are in pixels of ``pixel_scale``.
+
+    Attributes
+    ----------
+    name : str
+        As in `list_instruments`.
+    description : str
+        For people.
+    fwhm : float
+        Full width at half maximum of the beam, in pixels.
+    snr_radii : (float, float, float)
+        Radius of the circle of the peak, inner and outer radius of the ring
+        (paper, Sect. 2.4.4).
+    snr_thresholds : tuple of 5 float
+        Lowest SNR of the masks, from the largest to the last but one.
+    mask_radii : tuple of 6 float
+        Radii of the masks, from the largest to the smallest (paper, Table 3).
+    pixel_scale : float or None
+        Side of a pixel in arcsec; None for an instrument defined in pixels.
+    wavelength : float or None
+        In micrometres.
+    corrections : str or None
+        Key of the enclosed-energy tables.
+    annulus : (float, float)
+        Background annulus of classical photometry, in pixels.
+    colour_correction_star : float or None
+        Divide the flux of a stellar photosphere by this.
+    """
+
+    name: str
+    description: str
+    fwhm: float
+    snr_radii: tuple
+    snr_thresholds: tuple
+    mask_radii: tuple
+    annulus: tuple
+    pixel_scale: float | None = None
+    wavelength: float | None = None
+    corrections: str | None = None
+    colour_correction_star: float | None = None
+
+    def mask(self, snr):
+        """Name and radius of the mask for an SNR (paper, Table 3).
+
+        Parameters
+        ----------
+        snr : array-like of float
+            Signal-to-noise ratios; NaN gets the smallest mask.
+
+        Returns
+        -------
+        name : `~numpy.ndarray` of str
+        radius : `~numpy.ndarray` of float
+            In pixels.
+
+        Examples
+        --------
+        >>> from csr_astro.instruments import get_instrument
+        >>> name, radius = get_instrument('pacs-scanmap-green').mask([500, 13, 1])
+        >>> print(name, radius)
+        ['full' 'moderate' 'minimal'] [13. 10.  5.]
+        """
+        snr = np.nan_to_num(np.asarray(snr, dtype=float), nan=-np.inf)
+        category = (snr[..., np.newaxis] < np.array(self.snr_thresholds)).sum(axis=-1)
+        return np.array(MASK_NAMES)[category], np.array(self.mask_radii, dtype=float)[category]
+
+    def on_pixels(self, pixel_scale):
+        """The same band on a map with other pixels.
+
+        Parameters
+        ----------
+        pixel_scale : float or None
+            Side of a pixel of the map in arcsec; None leaves all as it is.
+
+        Returns
+        -------
+        instrument : `Instrument`
+            With its radii in pixels of the map. Within 2 % the published radii
+            are kept.
+        """
+        if pixel_scale is None or self.pixel_scale is None:
+            return self
+        factor = self.pixel_scale / pixel_scale
+        if abs(factor - 1) < 0.02:
+            return self
+        return Instrument(
+            **self.__dict__
+            | {
+                'pixel_scale': pixel_scale,
+                'fwhm': self.fwhm * factor,
+                **{
+                    name: tuple(radius * factor for radius in getattr(self, name))
+                    for name in ('snr_radii', 'mask_radii', 'annulus')
+                },
+            }
+        )
+
+    def enclosed_energy(self, radius, table='eef'):
+        """Fraction of a point source's energy inside a circular aperture.
+
+        Interpolated monotonically between the tabulated radii, which it
+        reproduces; for a band without a table that of a Gaussian beam,
+        ``1 − exp(−4 ln 2 · r²/FWHM²)``.
+
+        Parameters
+        ----------
+        radius : array-like of float
+            Radii in pixels.
+        table : {'eef', 'vesta'}, optional
+            For real sources, or for injected Vesta PSFs.
+
+        Returns
+        -------
+        fraction : `~numpy.ndarray` of float
+
+        Raises
+        ------
+        ValueError
+            If a radius is outside the table.
+
+        Examples
+        --------
+        >>> from csr_astro.instruments import get_instrument
+        >>> blue = get_instrument('pacs-scanmap-blue')
+        >>> print(blue.enclosed_energy(5 / 1.6))  # 5 arcsec
+        0.59090795
+        """
+        if table not in ('eef', 'vesta'):
+            raise ValueError(f"table must be 'eef' or 'vesta', got {table!r}.")
+        radius = np.asarray(radius, dtype=float)
+        if self.corrections is None:
+            return 1 - np.exp(-4 * np.log(2) * (radius / self.fwhm) ** 2)
+        mode, band = self.corrections.split(',')
+        rows = _corrections()
+        rows = rows[(rows['table'] == table) & (rows['mode'] == mode) & (rows['band'] == band)]
+        arcsec, fraction = rows['radius_arcsec'].data, rows['enclosed_energy_fraction'].data
+        asked = radius * self.pixel_scale
+        # A radius converted from arcsec to pixels and back may miss the end by rounding.
+        tolerance = 1e-6 * arcsec[-1]
+        outside = (asked < arcsec[0] - tolerance) | (asked > arcsec[-1] + tolerance)
+        if outside.any():
+            worst = np.atleast_1d(asked)[np.atleast_1d(outside)][0]
+            raise ValueError(
+                f'the enclosed-energy table of {self.name} covers radii of {arcsec[0]} to '
+                f'{arcsec[-1]} arcsec, not {worst:.3g}; give aperture_correction= for others.'
+            )
+        return PchipInterpolator(arcsec, fraction)(np.clip(asked, arcsec[0], arcsec[-1]))
+
+
+def list_instruments():
+    """Names of the instruments.
+
+    Returns
+    -------
+    names : list of str
+        Each is accepted by `get_instrument`; ``'generic'`` takes a beam.
+
+    Examples
+    --------
+    >>> from csr_astro.instruments import list_instruments
+    >>> 'spire-250' in list_instruments()
+    True
+    """
+    return [*_tables()['instruments'], 'generic']
+
+
+def get_instrument(name='generic', fwhm=None):
+    """Look an instrument up.
+
+    Parameters
+    ----------
+    name : str or `Instrument`, optional
+        A name from `list_instruments`.
+    fwhm : float or `~astropy.units.Quantity`, optional
+        For ``'generic'``: full width at half maximum of the beam, in pixels or
+        as an angle; everything else follows from it. 3.5 pixels by default.
+
+    Returns
+    -------
+    instrument : `Instrument`
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from csr_astro.instruments import get_instrument
+    >>> get_instrument('pacs-scanmap-blue').mask_radii
+    (12, 11, 9, 7, 6, 5)
+    >>> get_instrument('generic', fwhm=5).snr_radii
+    (11.5, 14.5, 31.5)
+    """
+    if isinstance(name, Instrument):
+        if fwhm is not None:
+            raise ValueError('fwhm belongs to the instrument; give one or the other.')
+        return name
+    if name not in list_instruments():
+        raise ValueError(f'instrument must be one of {list_instruments()}, got {name!r}.')
+    tables = _tables()
+    if name == 'generic':
+        return _from_beam(name, 'any instrument, by its beam', fwhm)
+    if fwhm is not None:
+        raise ValueError(f"fwhm is for the instrument 'generic'; {name!r} has its own.")
+    entry = tables['instruments'][name]
+    if 'scale' not in entry:
+        beam = _from_beam(name, entry['description'], entry['fwhm'] / entry['pixel_scale'])
+        return Instrument(
+            **beam.__dict__
+            | {
+                'pixel_scale': entry['pixel_scale'],
+                'wavelength': entry['wavelength'],
+                'annulus': tuple(r / entry['pixel_scale'] for r in entry['annulus']),
+            }
+        )
+    scale = tables['scales'][entry['scale']]
+    return Instrument(
+        name=name,
+        description=entry['description'],
+        fwhm=entry['fwhm'] / entry['pixel_scale'],
+        snr_radii=tuple(scale['snr_radii']),
+        snr_thresholds=tuple(scale['snr_thresholds']),
+        mask_radii=tuple(entry['mask_radii']),
+        annulus=tuple(radius / entry['pixel_scale'] for radius in entry['annulus']),
+        pixel_scale=entry['pixel_scale'],
+        wavelength=entry['wavelength'],
+        corrections=entry['aperture_corrections'],
+        colour_correction_star=entry['colour_correction_star'],
+    )
+
+
+def _from_beam(name, description, fwhm):
+    """An instrument of which only the beam is known."""
+    fwhm = _GENERIC_FWHM if fwhm is None else fwhm
+    pixel_scale = None
+    if isinstance(fwhm, u.Quantity):
+        if fwhm.unit.is_equivalent(u.arcsec):
+            # Pixels of a fifth of the beam, until the map's own are known.
+            pixel_scale = fwhm.to_value(u.arcsec) / 5
+            fwhm = 5.0
+        elif fwhm.unit == u.pix or fwhm.unit == u.dimensionless_unscaled:
+            fwhm = fwhm.value
+        else:
+            raise ValueError(f'fwhm must be in pixels or an angle, got {fwhm}.')
+    try:
+        fwhm = float(fwhm)
+    except (TypeError, ValueError):
+        raise TypeError(f'fwhm must be a number of pixels or an angle, got {fwhm!r}.') from None
+    if not (np.isfinite(fwhm) and fwhm > 0):
+        raise ValueError(f'fwhm must be positive, got {fwhm}.')
+    rules = _tables()['generic']
+
+    def in_pixels(key):
+        return tuple(factor * fwhm for factor in rules[key])
+
+    return Instrument(
+        name=name,
+        description=description,
+        fwhm=fwhm,
+        snr_radii=in_pixels('snr_radii'),
+        snr_thresholds=tuple(rules['snr_thresholds']),
+        mask_radii=in_pixels('mask_radii'),
+        annulus=in_pixels('annulus'),
+        pixel_scale=pixel_scale,
+    )
+
+
+def identify_instrument(header):
+    """Name of the instrument that a Herschel archive header speaks of.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header`
+        With ``INSTRUME``, ``WAVELNTH`` and, for PACS, ``OBS_MODE``.
+
+    Returns
+    -------
+    name : str or None
+        None if the header does not tell.
+    """
+    maker = str(header.get('INSTRUME', '')).strip().lower()
+    try:
+        wavelength = float(header.get('WAVELNTH', 'nan'))
+    except ValueError:
+        return None
+    parallel = 'parallel' in str(header.get('OBS_MODE', '')).lower()
+    for name, entry in _tables()['instruments'].items():
+        family, *mode = name.split('-')
+        if maker != family or entry['wavelength'] != wavelength:
+            continue
+        if family == 'pacs' and (mode[0] == 'parallel') != parallel:
+            continue
+        return name
+    return None

@@ -1,0 +1,5 @@
+"""The network: partial convolutions, the U-Net built from them, and its weights.
+
+Nothing in this subpackage knows about FITS, WCS, units or catalogues: it maps
+stacks of cutouts and their validity masks to stacks of predictions.
+"""

@@ -1,0 +1,40 @@
+"""Where does the arithmetic run, and how precisely?"""
+
+import torch
+
+__all__ = ['best_dtype', 'resolve_device']
+
+
+def resolve_device(device=None):
+    """A `torch.device`: the one asked for, else a GPU if there is one, else the CPU."""
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device('cuda')
+        return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
+    try:
+        device = torch.device(device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split('\n')[0]
+        raise ValueError(f'device {str(device)!r} cannot be used: {reason}.') from None
+    return device
+
+
+def best_dtype(device):
+    """``torch.bfloat16`` where the hardware computes in it, else ``torch.float32``.
+
+    A CPU without bfloat16 instructions emulates them two or three times slower
+    than it computes in single precision.
+    """
+    if device.type == 'cuda':
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    elif device.type == 'cpu':
+        # Private before torch had get_capabilities; absent from other builds.
+        checks = (
+            getattr(torch.cpu, name, bool)
+            for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+        )
+        fast = any(check() for check in checks)
+    else:
+        fast = False
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,166 @@
+"""How does a network that knows only numbers near 1 see a map, and how do we read its answer?
+
+Normalisation, smooth fill and network in one module that takes and returns
+cutouts in the map's own numbers. Training and inference both use it, so that
+they cannot disagree.
+"""
+
+import torch
+from torch import nn
+
+from csr_astro.nn.fill import push_pull_fill
+from csr_astro.nn.unet import PartialConvUNet, memory_format
+
+__all__ = ['NORMALIZATIONS', 'Inpainter', 'local_normalization', 'minmax_normalization']
+
+# Normalised pixels beyond this many scales are clipped: a neighbour's bright
+# unmasked core must not drown the rest.
+_CLIP = 30.0
+# How far beyond the disc the local normalisation looks, in pixels.
+_LOCAL_MARGIN = 10.0
+
+
+def _radial_weight(image, radius):
+    height, width = image.shape[-2:]
+    y = torch.arange(height, dtype=image.dtype, device=image.device) - height // 2
+    x = torch.arange(width, dtype=image.dtype, device=image.device) - width // 2
+    distance2 = y[:, None] ** 2 + x[None, :] ** 2
+    sigma = radius.to(image.dtype).reshape(-1, 1, 1, 1) + _LOCAL_MARGIN
+    return torch.exp(-0.5 * distance2 / sigma**2)
+
+
+def local_normalization(image, valid, finite, radius):
+    """Weighted mean and standard deviation of the valid pixels around the source.
+
+    The weight is a Gaussian about the central pixel, of standard deviation
+    ``radius`` + 10 pixels. Nothing under the mask has any influence.
+
+    Parameters
+    ----------
+    image, valid, finite : `torch.Tensor`, (B, 1, H, W)
+        Finite numbers; 1 where they are valid background; 1 where they are
+        measured at all, sources included.
+    radius : `torch.Tensor`, (B,)
+        Radius of the central disc in pixels.
+
+    Returns
+    -------
+    location, scale : `torch.Tensor`, (B, 1, 1, 1)
+    """
+    del finite
+    weight = valid * _radial_weight(image, radius)
+    # Far from the source the weights underflow nothing: the smallest is e^-25 or so.
+    total = weight.sum(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(image.dtype).tiny)
+    location = (weight * image).sum(dim=(-2, -1), keepdim=True) / total
+    residual = (image - location) * valid
+    # Scaled by the largest residual, so that squares neither overflow nor underflow.
+    unit = residual.abs().amax(dim=(-2, -1), keepdim=True)
+    unit = torch.where(unit > 0, unit, torch.ones_like(unit))
+    variance = (weight * (residual / unit) ** 2).sum(dim=(-2, -1), keepdim=True) / total
+    return location, variance.sqrt() * unit
+
+
+def minmax_normalization(image, valid, finite, radius):
+    """Middle and half range of all measured pixels, the source included.
+
+    The published normalisation to [−1, 1] (paper, Sect. 2.4.2). Parameters and
+    returns are those of `local_normalization`.
+    """
+    del valid, radius
+    infinity = torch.full_like(image, torch.inf)
+    low = torch.where(finite > 0, image, infinity).amin(dim=(-2, -1), keepdim=True)
+    high = torch.where(finite > 0, image, -infinity).amax(dim=(-2, -1), keepdim=True)
+    location, scale = low / 2 + high / 2, high / 2 - low / 2
+    measured = torch.isfinite(location)
+    zero = torch.zeros_like(location)
+    return torch.where(measured, location, zero), torch.where(measured, scale, zero)
+
+
+NORMALIZATIONS = {'local': local_normalization, 'minmax': minmax_normalization}
+
+
+class Inpainter(nn.Module):
+    """A network with the normalisation that it was trained with.
+
+    Parameters
+    ----------
+    network : `~csr_astro.nn.unet.PartialConvUNet`
+    normalization : {'local', 'minmax'}, optional
+        A key of ``NORMALIZATIONS``.
+    residual : bool, optional
+        Whether the network predicts the difference from the smooth fill of
+        `~csr_astro.nn.fill.push_pull_fill`, or the image itself (the paper).
+    dtype : `torch.dtype`, optional
+        Precision of the network's arithmetic; everything around it keeps the
+        image's own precision.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from csr_astro.nn.inpainter import Inpainter
+    >>> from csr_astro.nn.unet import PartialConvUNet
+    >>> inpainter = Inpainter(PartialConvUNet(width=0.125)).eval()
+    >>> image, valid = torch.full((1, 1, 96, 96), 3.5), torch.ones(1, 1, 96, 96)
+    >>> valid[..., 43:54, 43:54] = 0
+    >>> with torch.no_grad():
+    ...     prediction = inpainter(image, valid, valid, torch.tensor([5.0]))
+    >>> bool((prediction == 3.5).all())
+    True
+    """
+
+    def __init__(self, network, normalization='local', residual=True, dtype=torch.float32):
+        super().__init__()
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f'normalization must be one of {sorted(NORMALIZATIONS)}, got {normalization!r}.'
+            )
+        self.network = network
+        self.normalization = normalization
+        self.residual = residual
+        self.dtype = dtype
+
+    @classmethod
+    def from_metadata(cls, metadata):
+        """An untrained inpainter of the architecture that ``metadata`` describes."""
+        return cls(
+            PartialConvUNet(width=metadata['width']),
+            normalization=metadata['normalization'],
+            residual=metadata['residual'],
+        )
+
+    def normalize(self, image, valid, finite, radius):
+        """Normalised image (clipped, 0 where invalid), and its location and scale."""
+        location, scale = NORMALIZATIONS[self.normalization](image, valid, finite, radius)
+        divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
+        normalized = ((image - location) / divisor).clamp(-_CLIP, _CLIP) * valid
+        return normalized.float(), location, scale
+
+    def predict_normalized(self, normalized, valid):
+        """Prediction of every pixel in normalised units, (B, 1, H, W) float32."""
+        device = normalized.device
+        valid = valid.float()
+        with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            output = self.network(
+                normalized.contiguous(memory_format=memory_format(device)), valid
+            ).float()
+        return push_pull_fill(normalized, valid) + output if self.residual else output
+
+    def forward(self, image, valid, finite, radius):
+        """Predict the background in the image's own numbers.
+
+        Parameters
+        ----------
+        image : `torch.Tensor`, (B, 1, H, W)
+            Finite numbers, the source at pixel (H // 2, W // 2).
+        valid, finite : `torch.Tensor`, (B, 1, H, W)
+            1 where the image is valid background; 1 where it is measured.
+        radius : `torch.Tensor`, (B,)
+            Radius of the central disc in pixels.
+
+        Returns
+        -------
+        prediction : `torch.Tensor`, (B, 1, H, W), the dtype of ``image``
+        """
+        normalized, location, scale = self.normalize(image, valid, finite, radius)
+        prediction = self.predict_normalized(normalized, valid)
+        return location + scale * prediction.to(image.dtype)

@@ -1,0 +1,366 @@
+"""Where do weights come from, and are they what they claim to be?
+
+Weights are safetensors files, which hold numbers and cannot run code. Their
+header says how the network is built; the registry ``data/weights.toml`` says
+which files are bundled and what their SHA-256 is.
+"""
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from csr_astro.io import atomic_path
+from csr_astro.nn.inpainter import NORMALIZATIONS, Inpainter
+from csr_astro.nn.unet import DECODER, ENCODER, PartialConvUNet, memory_format
+
+__all__ = [
+    'WeightsInfo',
+    'convert_checkpoint',
+    'list_weights',
+    'load_model',
+    'read_info',
+    'save_weights',
+]
+
+FORMAT = 'csr_astro'
+FORMAT_VERSION = 1
+ARCHITECTURE = 'partial-conv-unet'
+
+_DATA = Path(__file__).parent.parent / 'data'
+_REGISTRY = _DATA / 'weights.toml'
+_DESCRIPTIVE = ('title', 'training_data', 'licence', 'description')
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says of itself.
+
+    Attributes
+    ----------
+    name : str
+        Name in the registry, or the path of the file.
+    path : `pathlib.Path`
+        The file.
+    sha256 : str
+        Hash of the file.
+    width : float
+        Width of the network; 1 is the paper's.
+    normalization : str
+        ``'local'`` or ``'minmax'``.
+    residual : bool
+        Whether the network predicts the difference from a smooth fill.
+    title, training_data, licence, description : str
+        The model card.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    width: float
+    normalization: str
+    residual: bool
+    title: str = ''
+    training_data: str = ''
+    licence: str = ''
+    description: str = ''
+
+
+def _registry():
+    with _REGISTRY.open('rb') as file:
+        return tomllib.load(file)
+
+
+def list_weights():
+    """Names of the bundled weights.
+
+    Returns
+    -------
+    names : list of str
+        Each is accepted by `load_model` and by
+        `~csr_astro.NeuralBackgroundEstimator`.
+
+    Examples
+    --------
+    >>> import csr_astro
+    >>> 'default' in csr_astro.list_weights()
+    True
+    """
+    return sorted(_registry())
+
+
+def _locate(name_or_path):
+    """(name, path, expected hash or None) of registered weights or of a file."""
+    registry = _registry()
+    if isinstance(name_or_path, str) and name_or_path in registry:
+        entry = registry[name_or_path]
+        return name_or_path, _DATA / 'weights' / entry['file'], entry['sha256']
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise ValueError(
+            f'weights must be one of {sorted(registry)} or the path of a .safetensors file, '
+            f'got {str(name_or_path)!r}.'
+        )
+    return str(path), path, None
+
+
+def _checked_header(handle, path):
+    """The header of an open safetensors file, its entries parsed and checked."""
+    header = handle.metadata() or {}
+    if header.get('format') != FORMAT:
+        raise ValueError(
+            f'{str(path)!r} holds no csr_astro weights; write them with "csr-astro train" or '
+            '"csr-astro weights convert".'
+        )
+    if header.get('format_version') != str(FORMAT_VERSION):
+        raise ValueError(
+            f'{str(path)!r} has format version {header.get("format_version")}; this version of '
+            f'csr_astro reads {FORMAT_VERSION}.'
+        )
+    if header.get('architecture') != ARCHITECTURE:
+        raise ValueError(
+            f'{str(path)!r} is for the architecture {header.get("architecture")!r}; only '
+            f'{ARCHITECTURE!r} is known.'
+        )
+    try:
+        width = float(header['width'])
+    except (KeyError, ValueError):
+        raise ValueError(f'{str(path)!r} does not say the width of its network.') from None
+    if not 0 < width <= 4:
+        raise ValueError(f'{str(path)!r} says width {width}; it must be above 0 and at most 4.')
+    if header.get('normalization') not in NORMALIZATIONS or header.get('residual') not in (
+        'true',
+        'false',
+    ):
+        raise ValueError(f'{str(path)!r} does not say how its images are normalised.')
+    return {
+        'width': width,
+        'normalization': header['normalization'],
+        'residual': header['residual'] == 'true',
+        **{key: header.get(key, '') for key in _DESCRIPTIVE},
+    }
+
+
+def _open(path):
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework='pt')
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f'{str(path)!r} is not a readable safetensors file ({error}); other formats are not '
+            'loaded, because they can execute code.'
+        ) from None
+
+
+def read_info(name_or_path):
+    """What weights say of themselves, their hash checked, the numbers not loaded.
+
+    Parameters
+    ----------
+    name_or_path : str or path-like
+        A name from `list_weights`, or the path of a safetensors file.
+
+    Returns
+    -------
+    info : `WeightsInfo`
+
+    Examples
+    --------
+    >>> from csr_astro.nn.weights import read_info
+    >>> read_info('default').normalization
+    'local'
+    """
+    name, path, expected = _locate(name_or_path)
+    with path.open('rb') as file:
+        sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+    if expected is not None and sha256 != expected:
+        raise ValueError(
+            f'the bundled weights {name!r} were altered (SHA-256 {sha256}, expected {expected}); '
+            'reinstall csr_astro.'
+        )
+    with _open(path) as handle:
+        return WeightsInfo(name=name, path=path, sha256=sha256, **_checked_header(handle, path))
+
+
+def load_model(name_or_path='default', device=None, dtype=torch.float32):
+    """Load a network with its normalisation, ready to predict.
+
+    Parameters
+    ----------
+    name_or_path : str or path-like, optional
+        A name from `list_weights`, or the path of a safetensors file.
+    device : str or `torch.device`, optional
+        Where to put it; the CPU by default.
+    dtype : `torch.dtype`, optional
+        Precision of the network's arithmetic: ``torch.float32`` or
+        ``torch.bfloat16``.
+
+    Returns
+    -------
+    model : `~csr_astro.nn.inpainter.Inpainter`
+        In evaluation mode, with its `WeightsInfo` as ``model.info``.
+
+    Raises
+    ------
+    ValueError
+        If the file is not what it claims to be: another format, an altered
+        hash, missing, additional or misshaped tensors.
+
+    Examples
+    --------
+    >>> import csr_astro
+    >>> model = csr_astro.load_model('default')
+    >>> model.training
+    False
+    """
+    info = read_info(name_or_path)
+    with torch.device('meta'):
+        network = PartialConvUNet(width=info.width)
+    expected = {
+        key: tuple(value.shape)
+        for key, value in network.state_dict().items()
+        if not key.endswith('num_batches_tracked')
+    }
+    # Shapes are compared before anything is allocated.
+    with _open(info.path) as handle:
+        found = {key: tuple(handle.get_slice(key).get_shape()) for key in handle.keys()}  # noqa: SIM118
+        _compare_shapes(found, expected, info.path)
+        state = {key: handle.get_tensor(key).float() for key in found}
+    if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+        raise ValueError(f'{str(info.path)!r} holds numbers that are not finite.')
+    network = PartialConvUNet(width=info.width)
+    network.load_state_dict(state, strict=False)
+    model = Inpainter(network, info.normalization, info.residual, dtype)
+    device = torch.device('cpu' if device is None else device)
+    model = model.to(device).to(memory_format=memory_format(device)).eval()
+    model.requires_grad_(False)
+    model.info = info
+    return model
+
+
+def _compare_shapes(found, expected, path):
+    for what, keys in (
+        ('lacks', expected.keys() - found.keys()),
+        ('has unknown', found.keys() - expected.keys()),
+    ):
+        if keys:
+            raise ValueError(f'{str(path)!r} {what} tensors: {", ".join(sorted(keys)[:5])}.')
+    for key, shape in expected.items():
+        if found[key] != shape:
+            raise ValueError(f'{str(path)!r}: {key} has shape {found[key]}, expected {shape}.')
+
+
+def save_weights(path, model, **card):
+    """Write a model as safetensors, convolution kernels in half precision.
+
+    Parameters
+    ----------
+    path : path-like
+        File to write, replaced atomically.
+    model : `~csr_astro.nn.inpainter.Inpainter`
+        The model.
+    **card : str
+        ``title``, ``training_data``, ``licence`` and ``description``.
+    """
+    _write(path, model.network, model.normalization, model.residual, torch.float16, card)
+
+
+def _write(path, network, normalization, residual, kernel_dtype, card):
+    from safetensors.torch import save_file
+
+    unknown = card.keys() - set(_DESCRIPTIVE)
+    if unknown:
+        raise ValueError(f'the model card has no entries {sorted(unknown)}; it has {_DESCRIPTIVE}.')
+    state = {
+        key: value.detach().to('cpu', kernel_dtype if value.ndim == 4 else torch.float32)
+        .contiguous()
+        for key, value in network.state_dict().items()
+        if not key.endswith('num_batches_tracked')
+    }
+    header = {
+        'format': FORMAT,
+        'format_version': str(FORMAT_VERSION),
+        'architecture': ARCHITECTURE,
+        'width': repr(network.width),
+        'normalization': normalization,
+        'residual': str(residual).lower(),
+        **{key: str(value) for key, value in card.items()},
+    }
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata=header)
+
+
+def convert_checkpoint(checkpoint, path, **card):
+    """Convert a checkpoint of the paper's authors to safetensors.
+
+    Their layers compute ``W·(X⊙M)/ΣM + b``, without the ``Σ1`` of Liu et al.
+    (2018): kernels are divided by ``Σ1``, and give the same network.
+
+    Parameters
+    ----------
+    checkpoint : path-like
+        PyTorch file that holds a state dict with ``e1.conv.input_conv.weight``
+        and so on, alone or below ``'state_dict'`` or ``'model_state_dict'``;
+        loaded with ``weights_only=True``, so that it cannot execute code.
+    path : path-like
+        The safetensors file to write, single precision.
+    **card : str
+        As in `save_weights`.
+
+    Raises
+    ------
+    ValueError
+        If the file is not such a checkpoint, or lacks a tensor, has an
+        additional one or one of another shape.
+    """
+    import pickle
+
+    checkpoint = Path(checkpoint)
+    if not checkpoint.is_file():
+        raise ValueError(f'no such checkpoint: {str(checkpoint)!r}.')
+    try:
+        state = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().split('\n')[0]
+        raise ValueError(
+            f'{str(checkpoint)!r} is not a PyTorch state dict that can be loaded safely ({reason}).'
+        ) from None
+    for key in ('state_dict', 'model_state_dict'):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+        raise ValueError(f'{str(checkpoint)!r} holds no state dict.')
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+
+    network = PartialConvUNet(width=1)
+    blocks = [(f'e{i + 1}', b) for i, b in enumerate(network.encoder)]
+    blocks += [(f'd{i + 1}', b) for i, b in enumerate(network.decoder)]
+    assert len(blocks) == len(ENCODER) + len(DECODER)
+    targets, masks = {}, {}
+    for name, block in blocks:
+        targets[f'{name}.conv.input_conv.weight'] = block.conv.weight
+        masks[f'{name}.conv.mask_conv.weight'] = tuple(block.conv.weight.shape)
+        if block.conv.bias is not None:
+            targets[f'{name}.conv.input_conv.bias'] = block.conv.bias
+        else:
+            for key in ('weight', 'bias', 'running_mean', 'running_var'):
+                targets[f'{name}.bn.{key}'] = getattr(block.norm, key)
+    expected = {key: tuple(value.shape) for key, value in targets.items()} | masks
+    found = {
+        key: tuple(value.shape)
+        for key, value in state.items()
+        if not key.endswith('num_batches_tracked')
+    }
+    _compare_shapes(found, expected, checkpoint)
+    for key in masks:
+        if not (state[key] == 1).all():
+            raise ValueError(f'{str(checkpoint)!r}: {key} is not all ones.')
+    with torch.no_grad():
+        for key, tensor in targets.items():
+            tensor.copy_(state[key])
+        for _, block in blocks:
+            block.conv.weight.div_(block.conv.n_window)
+    _write(path, network, 'minmax', False, torch.float32, card)

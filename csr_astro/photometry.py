@@ -1,0 +1,440 @@
+"""How bright is a source, when the background behind it is predicted?"""
+
+import copy
+import numbers
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable
+from photutils.aperture import (
+    Aperture,
+    ApertureStats,
+    CircularAnnulus,
+    CircularAperture,
+    SkyAperture,
+    aperture_photometry,
+    region_to_aperture,
+)
+from regions import Region, Regions
+
+from csr_astro.background import NeuralBackground, NeuralBackgroundEstimator
+from csr_astro.cutouts import extract, extract_mask
+from csr_astro.flags import BITS, NOT_INPAINTED
+from csr_astro.images import parse_image
+from csr_astro.uncertainty import RING_WIDTH, aperture_scatter
+
+__all__ = ['InpaintedAperturePhotometry']
+
+_ACCEPTED = 'radii (pixels or an angle), photutils apertures or regions, one or many'
+_METHODS = ('exact', 'center', 'subpixel')
+# Sources whose windows are handled in one go.
+_CHUNK = 64
+# Where a source without a position is measured: nowhere.
+_NOWHERE = -1e6
+
+
+class InpaintedAperturePhotometry:
+    """Aperture photometry on backgrounds predicted by a network.
+
+    Parameters
+    ----------
+    apertures : float, Quantity, aperture, region, or a sequence of them
+        Radii in pixels or as an angle, or shapes that are moved to each source.
+        One aperture gives columns without a number, a sequence numbered ones,
+        as in `~photutils.aperture.aperture_photometry`.
+    estimator : `~csr_astro.NeuralBackgroundEstimator`
+        Predicts the background.
+    method : {'exact', 'center', 'subpixel'}, optional
+        How pixels on the rim of an aperture count.
+    aperture_correction : str, float, sequence of float or None, optional
+        Enclosed-energy fraction by which fluxes are divided: ``'eef'`` or
+        ``'vesta'`` for the instrument's tables of real sources and of injected
+        Vesta PSFs, a number for all or one for each aperture, or ``'none'``. By
+        default ``'eef'`` for circular apertures of an instrument that has such
+        a table, else none.
+    annulus : (float, float), Quantity or 'instrument', optional
+        Inner and outer radius of a classical background annulus (pixels or
+        angle), whose fluxes are then given for comparison as ``annulus_flux``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
+    >>> yy, xx = np.indices((120, 120))
+    >>> star = np.exp(-0.5 * ((xx - 60) ** 2 + (yy - 50) ** 2) / 2.0) * 100 / (4 * np.pi)
+    >>> phot = InpaintedAperturePhotometry(6.0, estimator=NeuralBackgroundEstimator(fwhm=3.3))
+    >>> table = phot(3 + 0.01 * xx + star, [(60, 50)])
+    >>> bool(abs(table['flux'][0] - 100) < 2)
+    True
+    """
+
+    def __init__(
+        self, apertures, *, estimator, method='exact', aperture_correction=None, annulus=None
+    ):
+        if not isinstance(estimator, NeuralBackgroundEstimator):
+            raise TypeError(
+                f'estimator must be a NeuralBackgroundEstimator, got {type(estimator).__name__}.'
+            )
+        if method not in _METHODS:
+            raise ValueError(f'method must be one of {_METHODS}, got {method!r}.')
+        self.estimator = estimator
+        self.method = method
+        self.apertures, self._single = _parse_apertures(apertures)
+        self.aperture_correction = _parse_correction(aperture_correction, len(self.apertures))
+        self.annulus = _parse_annulus(annulus)
+
+    def __repr__(self):
+        return (
+            f'<InpaintedAperturePhotometry(apertures={self.apertures}, '
+            f'estimator={self.estimator!r}, method={self.method!r}, '
+            f'aperture_correction={self.aperture_correction!r}, annulus={self.annulus!r})>'
+        )
+
+    def __call__(
+        self, data, sources=None, *, mask=None, error=None, wcs=None, mask_radius=None
+    ):
+        """Remove the sources of a map and measure them.
+
+        Parameters
+        ----------
+        data : NDData, CCDData, image HDU, HDUList, Quantity, array, NeuralBackground
+            The map, or what the estimator has already made of it.
+        sources : SkyCoord, regions, table or (N, 2) array, optional
+            The sources, as in `NeuralBackgroundEstimator.estimate`; by default
+            the positions of the first aperture, if that has any.
+        mask, error, wcs, mask_radius : optional
+            As in `NeuralBackgroundEstimator.estimate`.
+
+        Returns
+        -------
+        table : `~astropy.table.QTable`
+            One row per source, in the order given. The columns of photutils'
+            `~photutils.aperture.aperture_photometry` of the installed version:
+            ``id``, positions, ``aperture_sum`` of the map and
+            ``aperture_sum_err``, which includes the error of the background;
+            and ``background_sum``, ``flux`` (their difference over the
+            enclosed-energy fraction), ``flux_err``, ``annulus_flux`` on request,
+            ``snr``, ``mask_name``, ``mask_radius`` and ``flags``. The unit of
+            fluxes is that of the sum, times pixel where the map is per pixel.
+
+            Where an aperture is larger than the mask (flag
+            ``aperture_exceeds_mask``), what was removed is the flux inside the
+            mask; the fraction at the mask's radius is used.
+        """
+        if isinstance(data, NeuralBackground):
+            if any(value is not None for value in (sources, mask, error, wcs, mask_radius)):
+                raise ValueError('a NeuralBackground already has its sources, mask, error and WCS.')
+            return self._measure(data)
+        image = parse_image(data, mask=mask, error=error, wcs=wcs)
+        if sources is None:
+            sources = self._positions(image.wcs)
+        return self._measure(self.estimator.estimate(image, sources, mask_radius=mask_radius))
+
+    def _positions(self, wcs):
+        first = self.apertures[0]
+        if not isinstance(first, Aperture):
+            raise ValueError('sources are needed: apertures given as radii have no positions.')
+        if isinstance(first, SkyAperture):
+            return first.positions
+        return np.atleast_2d(first.positions)
+
+    # ------------------------------------------------------------------------------- measuring
+
+    def _measure(self, result):
+        image = result._image
+        sources = result.sources
+        unmeasured = (sources['flags'] & NOT_INPAINTED) > 0
+        x = np.where(unmeasured, _NOWHERE, sources['x_center'])
+        y = np.where(unmeasured, _NOWHERE, sources['y_center'])
+        scale = image.pixel_scale or self.estimator.instrument.pixel_scale
+        shapes = [_place(a, x, y, image.wcs, scale) for a in self.apertures]
+        fractions = self._fractions(shapes, sources['mask_radius'], scale)
+        table = self._sums(result, shapes, x, y)
+        for name in table.colnames[1:3]:
+            table[name][unmeasured] = sources[
+                'x_center' if name.startswith('x') else 'y_center'
+            ][unmeasured]
+        errors, flags = self._errors(result, shapes, table, x, y)
+        flags |= sources['flags']
+
+        flux_unit = _flux_unit(image.unit)
+        columns = {}
+        for i, (shape, fraction) in enumerate(zip(shapes, fractions, strict=True)):
+            n = self._suffix(i)
+            background = self._sum(u.Quantity(result.background).value, shape, image)
+            radius = getattr(shape, 'r', np.inf)
+            clipped = radius > np.nan_to_num(sources['mask_radius'], nan=np.inf)
+            flags[clipped] |= BITS['aperture_exceeds_mask']
+            total = u.Quantity(table[f'aperture_sum{n}']).value
+            columns[f'background_sum{n}'] = image.with_unit(background)
+            table[f'aperture_sum_err{n}'] = image.with_unit(errors[i])
+            columns[f'flux{n}'] = u.Quantity((total - background) / fraction, flux_unit)
+            columns[f'flux_err{n}'] = u.Quantity(errors[i] / fraction, flux_unit)
+            if self.annulus is not None:
+                level = self._annulus_level(image, x, y)
+                area = self._sum(np.ones(image.shape), shape, image)
+                whole = self._fractions([shape], np.full(len(x), np.inf), scale)[0]
+                columns[f'annulus_flux{n}'] = u.Quantity((total - level * area) / whole, flux_unit)
+        for name, column in columns.items():
+            if flux_unit == u.dimensionless_unscaled and image.unit is None:
+                column = u.Quantity(column).value
+            table[name] = column
+        for name in table.colnames:
+            if name.startswith(('aperture_sum', 'background_sum', 'flux', 'annulus_flux')):
+                table[name][unmeasured] = np.nan
+        for name in ('snr', 'mask_name', 'mask_radius'):
+            table[name] = sources[name]
+        table['flags'] = np.where(unmeasured, sources['flags'], flags)
+        table.meta.update(sources.meta)
+        table.meta['aperture_method'] = self.method
+        table.meta['apertures'] = [str(aperture) for aperture in self.apertures]
+        table.meta['aperture_correction'] = str(self.aperture_correction)
+        return table
+
+    def _suffix(self, i):
+        return '' if self._single else f'_{i}'
+
+    def _photometry(self, data, apertures, image, error=None, wcs=None):
+        return aperture_photometry(
+            data, apertures, error=error, mask=image.mask, method=self.method, wcs=wcs
+        )
+
+    def _sum(self, values, shape, image):
+        return np.asarray(self._photometry(values, shape, image)['aperture_sum'])
+
+    def _sums(self, result, shapes, x, y):
+        """The table that photutils itself returns for the map, as a plain QTable."""
+        image = result._image
+        data = np.asarray(image.data)
+        if not len(x):
+            # photutils refuses empty lists: take its columns from one position, and no rows.
+            shapes = [_moved(shape, [0.0], [0.0]) for shape in shapes]
+        found = self._photometry(
+            image.with_unit(data.astype(image.dtype, copy=False)),
+            shapes[0] if self._single else shapes,
+            image,
+            error=None if image.error is None else image.with_unit(image.error),
+            wcs=image.wcs,
+        )
+        table = QTable({name: found[name] for name in found.colnames}, meta=dict(found.meta))
+        return table[: len(x)]
+
+    def _errors(self, result, shapes, table, x, y):
+        """1-sigma error of each aperture's sum over the predicted background, and flags."""
+        image, sources = result._image, result.sources
+        flags = np.zeros(len(x), dtype=int)
+        valid = image.valid((slice(None), slice(None))).astype(float)
+        errors = []
+        for i, shape in enumerate(shapes):
+            kernel = _kernel(shape, self.method)
+            covered = self._sum(valid, shape, image)
+            whole = kernel.sum()
+            flags[covered < whole * (1 - 1e-3) - 1e-9] |= BITS['aperture_invalid']
+            scatter, noise = _around(result, kernel, x, y)
+            unknown = np.isnan(scatter)
+            flags[unknown] |= BITS['error_unknown']
+            # With too little map to tell, the upper limit: wholly correlated pixels.
+            pixel = u.Quantity(sources['background_scatter']).value
+            scatter = np.where(unknown, pixel * whole, scatter)
+            variance = scatter**2
+            if image.error is not None:
+                # The scatter of empty apertures holds the noise that the error map also holds.
+                own = u.Quantity(table[f'aperture_sum_err{self._suffix(i)}']).value
+                variance = own**2 + np.maximum(variance - noise**2, 0)
+            errors.append(np.sqrt(variance))
+        return errors, flags
+
+    def _annulus_level(self, image, x, y):
+        inner, outer = self._annulus_radii(image)
+        invalid = ~image.valid((slice(None), slice(None)))
+        if not len(x):
+            return np.zeros(0)
+        ring = CircularAnnulus(np.column_stack([x, y]), inner, outer)
+        data = np.asarray(image.data, dtype=float)
+        stats = ApertureStats(data, ring, mask=invalid, sum_method=self.method)
+        return np.atleast_1d(stats.mean)
+
+    def _annulus_radii(self, image):
+        instrument = self.estimator.instrument.on_pixels(image.pixel_scale)
+        if isinstance(self.annulus, str):
+            return instrument.annulus
+        scale = image.pixel_scale or instrument.pixel_scale
+        return tuple(_pixels(radius, scale, 'annulus') for radius in self.annulus)
+
+    def _fractions(self, shapes, mask_radius, scale):
+        """Enclosed-energy fraction of each aperture (outer) and source (inner)."""
+        correction = self.aperture_correction
+        instrument = self.estimator.instrument.on_pixels(scale)
+        n = len(mask_radius)
+        if correction == 'none' or (correction is None and instrument.corrections is None):
+            return [np.ones(n) for _ in shapes]
+        if isinstance(correction, list):
+            return [np.full(n, fraction) for fraction in correction]
+        fractions = []
+        for shape in shapes:
+            if not isinstance(shape, CircularAperture):
+                raise ValueError(
+                    f'the enclosed energy in a {type(shape).__name__} is not known; give '
+                    "aperture_correction= as a number, or 'none'."
+                )
+            radius = np.fmin(shape.r, mask_radius)
+            table = correction or 'eef'
+            if n:
+                # The aperture itself must be in the table, and the mask may be just smaller.
+                instrument.enclosed_energy(shape.r, table)
+            fractions.append(instrument.enclosed_energy(radius, table))
+        return fractions
+
+
+# ------------------------------------------------------------------------------------ arguments
+
+
+def _is_radius(value):
+    return isinstance(value, numbers.Real | u.Quantity) and not isinstance(value, bool)
+
+
+def _parse_apertures(apertures):
+    """A list of radii (float or Quantity) and apertures, and whether one alone was given."""
+    if isinstance(apertures, Regions):
+        apertures = list(apertures)
+    single = isinstance(apertures, Aperture | Region) or (
+        not isinstance(apertures, list | tuple) and np.ndim(apertures) == 0
+    )
+    items = [apertures] if single else list(apertures)
+    if not items:
+        raise ValueError(f'apertures must be {_ACCEPTED}; got none.')
+    parsed = []
+    for item in items:
+        if isinstance(item, Region):
+            try:
+                item = region_to_aperture(item)
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f'a {type(item).__name__} cannot be an aperture; circles, ellipses, '
+                    'rectangles and their annuli can.'
+                ) from None
+        if isinstance(item, Aperture):
+            parsed.append(item)
+        elif _is_radius(item):
+            value = item.value if isinstance(item, u.Quantity) else item
+            unit = getattr(item, 'unit', u.pix)
+            if not (unit.is_equivalent(u.arcsec) or unit in (u.pix, u.dimensionless_unscaled)):
+                raise ValueError(f'aperture radii must be in pixels or an angle, got {item}.')
+            if not (np.isfinite(value) and value > 0):
+                raise ValueError(f'aperture radii must be positive and finite, got {item}.')
+            parsed.append(item if unit.is_equivalent(u.arcsec) else float(value))
+        else:
+            raise TypeError(f'apertures must be {_ACCEPTED}, got {type(item).__name__}.')
+    return parsed, single
+
+
+def _parse_correction(correction, n):
+    if correction is None or isinstance(correction, str):
+        if correction not in (None, 'eef', 'vesta', 'none'):
+            raise ValueError(
+                "aperture_correction must be 'eef', 'vesta', 'none', or one or more fractions, "
+                f'got {correction!r}.'
+            )
+        return correction
+    try:
+        fractions = np.broadcast_to(np.asarray(correction, dtype=float), n)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f'aperture_correction must be one fraction or one for each of the {n} apertures.'
+        ) from None
+    if not ((fractions > 0) & np.isfinite(fractions)).all():
+        raise ValueError('aperture_correction must hold positive fractions.')
+    return [float(fraction) for fraction in fractions]
+
+
+def _parse_annulus(annulus):
+    if annulus is None or (isinstance(annulus, str) and annulus == 'instrument'):
+        return annulus
+    try:
+        inner, outer = annulus
+        good = 0 < inner < outer if not isinstance(inner, u.Quantity) else inner < outer
+    except (TypeError, ValueError, u.UnitConversionError):
+        good = False
+    if not good:
+        raise ValueError(
+            "annulus must be (inner, outer) radii in pixels or as an angle, or 'instrument', "
+            f'got {annulus!r}.'
+        )
+    return inner, outer
+
+
+def _pixels(radius, scale, name):
+    if isinstance(radius, u.Quantity) and radius.unit.is_equivalent(u.arcsec):
+        if scale is None:
+            raise ValueError(f'{name} is an angle, and the data have no WCS; give pixels.')
+        return radius.to_value(u.arcsec) / scale
+    return float(getattr(radius, 'value', radius))
+
+
+# ------------------------------------------------------------------------------------- geometry
+
+
+def _place(aperture, x, y, wcs, scale):
+    """The aperture as a photutils pixel aperture at all positions."""
+    if not isinstance(aperture, Aperture):
+        aperture = CircularAperture((0.0, 0.0), _pixels(aperture, scale, 'the aperture'))
+    elif isinstance(aperture, SkyAperture):
+        if wcs is None:
+            raise ValueError('apertures on the sky need a WCS, and the data have none.')
+        aperture = aperture.to_pixel(wcs)
+    return _moved(aperture, x, y) if len(x) else aperture
+
+
+def _moved(aperture, x, y):
+    aperture = copy.copy(aperture)
+    aperture.positions = np.column_stack([x, y])
+    return aperture
+
+
+def _kernel(shape, method):
+    """The weights of an aperture's pixels, centred on the middle one of an odd square."""
+    mask = _moved(shape, [0.0], [0.0]).to_mask(method=method)[0]
+    box = mask.bbox
+    half = max(-box.iymin, -box.ixmin, box.iymax - 1, box.ixmax - 1)
+    kernel = np.zeros((2 * half + 1,) * 2)
+    kernel[box.iymin + half : box.iymax + half, box.ixmin + half : box.ixmax + half] = mask.data
+    return kernel
+
+
+def _around(result, kernel, x, y):
+    """Scatter of empty apertures around each source, and the map's noise in one there."""
+    image = result._image
+    radius = np.asarray(result.sources['mask_radius'], dtype=float)
+    scatter, noise = np.full(len(x), np.nan), np.zeros(len(x))
+    known = np.flatnonzero(np.isfinite(radius))
+    if not len(known):
+        return scatter, noise
+    # Sources with windows of one size together, so that one of them alone gives the same.
+    sizes = np.zeros(len(radius), dtype=int)
+    sizes[known] = 2 * np.ceil(radius[known] + RING_WIDTH + kernel.shape[0]).astype(int) + 1
+    for size in np.unique(sizes[known]):
+        same = known[sizes[known] == size]
+        for start in range(0, len(same), _CHUNK):
+            index = same[start : start + _CHUNK]
+            values = extract(image, x[index], y[index], size)
+            valid = np.isfinite(values) & ~extract_mask(result.mask, x[index], y[index], size)
+            scatter[index] = aperture_scatter(values, valid, radius[index], kernel)
+            if image.error is not None:
+                errors = extract(_error_image(image), x[index], y[index], size)
+                used = valid & np.isfinite(errors)
+                mean = np.where(used, errors, 0) ** 2
+                count = np.maximum(used.sum(axis=(1, 2)), 1)
+                noise[index] = np.sqrt(mean.sum(axis=(1, 2)) / count * (kernel**2).sum())
+    return scatter, noise
+
+
+def _error_image(image):
+    return type(image)(np.asarray(image.error))
+
+
+def _flux_unit(unit):
+    """Jy for Jy/pixel and so on; other units as they are."""
+    if unit is None:
+        return u.dimensionless_unscaled
+    powers = dict(zip(unit.bases, unit.powers, strict=True))
+    return unit * u.pix if powers.get(u.pix) == -1 else unit

@@ -1,0 +1,1 @@
+"""Simulated maps: diffuse emission, point spread functions, injected sources."""

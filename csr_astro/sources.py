@@ -1,0 +1,252 @@
+"""One door in for every kind of source list.
+
+Whatever a user holds becomes `Sources`: pixel positions in the order given,
+and the shape that each source's mask shall have where the user drew one.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+from regions import PixelRegion, Region, Regions, SkyRegion
+
+__all__ = ['Sources', 'parse_sources', 'read_sources']
+
+_ACCEPTED = (
+    'a SkyCoord, one or many regions, a table with pixel or sky columns, or an (N, 2) array of '
+    '(x, y) pixels'
+)
+# What photutils calls the columns of initial positions, its own outputs included; {} is x or y.
+_PIXEL_COLUMNS = (
+    '{}_init', '{}init', '{}', '{}_0', '{}0', '{}centroid', '{}_centroid', '{}_peak', '{}peak',
+    '{}cen', '{}_cen', '{}center', '{}_center', '{}centre', '{}_centre', '{}pos', '{}_pos',
+    '{}_fit', '{}fit', '{}pix', '{}_pix',
+)  # fmt: skip
+_SKY_COLUMNS = (
+    ('ra', 'dec', 'icrs'),
+    ('ra_deg', 'dec_deg', 'icrs'),
+    ('raj2000', 'dej2000', 'icrs'),
+    ('raj2000', 'decj2000', 'icrs'),
+    ('_raj2000', '_dej2000', 'icrs'),
+    ('ra_icrs', 'de_icrs', 'icrs'),
+    ('ra_j2000', 'dec_j2000', 'icrs'),
+    ('alpha_j2000', 'delta_j2000', 'icrs'),
+    ('l', 'b', 'galactic'),
+    ('glon', 'glat', 'galactic'),
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Sources as the rest of the package sees them.
+
+    Attributes
+    ----------
+    x, y : (N,) `~numpy.ndarray` of float64
+        Pixel positions, zero-based; NaN where a source has none.
+    regions : list of `~regions.PixelRegion` or None, or None
+        What the user drew around each source; None for points.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    regions: list | None = None
+
+    def __len__(self):
+        return len(self.x)
+
+
+def _need_wcs(wcs, what):
+    if wcs is None:
+        raise ValueError(f'{what} need a WCS, and the data have none; give wcs= or pixels.')
+
+
+def _from_sky(coordinates, wcs):
+    _need_wcs(wcs, 'sky coordinates')
+    coordinates = coordinates.ravel() if coordinates.shape else coordinates.reshape(1)
+    x, y = np.full(len(coordinates), np.nan), np.full(len(coordinates), np.nan)
+    known = np.isfinite(coordinates.spherical.lon.deg) & np.isfinite(coordinates.spherical.lat.deg)
+    if known.any():
+        x[known], y[known] = wcs.world_to_pixel(coordinates[known])
+    return Sources(x, y)
+
+
+def _from_regions(regions, wcs):
+    pixel = []
+    for region in regions:
+        if isinstance(region, SkyRegion):
+            _need_wcs(wcs, 'sky regions')
+            region = region.to_pixel(wcs)
+        if not isinstance(region, PixelRegion):
+            raise TypeError(f'sources must be {_ACCEPTED}, got a list with a '
+                            f'{type(region).__name__}.')
+        pixel.append(region)
+    centers = np.array([_region_center(region) for region in pixel]).reshape(-1, 2)
+    # Points have no area, and lines none that could be masked.
+    shapes = [region if _has_area(region) else None for region in pixel]
+    return Sources(centers[:, 0], centers[:, 1], shapes if any(shapes) else None)
+
+
+def _has_area(region):
+    try:
+        return bool(region.area > 0)
+    except NotImplementedError:
+        # Compound regions do not know their area.
+        return True
+
+
+def _region_center(region):
+    center = getattr(region, 'center', None)
+    if center is not None:
+        return float(center.x), float(center.y)
+    vertices = getattr(region, 'vertices', None)
+    if vertices is not None:
+        x, y = np.asarray(vertices.x, float), np.asarray(vertices.y, float)
+        # Centroid of a polygon, by the shoelace formula.
+        cross = x * np.roll(y, -1) - np.roll(x, -1) * y
+        area = cross.sum() / 2
+        if area != 0:
+            return (
+                ((x + np.roll(x, -1)) * cross).sum() / (6 * area),
+                ((y + np.roll(y, -1)) * cross).sum() / (6 * area),
+            )
+        return x.mean(), y.mean()
+    box = region.bounding_box
+    return box.center[1], box.center[0]
+
+
+def _filled(column, unit=None):
+    """Floats of a column, NaN where it is masked."""
+    if unit is not None and getattr(column, 'unit', None) is not None:
+        column = u.Quantity(np.ma.filled(np.ma.asarray(column, float), np.nan), column.unit)
+        return column.to_value(unit)
+    value = getattr(column, 'value', column) if isinstance(column, u.Quantity) else column
+    try:
+        return np.ma.filled(np.ma.asarray(value).astype(float), np.nan)
+    except ValueError:
+        raise ValueError(
+            f'the column {getattr(column, "name", "")!r} of sources must hold numbers.'
+        ) from None
+
+
+def _from_table(table, wcs):
+    names = {}
+    for name in table.colnames:
+        names.setdefault(name.lower(), name)
+    for pattern in _PIXEL_COLUMNS:
+        x, y = pattern.format('x'), pattern.format('y')
+        if x in names and y in names:
+            return Sources(_filled(table[names[x]]), _filled(table[names[y]]))
+    for name in table.colnames:
+        if isinstance(table[name], SkyCoord):
+            return _from_sky(table[name], wcs)
+    for longitude, latitude, frame in _SKY_COLUMNS:
+        if longitude in names and latitude in names:
+            lon = _filled(table[names[longitude]], u.deg) * u.deg
+            lat = _filled(table[names[latitude]], u.deg) * u.deg
+            good = np.abs(lat.value) <= 90
+            lat[~good] = np.nan
+            return _from_sky(SkyCoord(lon, lat, frame=frame), wcs)
+    raise ValueError(
+        'the table of sources has no columns of positions; pixel columns are x and y (or '
+        'x_init, x_0, xcentroid and so on, as in photutils), sky columns a SkyCoord, ra and dec, '
+        f'or l and b; it has {table.colnames}.'
+    )
+
+
+def _from_array(array):
+    if isinstance(array, u.Quantity):
+        if not array.unit.is_equivalent(u.pix) and array.unit != u.dimensionless_unscaled:
+            raise ValueError(
+                f'positions must be pixels or a SkyCoord, got a Quantity in {array.unit}.'
+            )
+        array = array.value
+    try:
+        array = np.ma.filled(np.ma.asarray(array).astype(float), np.nan)
+    except (TypeError, ValueError):
+        raise TypeError(f'sources must be {_ACCEPTED}.') from None
+    if array.size == 0:
+        array = array.reshape(0, 2)
+    if array.shape == (2,):
+        array = array[np.newaxis]
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(f'sources must be an (N, 2) array of (x, y), got shape {array.shape}.')
+    return Sources(array[:, 0].copy(), array[:, 1].copy())
+
+
+def parse_sources(sources, wcs=None):
+    """Make `Sources` of whatever holds positions.
+
+    Parameters
+    ----------
+    sources : SkyCoord, region, list of regions, `~regions.Regions`, table or array
+        Positions: coordinates on the sky; pixel or sky regions of any kind; a
+        table with any of photutils' column names of pixel positions, a SkyCoord
+        column, or ra and dec (l and b) in degrees or with units; (N, 2) pixels
+        (x, y), zero-based.
+    wcs : optional
+        World coordinate system of the map, for positions on the sky.
+
+    Returns
+    -------
+    sources : `Sources`
+
+    Examples
+    --------
+    >>> from csr_astro.sources import parse_sources
+    >>> parse_sources([(10, 20), (30.5, 40)]).x
+    array([10. , 30.5])
+    """
+    if isinstance(sources, Sources):
+        return sources
+    if isinstance(sources, SkyCoord):
+        return _from_sky(sources, wcs)
+    if isinstance(sources, Region):
+        return _from_regions([sources], wcs)
+    if isinstance(sources, Regions):
+        return _from_regions(list(sources), wcs)
+    if isinstance(sources, Table):
+        return _from_table(sources, wcs)
+    if isinstance(sources, list | tuple) and len(sources):
+        if isinstance(sources[0], Region):
+            return _from_regions(sources, wcs)
+        if isinstance(sources[0], SkyCoord):
+            return _from_sky(SkyCoord([c.icrs for c in sources]), wcs)
+    if sources is None or isinstance(sources, str | Path | dict):
+        raise TypeError(f'sources must be {_ACCEPTED}, got {type(sources).__name__}.')
+    return _from_array(sources)
+
+
+def read_sources(path):
+    """Read a catalogue file.
+
+    Parameters
+    ----------
+    path : path-like
+        A table in a format that astropy recognises (ECSV, CSV, FITS, VOTable,
+        IPAC, plain columns with a header), or DS9 or CRTF regions (``.reg``,
+        ``.crtf``).
+
+    Returns
+    -------
+    sources : `~astropy.table.Table` or `~regions.Regions`
+        To be given to `parse_sources`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f'no such file: {str(path)!r}.')
+    try:
+        if path.suffix.lower() in ('.reg', '.ds9', '.crtf'):
+            kind = 'crtf' if path.suffix.lower() == '.crtf' else 'ds9'
+            return Regions.read(path, format=kind)
+        if path.suffix.lower() in ('.csv', '.txt', '.dat', '.tbl'):
+            guess = 'ascii.csv' if path.suffix.lower() == '.csv' else 'ascii'
+            return Table.read(path, format=guess)
+        return Table.read(path)
+    except Exception as error:
+        # Every reader has its own exceptions; all mean the same to the user.
+        reason = str(error).strip().split('\n')[0]
+        raise ValueError(f'{str(path)!r} cannot be read as a catalogue: {reason}.') from error

@@ -1,0 +1,255 @@
+"""Which cutouts does the network learn from?
+
+Real maps and synthetic fields, discs cut out of them, and sources whose wings
+reach outside the discs. Everything is drawn on the fly from a seed and the
+number of the batch, so a resumed training sees the same cutouts as one that
+was never stopped.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from csr_astro.simulation.diffuse import diffuse_field
+from csr_astro.simulation.psf import image_profile, moffat_profile, psf_stamp
+
+__all__ = ['CutoutSampler', 'read_maps']
+
+_FIELD_SIZE = 320
+_FIELDS = 96
+_BATCHES_PER_FIELD = 12
+_STAMPS = 192
+_STAMP_SIZE = 97
+# Pixel scales of maps over those of the PSF images: PACS scan maps and parallel mode.
+_PSF_SCALES = (1.2 / 1.6, 1.2 / 3.2, 2.4 / 3.2, 1.0)
+_RADII = (4.0, 13.5)
+_MAX_NEIGHBOURS = 5
+
+
+def read_maps(folder, block_sizes=(1, 2)):
+    """Read every image of every FITS file below a folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        Holds ``*.fits``; two-dimensional image extensions are read, blank
+        pixels are NaN.
+    block_sizes : tuple of int, optional
+        Each image is also taken averaged over blocks of this many pixels, as
+        long as at least 200 pixels per side remain.
+
+    Returns
+    -------
+    maps : dict of str to list of (ny, nx) `~numpy.ndarray` of float32
+        Images by file name, without the tile number: maps of one kind share a
+        name.
+    """
+    from astropy.io import fits
+    from astropy.nddata import block_reduce
+
+    folder = Path(folder)
+    files = sorted(folder.glob('*.fits*'))
+    if not files:
+        raise FileNotFoundError(f'no FITS files in {str(folder)!r}.')
+    maps = {}
+    for file in files:
+        with fits.open(file) as hdus:
+            for hdu in hdus:
+                if not hdu.is_image or hdu.header.get('NAXIS') != 2:
+                    continue
+                image = np.asarray(hdu.data, dtype=np.float32)
+                kind = file.name.split('.')[0].split('_tile')[0]
+                for block in block_sizes:
+                    if block == 1:
+                        maps.setdefault(kind, []).append(image)
+                    elif min(image.shape) >= 200 * block:
+                        maps[kind].append(block_reduce(image, block, func=np.mean))
+    return maps
+
+
+class _RealMap:
+    """A map and the pixels on which a disc may be centred."""
+
+    def __init__(self, image):
+        self.image = image
+        finite = np.isfinite(image)
+        self.centers = np.flatnonzero(finite)
+        self.weight = len(self.centers)
+
+
+def _window(image, y, x, size):
+    """(size, size) cutout with pixel (y, x) at (size // 2, size // 2), NaN off the map."""
+    half = size // 2
+    out = np.full((size, size), np.nan, dtype=np.float32)
+    y0, x0 = y - half, x - half
+    sy = slice(max(y0, 0), min(y0 + size, image.shape[0]))
+    sx = slice(max(x0, 0), min(x0 + size, image.shape[1]))
+    out[sy.start - y0 : sy.stop - y0, sx.start - x0 : sx.stop - x0] = image[sy, sx]
+    return out
+
+
+class CutoutSampler:
+    """Draws training batches.
+
+    Parameters
+    ----------
+    maps : dict of str to list of (ny, nx) array
+        Real maps by kind, NaN where blank; may be empty.
+    psfs : list of (ny, nx) array, optional
+        PSF images; Moffat profiles are always used besides.
+    real_fraction : float, optional
+        Fraction of the cutouts that come from real maps.
+    source_fraction : float, optional
+        Fraction of the discs that hold a source whose wings reach outside.
+    size : int, optional
+        Pixels per side of a cutout.
+    seed : int, optional
+        Everything is drawn from this and the number of the batch.
+    """
+
+    def __init__(
+        self, maps, psfs=(), *, real_fraction=0.6, source_fraction=0.4, size=96, seed=0
+    ):
+        self.kinds = [
+            [_RealMap(image) for image in images if np.isfinite(image).any()]
+            for images in maps.values()
+        ]
+        self.kinds = [kind for kind in self.kinds if kind]
+        # Kinds count by the square root of their size: neither the largest map nor the
+        # number of kinds decides alone.
+        area = np.array([sum(m.weight for m in kind) for kind in self.kinds], dtype=float)
+        self.kind_weights = np.sqrt(area) / np.sqrt(area).sum() if len(area) else area
+        self.map_weights = [
+            np.array([m.weight for m in kind]) / sum(m.weight for m in kind) for kind in self.kinds
+        ]
+        self.real_fraction = real_fraction if self.kinds else 0.0
+        self.source_fraction = source_fraction
+        self.size = size
+        self.seed = seed
+        self._field = lru_cache(maxsize=_FIELDS + 8)(self._make_field)
+        self._stamps = self._make_stamps(psfs)
+
+    def _make_field(self, number):
+        rng = np.random.default_rng([self.seed, 1, number])
+        return diffuse_field((_FIELD_SIZE, _FIELD_SIZE), rng)
+
+    def _make_stamps(self, psfs):
+        rng = np.random.default_rng([self.seed, 2])
+        stamps = []
+        for number in range(_STAMPS):
+            if psfs and number % 3:
+                image = psfs[rng.integers(len(psfs))]
+                profile = image_profile(image, rng.choice(_PSF_SCALES), rng.uniform(2.5, 3.5))
+            else:
+                profile = moffat_profile(rng.uniform(2, 6), rng.uniform(1.4, 5))
+            stamps.append(
+                psf_stamp(
+                    profile,
+                    _STAMP_SIZE,
+                    offset=rng.uniform(-0.5, 0.5, 2),
+                    angle=rng.uniform(0, 2 * np.pi),
+                    elongation=rng.uniform(1, 1.3),
+                ).astype(np.float32)
+            )
+        return np.array(stamps)
+
+    def batch(self, number, batch_size):
+        """Draw one batch.
+
+        Parameters
+        ----------
+        number : int
+            Number of the batch; the same number gives the same batch.
+        batch_size : int
+            Number of cutouts.
+
+        Returns
+        -------
+        image, target, valid, hole : (B, 1, size, size) `~numpy.ndarray` of float32
+            Cutout with sources, without them, 1 where valid background, 1 where
+            the prediction is judged. Of order 1, without NaN.
+        radius : (B,) `~numpy.ndarray` of float32
+            Radius of the central disc in pixels.
+        """
+        rng = np.random.default_rng([self.seed, 0, number])
+        shape = (batch_size, 1, self.size, self.size)
+        image, target, valid, hole = (np.zeros(shape, dtype=np.float32) for _ in range(4))
+        radius = np.zeros(batch_size, dtype=np.float32)
+        for i in range(batch_size):
+            while not self._draw(
+                rng, number, image[i, 0], target[i, 0], valid[i, 0], hole[i, 0], radius[i:i + 1]
+            ):
+                pass
+        return image, target, valid, hole, radius
+
+    def _background(self, rng, number):
+        if rng.random() < self.real_fraction:
+            k = rng.choice(len(self.kinds), p=self.kind_weights)
+            real = self.kinds[k][rng.choice(len(self.kinds[k]), p=self.map_weights[k])]
+            y, x = np.unravel_index(rng.choice(real.centers), real.image.shape)
+            cutout = _window(real.image, y, x, self.size)
+        else:
+            first = number // _BATCHES_PER_FIELD
+            field = self._field(first + int(rng.integers(_FIELDS)))
+            y, x = rng.integers(0, _FIELD_SIZE - self.size, 2)
+            cutout = field[y : y + self.size, x : x + self.size]
+            if rng.random() < 0.15:
+                # The edge of a map, or a gap in it.
+                cutout = cutout.copy()
+                edge = int(rng.integers(0, self.size // 2 - 4))
+                cutout[:, :edge] = np.nan
+        turns = int(rng.integers(4))
+        cutout = np.rot90(cutout, turns)
+        return cutout[:, ::-1] if rng.random() < 0.5 else cutout
+
+    def _draw(self, rng, number, image, target, valid, hole, radius):
+        half = self.size // 2
+        cutout = self._background(rng, number)
+        finite = np.isfinite(cutout)
+        yy, xx = np.ogrid[: self.size, : self.size]
+        n_discs = 1 + rng.integers(_MAX_NEIGHBOURS + 1)
+        centers = rng.uniform(6, self.size - 6, (n_discs, 2))
+        centers[0] = half + rng.uniform(-0.5, 0.5, 2)
+        radii = rng.uniform(*_RADII, n_discs)
+        discs = [
+            (yy - y) ** 2 + (xx - x) ** 2 <= r * r
+            for (y, x), r in zip(centers, radii, strict=True)
+        ]
+        mask = np.logical_or.reduce(discs)
+        good = finite & ~mask
+        if good.sum() < 60 or finite[discs[0]].mean() < 0.6:
+            return False
+        near = good & ((yy - half) ** 2 + (xx - half) ** 2 <= (radii[0] + 12) ** 2)
+        if near.sum() < 30:
+            return False
+        location, scatter = np.median(cutout[near]), cutout[near].std()
+        if not scatter > 0:
+            return False
+        clean = np.where(finite, (cutout - location) / scatter, 0).astype(np.float32)
+        if rng.random() < 0.15:
+            clean += rng.standard_normal(clean.shape, dtype=np.float32) * 10 ** rng.uniform(-2, 0)
+        dirty = clean.copy()
+        for (y, x), r in zip(centers, radii, strict=True):
+            if rng.random() < self.source_fraction:
+                self._inject(rng, dirty, y, x, r)
+        image[:] = np.where(good, dirty, 0)
+        target[:] = np.clip(clean, -1e4, 1e4)
+        valid[:] = good
+        hole[:] = finite & mask
+        radius[0] = np.ceil(radii[0])
+        return True
+
+    def _inject(self, rng, image, y, x, radius):
+        """Add a source whose wing at the rim of its disc is 0.003 to 6 times the scatter."""
+        stamp = self._stamps[rng.integers(len(self._stamps))]
+        half = _STAMP_SIZE // 2
+        rim = stamp[half, min(half + int(radius), 2 * half)]
+        if not rim > 0:
+            return
+        # No source is brighter than 10^5 times the scatter.
+        flux = min(10 ** rng.uniform(-2.5, 0.8) / rim, 1e5 / stamp[half, half])
+        y0, x0 = round(y) - half, round(x) - half
+        sy = slice(max(y0, 0), min(y0 + _STAMP_SIZE, self.size))
+        sx = slice(max(x0, 0), min(x0 + _STAMP_SIZE, self.size))
+        image[sy, sx] += flux * stamp[sy.start - y0 : sy.stop - y0, sx.start - x0 : sx.stop - x0]

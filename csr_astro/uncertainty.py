@@ -1,0 +1,126 @@
+"""How far off may a predicted background be?
+
+A first estimate from what the map does around the source: the scatter of the
+ring around the mask, about a plane, and the scatter of the sums in empty
+apertures of the same shape there. Both hold the map's noise, correlated or
+not, and its structure; the network predicts part of the structure, so they
+rather over- than underestimate.
+"""
+
+import numpy as np
+from scipy import fft
+
+__all__ = ['aperture_scatter', 'plane_residual', 'ring_scatter']
+
+# Width of the ring around a mask, in pixels; it widens for apertures.
+RING_WIDTH = 10
+_MIN_PIXELS = 12
+_MIN_APERTURES = 12
+_MIN_COVER = 0.8
+
+
+def _distance(size):
+    steps = np.arange(size) - size // 2
+    return np.hypot(steps[:, None], steps[None, :])
+
+
+def plane_residual(values, good):
+    """Subtract from each cutout the plane that fits its good pixels best.
+
+    Parameters
+    ----------
+    values : (N, S, S) array of float64
+        Cutouts; what stands in bad pixels has no influence.
+    good : (N, S, S) array of bool
+        Pixels to fit, by least squares.
+
+    Returns
+    -------
+    residual : (N, S, S) `~numpy.ndarray` of float64
+        0 where not good.
+    """
+    size = values.shape[-1]
+    steps = (np.arange(size) - size // 2) / size
+    basis = np.stack([np.ones((size, size)), *np.meshgrid(steps, steps)])
+    # A constant is subtracted first: planes through large numbers lose digits.
+    count = np.maximum(good.sum(axis=(1, 2)), 1)
+    level = np.where(good, values, 0).sum(axis=(1, 2)) / count
+    residual = np.where(good, values - level[:, None, None], 0)
+    normal = np.einsum('iyx,jyx,nyx->nij', basis, basis, good.astype(float), optimize=True)
+    moment = np.einsum('iyx,nyx->ni', basis, residual)
+    coefficients = np.einsum('nij,nj->ni', np.linalg.pinv(normal, hermitian=True), moment)
+    plane = np.einsum('iyx,ni->nyx', basis, coefficients)
+    return np.where(good, residual - plane, 0)
+
+
+def _robust_scatter(samples, good):
+    """1.4826 × median absolute deviation along the last axis; NaN where nothing is good."""
+    values = np.where(good, samples, np.nan)
+    empty = ~good.any(axis=-1)
+    values[empty] = 0
+    median = np.nanmedian(values, axis=-1, keepdims=True)
+    scatter = 1.4826 * np.nanmedian(np.abs(values - median), axis=-1)
+    return np.where(empty, np.nan, scatter)
+
+
+def ring_scatter(values, valid, radius):
+    """Robust scatter of the ring around each mask, about a plane.
+
+    Parameters
+    ----------
+    values : (N, S, S) array of float64
+        Cutouts with the source at pixel (S // 2, S // 2).
+    valid : (N, S, S) array of bool
+        Valid background.
+    radius : (N,) array of float
+        Radius of the mask; the ring is 10 pixels wide.
+
+    Returns
+    -------
+    scatter : (N,) `~numpy.ndarray` of float
+        1.4826 × median absolute deviation; NaN with fewer than 12 pixels.
+    """
+    distance = _distance(values.shape[-1])[None]
+    ring = valid & (distance <= np.asarray(radius)[:, None, None] + RING_WIDTH)
+    residual = plane_residual(values, ring)
+    n = len(values)
+    scatter = _robust_scatter(residual.reshape(n, -1), ring.reshape(n, -1))
+    scatter[ring.sum(axis=(1, 2)) < _MIN_PIXELS] = np.nan
+    return scatter
+
+
+def aperture_scatter(values, valid, radius, kernel):
+    """Robust scatter of the sums in empty apertures around each mask, about a plane.
+
+    Parameters
+    ----------
+    values, valid, radius
+        As in `ring_scatter`.
+    kernel : (k, k) array of float, k odd
+        Weights of the aperture's pixels.
+
+    Returns
+    -------
+    scatter : (N,) `~numpy.ndarray` of float
+        1.4826 × median absolute deviation of the sums whose apertures are at
+        least 80 % valid (and scaled to the whole); NaN with fewer than 12.
+    """
+    size, k = values.shape[-1], kernel.shape[-1]
+    reach = np.asarray(radius)[:, None, None] + RING_WIDTH + k // 2
+    distance = _distance(size)[None]
+    good = valid & (distance <= reach + k // 2)
+    residual = plane_residual(values, good)
+    shape = [fft.next_fast_len(size + k - 1, real=True)] * 2
+    transform = fft.rfft2(kernel[::-1, ::-1], shape)
+
+    def convolve(stack):
+        product = fft.irfft2(fft.rfft2(stack, shape) * transform, shape)
+        return product[:, k // 2 : k // 2 + size, k // 2 : k // 2 + size]
+
+    cover = convolve(good.astype(float)) / kernel.sum()
+    used = (cover >= _MIN_COVER) & (distance <= reach)
+    sums = convolve(residual) / np.where(used, cover, 1)
+    n = len(values)
+    scatter = _robust_scatter(sums.reshape(n, -1), used.reshape(n, -1))
+    scatter[used.sum(axis=(1, 2)) < _MIN_APERTURES] = np.nan
+    return scatter

@@ -1,0 +1,656 @@
+import csv
+import math
+import os
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from numpy.testing import assert_allclose, assert_array_equal
+from safetensors.torch import load_file
+from scipy import ndimage
+
+from csr_astro.io import atomic_path
+from csr_astro.nn.weights import load_model
+from csr_astro.simulation.diffuse import (
+    diffuse_field,
+    filament_field,
+    lognormal_field,
+    power_law_field,
+)
+from csr_astro.simulation.psf import image_profile, moffat_profile, psf_stamp
+from csr_astro.training.data import CutoutSampler, read_maps
+from csr_astro.training.loop import train
+from csr_astro.training.losses import hole_l1, relative_hole_loss, windowed_l1
+from csr_astro.training.recipe import Recipe, list_recipes, read_recipe
+
+# Cutouts
+
+
+@pytest.fixture(scope='module')
+def sampler():
+    return CutoutSampler({}, seed=3)
+
+
+def make_map(shape=(260, 300), seed=0):
+    """A plane with a little noise and a blank stripe."""
+    y, x = np.indices(shape, dtype=np.float32)
+    image = 0.3 * x + 0.1 * y + np.random.default_rng(seed).normal(0, 1e-3, shape)
+    image[:, 100:110] = np.nan
+    return image.astype(np.float32)
+
+
+def test_batch_depends_on_seed_and_number_only(sampler):
+    first = sampler.batch(2, 4)
+    other = sampler.batch(3, 4)
+    again = CutoutSampler({}, seed=3).batch(2, 4)
+    reseeded = CutoutSampler({}, seed=4).batch(2, 4)
+    for a, b, c, d in zip(first, again, other, reseeded, strict=True):
+        assert_array_equal(a, b)
+        assert not np.array_equal(a, c)
+        assert not np.array_equal(a, d)
+
+
+@pytest.mark.parametrize('real_fraction', [0, 1])
+def test_batch_is_what_it_says(real_fraction):
+    sampler = CutoutSampler({'map': [make_map()]}, real_fraction=real_fraction)
+    image, target, valid, hole, radius = sampler.batch(0, 12)
+    for array in (image, target, valid, hole):
+        assert array.shape == (12, 1, 96, 96)
+        assert array.dtype == np.float32
+        assert np.isfinite(array).all()
+    assert set(np.unique(valid)) == set(np.unique(hole)) == {0, 1}
+    assert not (valid * hole).any()
+    assert not image[valid == 0].any()
+    # The hole is the disc, up to blank pixels, and the radius is one that holds it.
+    assert radius.dtype == np.float32
+    assert ((radius >= 5) & (radius <= 14)).all()
+    y, x = np.indices((96, 96)) - 48
+    inside = np.hypot(y, x) <= radius[:, None, None, None] - 2
+    assert not (valid * inside).any()
+    assert (hole * inside).sum() > 0.6 * inside.sum()
+    # Of order 1: the target has about unit scatter around its disc.
+    assert 0.1 < np.median([t[h > 0].std() for t, h in zip(target, valid, strict=True)]) < 30
+
+
+def test_without_sources_the_valid_image_is_the_target():
+    sampler = CutoutSampler({'map': [make_map()]}, source_fraction=0, seed=1)
+    image, target, valid, _, _ = sampler.batch(0, 16)
+    assert_array_equal(image, target * valid)
+
+
+def test_sources_add_flux_that_reaches_outside_the_discs():
+    sampler = CutoutSampler({}, source_fraction=1, seed=1)
+    image, target, valid, _, _ = sampler.batch(0, 16)
+    wings = (image - target) * valid
+    assert wings.min() > -1e-3
+    assert (wings.max(axis=(1, 2, 3)) > 1e-3).mean() > 0.9
+
+
+def test_blank_pixels_are_neither_valid_nor_judged():
+    """A map of which only a stripe is measured: the rest is blank in every array."""
+    image = np.full((200, 200), np.nan, dtype=np.float32)
+    image[80:120] = np.random.default_rng(0).normal(size=(40, 200))
+    sampler = CutoutSampler({'stripe': [image]}, real_fraction=1)
+    _, target, valid, hole, _ = sampler.batch(0, 8)
+    measured = (valid + hole) > 0
+    assert not target[~measured].any()
+    assert (measured.mean(axis=(1, 2, 3)) <= 40 / 96 + 1e-6).all()
+
+
+@pytest.mark.parametrize('real_fraction', [0, 1])
+def test_real_fraction_decides_where_cutouts_come_from(real_fraction):
+    """The second difference of the map is nearly zero, that of a synthetic field is not."""
+    maps = {'plane': [make_map()], 'blank': [np.full((200, 200), np.nan)]}
+    sampler = CutoutSampler(maps, real_fraction=real_fraction)
+    _, target, valid, _, _ = sampler.batch(0, 20)
+    whole = (valid[..., :-2] * valid[..., 1:-1] * valid[..., 2:]) > 0
+    bend = [
+        np.median(np.abs(np.diff(t, 2)[w])) for t, w in zip(target, whole, strict=True)
+    ]
+    # A part of the cutouts gets additional noise.
+    assert np.mean(np.array(bend) < 2e-3) == pytest.approx(real_fraction, abs=0.4)
+
+
+def test_psf_images_are_used():
+    psf = psf_stamp(moffat_profile(5, 2), 41)
+    with_psf = CutoutSampler({}, [psf], seed=3, source_fraction=1).batch(0, 4)
+    without = CutoutSampler({}, seed=3, source_fraction=1).batch(0, 4)
+    assert_array_equal(with_psf[1], without[1])
+    assert not np.array_equal(with_psf[0], without[0])
+
+
+def write_fits(path, *images):
+    hdus = [fits.PrimaryHDU()] + [fits.ImageHDU(image) for image in images]
+    fits.HDUList(hdus).writeto(path)
+
+
+def test_maps_are_read_by_kind(tmp_path):
+    plane = make_map((60, 50))
+    write_fits(tmp_path / 'survey70_tile1.fits', plane, np.zeros(7), np.zeros((2, 9, 9)))
+    write_fits(tmp_path / 'survey70_tile2.fits', 2 * plane, 3 * plane)
+    write_fits(tmp_path / 'other.fits', (10 * plane[:, :90]).astype('>i2', casting='unsafe')
+               if np.isfinite(plane).all() else np.arange(12, dtype='>i2').reshape(3, 4))
+    maps = read_maps(tmp_path)
+    assert {kind: len(images) for kind, images in maps.items()} == {'survey70': 3, 'other': 1}
+    for factor, image in enumerate(maps['survey70'], start=1):
+        assert image.dtype == np.float32
+        assert_array_equal(image, factor * plane)
+    assert_array_equal(maps['other'][0], np.arange(12).reshape(3, 4))
+
+
+@pytest.mark.parametrize(('shape', 'n_images'), [((399, 500), 1), ((400, 401), 2)])
+def test_large_maps_are_also_read_block_averaged(tmp_path, shape, n_images):
+    image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    image[0, 0] = np.nan
+    write_fits(tmp_path / 'map.fits', image)
+    images = read_maps(tmp_path)['map']
+    assert len(images) == n_images
+    if n_images == 2:
+        expected = image[:400, :400].reshape(200, 2, 200, 2).mean(axis=(1, 3))
+        assert_allclose(images[1], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.xfail(raises=KeyError, reason='read_maps appends to a list that only block 1 makes')
+def test_maps_may_be_read_block_averaged_only(tmp_path):
+    write_fits(tmp_path / 'map.fits', np.ones((400, 400), dtype=np.float32))
+    assert [image.shape for image in read_maps(tmp_path, block_sizes=(2,))['map']] == [(200, 200)]
+
+
+def test_folder_without_maps_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no FITS files in'):
+        read_maps(tmp_path)
+
+
+# Losses
+
+
+@pytest.fixture
+def judged():
+    """Prediction, target, hole (the last one empty) and baseline of three images."""
+    rng = np.random.default_rng(0)
+    prediction, target, baseline = rng.normal(size=(3, 3, 1, 20, 24))
+    hole = (rng.random((3, 1, 20, 24)) < 0.3).astype(float)
+    hole[2] = 0
+    return prediction, target, hole, baseline
+
+
+def tensors(arrays):
+    return [torch.from_numpy(array) for array in arrays]
+
+
+def numpy_hole_l1(prediction, target, hole):
+    return np.array([
+        np.abs(p - t)[h > 0].mean() if h.any() else 0
+        for p, t, h in zip(prediction, target, hole, strict=True)
+    ])
+
+
+def numpy_windowed_l1(prediction, target, hole, window):
+    """Sums over every window that is centred on a pixel, by hand."""
+    losses = []
+    for p, t, h in zip(prediction[:, 0], target[:, 0], hole[:, 0], strict=True):
+        error, area = 0, 0
+        half = window // 2
+        for y, x in np.ndindex(p.shape):
+            inside = (slice(max(y - half, 0), y + half + 1), slice(max(x - half, 0), x + half + 1))
+            error += abs(((p - t) * h)[inside].sum())
+            area += h[inside].sum()
+        losses.append(error / area if area else 0)
+    return np.array(losses)
+
+
+def test_hole_l1_is_the_mean_error_over_the_hole(judged):
+    assert_allclose(hole_l1(*tensors(judged[:3])), numpy_hole_l1(*judged[:3]), rtol=1e-12)
+
+
+@pytest.mark.parametrize('window', [1, 3, 7])
+def test_windowed_l1_is_the_error_of_sums_over_windows(judged, window):
+    loss = windowed_l1(*tensors(judged[:3]), window)
+    assert_allclose(loss, numpy_windowed_l1(*judged[:3], window), rtol=1e-12)
+
+
+@pytest.mark.parametrize('windows', [(), (7,), (3, 5)])
+@pytest.mark.parametrize('floor', [0.01, 1])
+def test_relative_loss_compares_with_the_baseline(judged, windows, floor):
+    def total(image):
+        return numpy_hole_l1(image, *judged[1:3]) + sum(
+            numpy_windowed_l1(image, *judged[1:3], window) for window in windows
+        )
+
+    loss = relative_hole_loss(*tensors(judged), windows=windows, floor=floor)
+    # The image whose hole is empty does not count.
+    expected = (total(judged[0]) / (total(judged[3]) + floor))[:2].mean()
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_relative_loss_of_perfect_predictions_and_empty_holes_is_zero(judged):
+    prediction, target, hole, baseline = tensors(judged)
+    assert relative_hole_loss(target, target, hole, baseline) == 0
+    assert relative_hole_loss(prediction, target, 0 * hole, baseline) == 0
+
+
+def test_losses_ignore_everything_outside_the_hole(judged):
+    prediction, target, hole, baseline = tensors(judged)
+    other = torch.where(hole > 0, prediction, 1e9)
+    assert relative_hole_loss(other, target, hole, baseline) == relative_hole_loss(
+        prediction, target, hole, baseline
+    )
+
+
+# Recipes
+
+
+def test_bundled_recipes_are_read():
+    assert {'default', 'tiny'} <= set(list_recipes())
+    for name in list_recipes():
+        assert isinstance(read_recipe(name), Recipe)
+    assert read_recipe('tiny').n_cutouts == 512
+
+
+def test_recipe_file_overrides_defaults(tmp_path):
+    path = tmp_path / 'mine.toml'
+    path.write_text('width = 1\nseed = 7\nresidual = false\n')
+    assert read_recipe(path) == replace(Recipe(), width=1.0, seed=7, residual=False)
+    assert isinstance(read_recipe(str(path)).width, float)
+
+
+@pytest.mark.parametrize(
+    ('content', 'sentence'),
+    [
+        (b'widht = 0.5', r"unknown keys \['widht'\]; known are"),
+        (b'[training]\nwidth = 0.5', r"unknown keys \['training'\]"),
+        (b'width = "wide"', "width must be a float, got 'wide'"),
+        (b'n_cutouts = 1.5', 'n_cutouts must be a int, got 1.5'),
+        (b'seed = true', 'seed must be a int, got True'),
+        (b'width = true', 'width must be a float, got True'),
+        (b'residual = 1', 'residual must be a bool, got 1'),
+        (b'normalization = 3', 'normalization must be a str, got 3'),
+        (b'width = ', 'is not valid TOML'),
+        (b'width = 1\nwidth = 2', 'is not valid TOML'),
+        (b'\xff\xfe', 'is not valid TOML'),
+    ],
+)
+def test_wrong_recipes_are_refused(tmp_path, content, sentence):
+    path = tmp_path / 'mine.toml'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize('name', ['no-such-recipe', '', 'Default'])
+def test_unknown_recipe_is_refused_with_the_known_ones(name):
+    with pytest.raises(ValueError, match=r"recipe must be one of \[.*'default'.*\] or the path"):
+        read_recipe(name)
+
+
+# The loop
+
+RECIPE = Recipe(
+    width=0.125,
+    n_cutouts=64,
+    batch_size=8,
+    warmup=16,
+    average=0.9,
+    validate_every=32,
+    n_validation=16,
+    seed=5,
+)
+FILES = ['checkpoint.pt', 'last.safetensors', 'log.csv', 'weights.safetensors']
+
+
+class Killed(BaseException):
+    """As unexpected as a signal."""
+
+
+class DyingSampler:
+    """A sampler that is killed when a certain batch is asked for."""
+
+    def __init__(self, sampler, number):
+        self.sampler = sampler
+        self.number = number
+
+    def batch(self, number, batch_size):
+        if number == self.number:
+            raise Killed
+        return self.sampler.batch(number, batch_size)
+
+
+@pytest.fixture(scope='module')
+def validation_sampler():
+    return CutoutSampler({}, seed=99)
+
+
+@pytest.fixture(scope='module')
+def go(sampler, validation_sampler):
+    """Train on the CPU without a progress bar."""
+
+    def function(folder, recipe=RECIPE, sampler=sampler, **options):
+        return train(
+            recipe, sampler, validation_sampler, folder, device='cpu', progress=False, **options
+        )
+
+    return function
+
+
+@pytest.fixture(scope='module')
+def undisturbed(go, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('undisturbed')
+    state = torch.get_rng_state()
+    path = go(folder, card={'training_data': 'synthetic', 'licence': 'none'})
+    assert torch.equal(torch.get_rng_state(), state)
+    return path
+
+
+@pytest.fixture
+def killed(go, sampler, tmp_path):
+    """The folder of a training that was killed two steps after its first checkpoint."""
+    with pytest.raises(Killed):
+        go(tmp_path, sampler=DyingSampler(sampler, 6))
+    return tmp_path
+
+
+def read_log(folder):
+    with (folder / 'log.csv').open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_training(folder, other):
+    for name in ('last.safetensors', 'weights.safetensors'):
+        state, expected = load_file(folder / name), load_file(other / name)
+        assert state.keys() == expected.keys()
+        for key, value in state.items():
+            assert torch.equal(value, expected[key]), key
+    assert (folder / 'log.csv').read_bytes() == (other / 'log.csv').read_bytes()
+
+
+def test_training_writes_weights_that_load(undisturbed):
+    assert sorted(os.listdir(undisturbed.parent)) == FILES
+    model = load_model(undisturbed)
+    assert (model.info.width, model.info.normalization, model.info.residual) == (0.125, 'local', True)
+    assert (model.info.training_data, model.info.licence) == ('synthetic', 'none')
+
+
+def test_training_logs_every_validation(undisturbed):
+    rows = read_log(undisturbed.parent)
+    assert [int(row['cutouts']) for row in rows] == [32, 64]
+    # The rate of the step before: 24 and 56 cutouts done, 16 of warm-up, 64 in all.
+    for row, done in zip(rows, (8 / 48, 40 / 48), strict=True):
+        rate = 2e-3 * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+        assert float(row['learning_rate']) == pytest.approx(rate, rel=1e-12)
+        assert 0 < float(row['training_loss']) < 1e3
+        assert 0 < float(row['validation_loss']) < 1e3
+
+
+def test_best_weights_are_those_of_the_lowest_validation_loss(undisturbed):
+    losses = [float(row['validation_loss']) for row in read_log(undisturbed.parent)]
+    best, last = (load_file(undisturbed.parent / name) for name in FILES[::-2])
+    same = all(torch.equal(best[key], last[key]) for key in best)
+    assert same == (losses[-1] == min(losses))
+
+
+def test_training_learns(go, undisturbed, tmp_path):
+    """Ten times the cutouts predict better than chance did."""
+    go(tmp_path, replace(RECIPE, n_cutouts=640, validate_every=320))
+    first = float(read_log(undisturbed.parent)[0]['validation_loss'])
+    assert float(read_log(tmp_path)[-1]['validation_loss']) < 0.8 * first
+
+
+def test_killed_training_has_its_last_checkpoint(killed):
+    assert sorted(os.listdir(killed)) == FILES
+    assert [row['cutouts'] for row in read_log(killed)] == ['32']
+    load_model(killed / 'weights.safetensors')
+
+
+def test_resumed_training_equals_an_undisturbed_one(go, killed, undisturbed):
+    assert go(killed, resume=True) == killed / 'weights.safetensors'
+    assert_same_training(killed, undisturbed.parent)
+
+
+def test_training_killed_before_its_checkpoint_can_start_again(go, sampler, undisturbed, tmp_path):
+    with pytest.raises(Killed):
+        go(tmp_path, sampler=DyingSampler(sampler, 3))
+    assert os.listdir(tmp_path) == []
+    go(tmp_path)
+    assert_same_training(tmp_path, undisturbed.parent)
+
+
+def test_resuming_a_finished_training_changes_nothing(go, undisturbed):
+    folder = undisturbed.parent
+    before = {name: (folder / name).read_bytes() for name in FILES}
+    go(folder, resume=True)
+    assert {name: (folder / name).read_bytes() for name in FILES} == before
+
+
+def test_finished_training_can_be_prolonged(go, killed):
+    go(killed, replace(RECIPE, n_cutouts=96), resume=True)
+    assert [row['cutouts'] for row in read_log(killed)] == ['32', '64', '96']
+
+
+def test_existing_checkpoint_is_not_overwritten(go, undisturbed):
+    before = undisturbed.read_bytes()
+    with pytest.raises(FileExistsError, match=r'checkpoint.pt. exists; resume it .--resume.'):
+        go(undisturbed.parent)
+    assert undisturbed.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    'change',
+    [{'learning_rate': 1e-3}, {'batch_size': 4}, {'seed': 6}, {'residual': False}, {'width': 0.25}],
+)
+def test_resuming_with_another_recipe_is_refused(go, undisturbed, change):
+    (key, value), = change.items()
+    sentence = f'made with {key} = {asdict(RECIPE)[key]}, the recipe says {value}'
+    with pytest.raises(ValueError, match=sentence):
+        go(undisturbed.parent, replace(RECIPE, **change), resume=True)
+
+
+def test_nothing_to_resume_is_refused(go, tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no .*checkpoint.pt. to resume'):
+        go(tmp_path, resume=True)
+
+
+def test_training_sees_images_normalised_as_in_use(go, sampler, tmp_path):
+    """'minmax' spans the source under the mask, which the cutouts of the training lack."""
+    go(tmp_path, replace(RECIPE, n_cutouts=8, normalization='minmax'))
+    assert load_model(tmp_path / 'weights.safetensors').normalization == 'minmax'
+
+
+# Files
+
+
+def test_file_appears_when_it_is_finished(tmp_path):
+    path = tmp_path / 'map.v2.fits.gz'
+    path.write_text('older')
+    with atomic_path(path) as temporary:
+        temporary.write_text('newer')
+        assert path.read_text() == 'older'
+        assert temporary.parent == tmp_path
+        assert temporary.name.endswith('.fits.gz')
+    assert path.read_text() == 'newer'
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_reader_of_the_older_file_is_not_disturbed(tmp_path):
+    path = tmp_path / 'log.csv'
+    path.write_text('older')
+    with path.open() as reader:
+        with atomic_path(path) as temporary:
+            temporary.write_text('newer')
+        assert reader.read() == 'older'
+
+
+@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize('existing', [True, False])
+def test_nothing_is_left_behind_on_error(tmp_path, error, existing):
+    path = tmp_path / 'log.csv'
+    if existing:
+        path.write_text('older')
+
+    def fail():
+        with atomic_path(path) as temporary:
+            temporary.write_text('half')
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert os.listdir(tmp_path) == [path.name] * existing
+    assert not existing or path.read_text() == 'older'
+
+
+@pytest.mark.parametrize('umask', [0o022, 0o077])
+def test_file_permissions_follow_the_umask(tmp_path, umask):
+    previous = os.umask(umask)
+    try:
+        with atomic_path(tmp_path / 'file') as temporary:
+            temporary.write_text('content')
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(previous)
+    assert (tmp_path / 'file').stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_missing_folder_is_named(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match=r'no such folder .*missing'),
+        atomic_path(tmp_path / 'missing' / 'file'),
+    ):
+        pass
+
+
+# Simulation
+
+
+def radial_spectrum(field):
+    """Wavenumbers (cycles per pixel) and mean power in rings, away from the corners."""
+    power = np.abs(np.fft.fft2(field)) ** 2
+    k = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in field.shape), indexing='ij'))
+    edges = np.geomspace(0.03, 0.48, 20)
+    ring = np.digitize(k, edges)
+    rings = range(1, len(edges))
+    return (
+        np.array([np.exp(np.log(k[ring == i]).mean()) for i in rings]),
+        np.array([power[ring == i].mean() for i in rings]),
+    )
+
+
+@pytest.mark.parametrize('slope', [-4, -3, -2, -1, 0, 1])
+@pytest.mark.parametrize('shape', [(256, 256), (256, 181)])
+def test_power_law_field_has_its_slope(slope, shape):
+    fields = [power_law_field(shape, slope, seed) for seed in range(4)]
+    spectra = [radial_spectrum(field) for field in fields]
+    power = np.mean([power for _, power in spectra], axis=0)
+    fitted = np.polyfit(np.log(spectra[0][0]), np.log(power), 1)[0]
+    assert fitted == pytest.approx(slope, abs=0.1)
+
+
+FIELDS = {
+    'power law': lambda rng: power_law_field((64, 80), -3, rng),
+    'lognormal': lambda rng: lognormal_field((64, 80), -3, 1.0, rng),
+    'filaments': lambda rng: filament_field((64, 80), -3, 2, rng),
+}
+
+
+@pytest.mark.parametrize('kind', FIELDS)
+def test_fields_have_mean_zero_and_unit_scatter(kind):
+    field = FIELDS[kind](1)
+    assert field.shape == (64, 80)
+    assert_allclose([field.mean(), field.std()], [0, 1], atol=1e-12)
+
+
+@pytest.mark.parametrize('make', [*FIELDS.values(), lambda rng: diffuse_field((64, 80), rng)])
+def test_fields_depend_on_the_seed_only(make):
+    assert_array_equal(make(1), make(np.random.default_rng(1)))
+    assert not np.array_equal(make(1), make(2))
+
+
+def test_lognormal_field_is_skewed_as_its_contrast_says():
+    def skewness(contrast):
+        fields = [lognormal_field((128, 128), -1, contrast, seed) for seed in range(8)]
+        return np.mean([(field**3).mean() for field in fields])
+
+    for contrast in (0.3, 0.6):
+        variance = np.exp(contrast**2)
+        expected = (variance + 2) * np.sqrt(variance - 1)
+        assert skewness(contrast) == pytest.approx(expected, rel=0.1)
+
+
+def test_diffuse_fields_are_finite():
+    for seed in range(20):
+        field = diffuse_field((64, 64), seed)
+        assert field.dtype == np.float32
+        assert np.isfinite(field).all()
+        assert field.std() > 0
+
+
+@pytest.mark.parametrize('fwhm', [2.0, 5.5])
+@pytest.mark.parametrize('beta', [1.5, 4])
+def test_moffat_profile_has_its_width(fwhm, beta):
+    profile = moffat_profile(fwhm, beta)
+    angles = np.linspace(0, 2 * np.pi, 9)
+    half = profile(fwhm / 2 * np.cos(angles), fwhm / 2 * np.sin(angles))
+    assert_allclose(half, 0.5 * profile(0, 0), rtol=1e-12)
+    # Far out it falls as r^(-2 beta).
+    assert profile(2e6, 0) / profile(1e6, 0) == pytest.approx(4**-beta, rel=1e-6)
+
+
+@pytest.mark.parametrize('offset', [(0, 0), (0.4, -0.3), (-3.25, 1.5)])
+@pytest.mark.parametrize('angle', [0, 1.0])
+def test_stamp_has_unit_sum_and_its_centroid(offset, angle):
+    stamp = psf_stamp(moffat_profile(4, 4.5), 61, offset=offset, angle=angle, elongation=1.2)
+    assert stamp.shape == (61, 61)
+    assert stamp.sum() == pytest.approx(1, abs=1e-12)
+    y, x = np.array(ndimage.center_of_mass(stamp)) - 30
+    assert_allclose([x, y], offset, atol=1e-2)
+
+
+@pytest.mark.parametrize('angle', [0, 0.6, -1.2])
+def test_stamp_is_stretched_along_its_angle(angle):
+    def gaussian(dx, dy):
+        return np.exp(-(dx**2 + dy**2) / (2 * 3**2))
+
+    stamp = psf_stamp(gaussian, 61, angle=angle, elongation=1.5)
+    y, x = np.indices(stamp.shape) - 30
+    xx, xy, yy = ((stamp * a * b).sum() for a, b in ((x, x), (x, y), (y, y)))
+    assert 0.5 * np.arctan2(2 * xy, xx - yy) == pytest.approx(angle, abs=1e-3)
+    small, large = np.sqrt(np.linalg.eigvalsh([[xx, xy], [xy, yy]]))
+    assert large / small == pytest.approx(1.5, rel=0.01)
+
+
+@pytest.fixture(scope='module')
+def psf_image():
+    """A PSF without symmetry."""
+    y, x = np.indices((41, 41)) - 20
+    return np.exp(-((x - 0.7 * y) ** 2 + y**2) / 60) + 0.3 * np.exp(-((x - 3) ** 2 + y**2) / 8)
+
+
+def test_image_profile_reproduces_its_image(psf_image):
+    y, x = np.indices(psf_image.shape) - 20
+    core = np.hypot(x, y) <= 16
+    profile = image_profile(psf_image)
+    assert_allclose(profile(x[core], y[core]), psf_image[core], atol=1e-12)
+
+
+def test_image_profile_scales_offsets(psf_image):
+    """An image of 1.2" pixels on a map of 3.2" pixels: its pixel 8 is the map's pixel 3."""
+    profile = image_profile(psf_image, scale=1.2 / 3.2)
+    assert profile(3, 0) == pytest.approx(psf_image[20, 28], abs=1e-12)
+    assert profile(0, -1.5) == pytest.approx(psf_image[16, 20], abs=1e-12)
+
+
+@pytest.mark.parametrize('wing', [2.5, 3.5])
+def test_image_profile_continues_as_a_power_law(psf_image, wing):
+    profile = image_profile(psf_image, wing=wing)
+    edge = profile(19, 0)
+    y, x = np.indices(psf_image.shape) - 20
+    ring = np.abs(np.hypot(x, y) - 19) < 1
+    assert edge == pytest.approx(psf_image[ring].mean(), rel=1e-12)
+    assert profile(0, -38) / edge == pytest.approx(2**-wing, rel=1e-12)
+
+
+def test_image_profile_renders_like_its_image():
+    """A PSF that was rendered, read as an image and rendered again, is only a little wider."""
+    image = psf_stamp(moffat_profile(6, 2.5), 61)
+    again = psf_stamp(image_profile(image), 61)
+    assert abs(again - image).max() < 0.03 * image.max()
