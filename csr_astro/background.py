@@ -7,7 +7,6 @@
 import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 
 import numpy as np
 from astropy import units as u
@@ -15,21 +14,15 @@ from astropy.nddata import CCDData
 from astropy.table import QTable
 from photutils.background import LocalBackground
 from photutils.centroids import centroid_sources
-from scipy import ndimage
 
-from csr_astro.cutouts import MAX_RADIUS, extract, extract_mask, predict, window_size
 from csr_astro.flags import BITS, NOT_INPAINTED
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
-from csr_astro.masking import disc, measure_snr, region_mask
-from csr_astro.sources import parse_sources
-from csr_astro.uncertainty import ring_scatter
+from csr_astro.masking import draw_masks, free_shift, mask_radii, measure_snr
+from csr_astro.prediction import Predictor
+from csr_astro.sources import Sources, parse_sources
 
 __all__ = ['NeuralBackground', 'NeuralBackgroundEstimator']
-
-# A prediction rests on the pixels just around the mask: this many rows of them.
-_RIM = 5
-_BATCH_SIZES = {'cpu': 16, 'cuda': 128, 'mps': 32}
 
 
 @dataclass(frozen=True)
@@ -75,13 +68,16 @@ class NeuralBackground:
         a pixel of the ring around the mask) and ``flags``
         (`~csr_astro.flags.FLAGS`). ``meta`` holds versions, weights and
         arguments.
+    image : `~csr_astro.images.Image`
+        The map that was given.
+    source_masks : list of `~csr_astro.masking.SourceMask` or None
+        The pixels of each source; None where it has no prediction.
     """
 
-    def __init__(self, image, sources, masks, pixels, values, rms, estimator):
-        self._image = image
+    def __init__(self, image, sources, source_masks, pixels, values, rms, estimator):
+        self.image = image
         self.sources = sources
-        # Of each source its SourceMask, or None where it has none.
-        self._masks = masks
+        self.source_masks = source_masks
         # Flat indices of the pixels that changed, their background and its 1-sigma error.
         self._pixels = pixels
         self._values = values
@@ -89,9 +85,9 @@ class NeuralBackground:
         self._estimator = estimator
 
     def _map(self, fill, values):
-        flat = np.full(self._image.data.size, fill, dtype=self._image.dtype)
+        flat = np.full(self.image.data.size, fill, dtype=self.image.dtype)
         flat[self._pixels] = values
-        return self._image.with_unit(flat.reshape(self._image.shape))
+        return self.image.with_unit(flat.reshape(self.image.shape))
 
     @cached_property
     def background(self):
@@ -99,15 +95,15 @@ class NeuralBackground:
 
         Pixels outside `mask` are those of the map, bit for bit.
         """
-        background = np.array(self._image.data, dtype=self._image.dtype)
+        background = np.array(self.image.data, dtype=self.image.dtype)
         background.flat[self._pixels] = self._values
-        return self._image.with_unit(background)
+        return self.image.with_unit(background)
 
     @cached_property
     def source_image(self):
         """The map minus `background`, (ny, nx); zero outside `mask`."""
-        measured = np.asarray(self._image.data).reshape(-1)[self._pixels]
-        return self._map(0, measured.astype(self._image.dtype) - self._values)
+        measured = np.asarray(self.image.data).reshape(-1)[self._pixels]
+        return self._map(0, measured.astype(self.image.dtype) - self._values)
 
     @cached_property
     def background_rms(self):
@@ -117,7 +113,7 @@ class NeuralBackground:
     @cached_property
     def mask(self):
         """True for the inpainted pixels, (ny, nx)."""
-        mask = np.zeros(self._image.shape, dtype=bool)
+        mask = np.zeros(self.image.shape, dtype=bool)
         mask.flat[self._pixels] = True
         return mask
 
@@ -130,8 +126,8 @@ class NeuralBackground:
         return len(self.sources)
 
     def __repr__(self):
-        ny, nx = self._image.shape
-        unit = '' if self._image.unit is None else f' in {self._image.unit}'
+        ny, nx = self.image.shape
+        unit = '' if self.image.unit is None else f' in {self.image.unit}'
         return (
             f'<NeuralBackground: {ny} x {nx} map{unit}, {len(self)} sources, '
             f'{len(self._pixels)} pixels inpainted>'
@@ -146,13 +142,13 @@ class NeuralBackground:
             Its mask is that of the input; which pixels were inpainted is in
             ``flags``.
         """
-        unit = self._image.unit
+        unit = self.image.unit
         return CCDData(
             u.Quantity(self.background).value.copy(),
             unit=u.dimensionless_unscaled if unit is None else unit,
-            mask=None if self._image.mask is None else self._image.mask.copy(),
+            mask=None if self.image.mask is None else self.image.mask.copy(),
             flags=self.mask.astype(np.uint8),
-            wcs=self._image.wcs,
+            wcs=self.image.wcs,
             meta=dict(self.sources.meta),
         )
 
@@ -175,10 +171,39 @@ class NeuralBackground:
             Outside `mask` equal to the map. For statistics of the map; for
             photometry use `background`.
         """
-        errors = self._estimator._errors_nearby(self, np.random.default_rng(seed))
+        errors = self._errors_nearby(np.random.default_rng(seed))
         background = np.array(self.background)
         background.flat[self._pixels] += errors
-        return self._image.with_unit(background)
+        return self.image.with_unit(background)
+
+    def _errors_nearby(self, rng):
+        """For every inpainted pixel, the error behind the same mask at a random place nearby."""
+        image = self.image
+        errors = np.zeros(image.data.size)
+        free = image.valid((slice(None), slice(None))) & ~self.mask
+        moved = {}
+        for i, source_mask in enumerate(self.source_masks):
+            shift = None if source_mask is None else free_shift(source_mask, free, rng)
+            if shift is not None:
+                moved[i] = shift
+        rows = list(moved)
+        shifts = np.array([moved[i] for i in rows]).reshape(-1, 2)
+        places = Sources(
+            np.asarray(self.sources['x_center'])[rows] + shifts[:, 1],
+            np.asarray(self.sources['y_center'])[rows] + shifts[:, 0],
+        )
+        masks = [
+            replace(m, y0=m.y0 + dy, x0=m.x0 + dx)
+            for m, (dy, dx) in zip([self.source_masks[i] for i in rows], shifts, strict=True)
+        ]
+        predictor = self._estimator._predictor(blend=False, orientations=1)  # noqa: SLF001
+        predictions = predictor.each(image, places, masks, self.mask)
+        for i, there, prediction in zip(rows, masks, predictions, strict=True):
+            truth = np.asarray(image.data[there.window], dtype=float)[there.pixels]
+            here = self.source_masks[i]
+            yy, xx = np.nonzero(here.pixels)
+            errors[(yy + here.y0) * image.shape[1] + xx + here.x0] = truth - prediction
+        return errors[self._pixels]
 
     def plot(self, *, axes=None, percentile=99.0):
         """Show the map, the map without its sources, and the sources.
@@ -315,6 +340,9 @@ class NeuralBackgroundEstimator(LocalBackground):
             _PRESETS[self.preset].normalization,
         )
 
+    def _predictor(self, blend, orientations):
+        return Predictor(self._load(), blend, orientations, self.batch_size, self.progress)
+
     # ------------------------------------------------------------------ the two ways of calling
 
     def __call__(self, data, x, y, mask=None):
@@ -339,9 +367,9 @@ class NeuralBackgroundEstimator(LocalBackground):
         x, y = np.atleast_1d(x).astype(float), np.atleast_1d(y).astype(float)
         result = self.estimate(data, np.column_stack([x, y]), mask=mask)
         background = u.Quantity(result.background).value
-        fwhm = self.instrument.on_pixels(result._image.pixel_scale).fwhm
+        fwhm = self.instrument.on_pixels(result.image.pixel_scale).fwhm
         values = np.full(len(x), np.nan)
-        for i, source_mask in enumerate(result._masks):
+        for i, source_mask in enumerate(result.source_masks):
             if source_mask is None:
                 continue
             yy, xx = np.nonzero(source_mask.pixels)
@@ -391,18 +419,12 @@ class NeuralBackgroundEstimator(LocalBackground):
         if self.centroid_func is not None:
             sources = self._refine(image, sources, instrument, flags)
         snr = measure_snr(image, sources.x, sources.y, instrument)
-        names, radii = _mask_radii(mask_radius, sources, snr, instrument, image.pixel_scale)
+        names, radii = mask_radii(mask_radius, sources, snr, instrument, image.pixel_scale)
         needed = np.isnan(snr) & ~np.isin(names, ('fixed', 'region'))
         flags[needed & (flags & BITS['invalid_position'] == 0)] |= BITS['no_snr']
-        masks = _draw(image, sources, radii, flags)
+        masks = draw_masks(image, sources, radii, flags)
         radii = np.array([np.nan if m is None else m.radius for m in masks])
-        predictor = _Predictor(
-            self._load(),
-            _PRESETS[self.preset].blend,
-            self.orientations,
-            self.batch_size,
-            self.progress,
-        )
+        predictor = self._predictor(_PRESETS[self.preset].blend, self.orientations)
         pixels, values, rms, scatter, mean = predictor(image, sources, masks, flags)
         for i in np.flatnonzero(flags & NOT_INPAINTED):
             # Why it was not measured is all there is to say.
@@ -467,291 +489,3 @@ class NeuralBackgroundEstimator(LocalBackground):
             }
         )
         return table
-
-    def _errors_nearby(self, result, rng):
-        """For every inpainted pixel, the error behind the same mask at a random place nearby."""
-        image, masks = result._image, result._masks
-        errors = np.zeros(image.data.size)
-        free = image.valid((slice(None), slice(None))) & ~result.mask
-        moved, kept = [], []
-        for i, source_mask in enumerate(masks):
-            shift = None if source_mask is None else _free_place(source_mask, free, rng)
-            if shift is not None:
-                kept.append(i)
-                moved.append(
-                    replace(source_mask, y0=source_mask.y0 + shift[0], x0=source_mask.x0 + shift[1])
-                )
-        if not kept:
-            return errors[result._pixels]
-        sources = result.sources
-        predictor = _Predictor(self._load(), False, 1, self.batch_size, self.progress)
-        centers = np.array([[m.x0 - masks[i].x0, m.y0 - masks[i].y0]
-                            for i, m in zip(kept, moved, strict=True)])
-        places = parse_sources(
-            np.column_stack([sources['x_center'][kept], sources['y_center'][kept]]) + centers
-        )
-        stack = predictor.each(image, places, moved, result.mask)
-        for i, source_mask, prediction in zip(kept, moved, stack, strict=True):
-            truth = np.asarray(image.data[source_mask.window], dtype=float)[source_mask.pixels]
-            yy, xx = np.nonzero(source_mask.pixels)
-            flat = (yy + masks[i].y0) * image.shape[1] + xx + masks[i].x0
-            errors[flat] = truth - prediction
-        return errors[result._pixels]
-
-
-def _free_place(source_mask, free, rng):
-    """A shift that moves a mask to source-free valid pixels near it, or None."""
-    height, width = source_mask.pixels.shape
-    reach = int(max(3 * max(height, width), 40))
-    ny, nx = free.shape
-    for _ in range(200):
-        dy, dx = rng.integers(-reach, reach + 1, 2)
-        y0, x0 = source_mask.y0 + dy, source_mask.x0 + dx
-        if y0 < 0 or x0 < 0 or y0 + height > ny or x0 + width > nx:
-            continue
-        if free[y0 : y0 + height, x0 : x0 + width][source_mask.pixels].all():
-            return int(dy), int(dx)
-    return None
-
-
-def _mask_radii(mask_radius, sources, snr, instrument, pixel_scale):
-    """Mask name and radius (pixels) of each source; NaN where a region is the mask."""
-    names, radii = instrument.mask(snr)
-    names = names.astype('U16')
-    if isinstance(mask_radius, str):
-        if mask_radius != 'snr':
-            raise ValueError(
-                "mask_radius must be 'snr', a radius in pixels or an angle, or one for each "
-                f'source, got {mask_radius!r}.'
-            )
-        return names, radii
-    if mask_radius is None:
-        for i, region in enumerate(sources.regions or []):
-            if region is not None:
-                names[i], radii[i] = 'region', np.nan
-        return names, radii
-    given = mask_radius
-    if isinstance(given, u.Quantity):
-        if given.unit.is_equivalent(u.arcsec):
-            scale = pixel_scale or instrument.pixel_scale
-            if scale is None:
-                raise ValueError('mask_radius is an angle, and the data have no WCS; give pixels.')
-            given = given.to_value(u.arcsec) / scale
-        elif given.unit in (u.pix, u.dimensionless_unscaled):
-            given = given.value
-        else:
-            raise ValueError(f'mask_radius must be in pixels or an angle, got {given.unit}.')
-    try:
-        given = np.asarray(given, dtype=float)
-    except (TypeError, ValueError):
-        raise TypeError(f'mask_radius must be a number or numbers, got {mask_radius!r}.') from None
-    if given.ndim and given.shape != (len(sources),):
-        raise ValueError(
-            f'mask_radius must be one number or one for each of the {len(sources)} sources, '
-            f'got shape {given.shape}.'
-        )
-    if not (np.isfinite(given).all() and (given > 0).all()):
-        raise ValueError('mask_radius must be positive and finite.')
-    names[:] = 'fixed'
-    return names, np.broadcast_to(given, len(sources)).astype(float)
-
-
-def _draw(image, sources, radii, flags):
-    """The SourceMask of each source, or None, and what that says of it in ``flags``."""
-    masks = []
-    for i, (x, y, radius) in enumerate(zip(sources.x, sources.y, radii, strict=True)):
-        source_mask = None
-        if not flags[i] & BITS['invalid_position']:
-            if np.isnan(radius):
-                source_mask = region_mask(sources.regions[i], x, y, image.shape)
-            elif radius <= MAX_RADIUS and _reaches(x, y, radius, image.shape):
-                source_mask = disc(x, y, radius, image.shape)
-            elif radius > MAX_RADIUS:
-                flags[i] |= BITS['mask_too_large']
-            if source_mask is not None and source_mask.radius > MAX_RADIUS:
-                source_mask = None
-                flags[i] |= BITS['mask_too_large']
-            if source_mask is None and not flags[i] & BITS['mask_too_large']:
-                flags[i] |= BITS['off_map']
-        masks.append(source_mask)
-    return masks
-
-
-def _reaches(x, y, radius, shape):
-    reach = radius + 1
-    return -reach < x < shape[1] + reach and -reach < y < shape[0] + reach
-
-
-class _Predictor:
-    """Runs the network behind masks and puts its answers together."""
-
-    def __init__(self, model, blend, orientations, batch_size, progress):
-        self.model = model
-        self.blend = blend
-        self.orientations = orientations
-        device = next(model.parameters()).device.type
-        self.batch_size = batch_size or _BATCH_SIZES.get(device, 16)
-        self.progress = progress
-
-    def _batches(self, masks, sources):
-        """Indices of sources whose windows have one size, in an order that is not the user's.
-
-        Sorted by position, so that the result does not depend on the order of
-        the sources to the last bit.
-        """
-        index = np.array([i for i, m in enumerate(masks) if m is not None], dtype=int)
-        if not len(index):
-            return
-        sizes = window_size([masks[i].radius for i in index])
-        order = np.lexsort((sources.x[index], sources.y[index], sizes))
-        index, sizes = index[order], sizes[order]
-        for size in np.unique(sizes):
-            same = index[sizes == size]
-            for start in range(0, len(same), self.batch_size):
-                yield same[start : start + self.batch_size], int(size) + 1
-
-    def _predictions(self, image, sources, masks, hole, *, alone=False):
-        """Yield (index, values, valid, prediction), a batch at a time.
-
-        ``hole`` holds the pixels of all masks or, if ``alone``, of none of them: each is then
-        added to its own cutout only.
-        """
-        from tqdm import tqdm
-
-        total = sum(m is not None for m in masks)
-        with tqdm(total=total, unit='source', delay=2, disable=not self.progress) as bar:
-            for index, size in self._batches(masks, sources):
-                x, y = sources.x[index], sources.y[index]
-                values = extract(image, x, y, size)
-                inside = extract_mask(hole, x, y, size)
-                if alone:
-                    for k, i in enumerate(index):
-                        inside[(k, *_inside(masks[i], sources, i, size))] = True
-                radius = np.array([masks[i].radius for i in index])
-                prediction = predict(
-                    self.model, values, inside, radius, orientations=self.orientations
-                )
-                yield index, values, np.isfinite(values) & ~inside, prediction
-                bar.update(len(index))
-
-    def each(self, image, sources, masks, hole):
-        """The prediction behind each mask as if the others were not there.
-
-        ``hole`` marks the pixels that are no background besides.
-        """
-        out = [None] * len(masks)
-        for index, _, _, prediction in self._predictions(image, sources, masks, hole, alone=True):
-            for k, i in enumerate(index):
-                rows, columns = _inside(masks[i], sources, i, prediction.shape[-1])
-                out[i] = prediction[k][rows, columns]
-        return out
-
-    def __call__(self, image, sources, masks, flags):
-        """Predict behind all masks.
-
-        Returns
-        -------
-        pixels, values, rms : (P,) `~numpy.ndarray`
-            Flat indices of the pixels to change, their background, its error.
-        scatter, mean : (N,) `~numpy.ndarray`
-            Scatter of the ring around each mask; mean prediction under it.
-        """
-        # How many masks claim each pixel tells where they overlap.
-        claims = np.zeros(image.shape, dtype=np.uint16)
-        for source_mask in masks:
-            if source_mask is not None:
-                claims[source_mask.window] += source_mask.pixels
-        hole = claims > 0
-        for i, source_mask in enumerate(masks):
-            if source_mask is None:
-                continue
-            flags[i] |= BITS['edge'] * source_mask.clipped
-            under = claims[source_mask.window][source_mask.pixels]
-            flags[i] |= BITS['overlap'] * bool((under > 1).any())
-            valid = image.valid(source_mask.window)[source_mask.pixels]
-            flags[i] |= BITS['invalid_pixels'] * (not valid.all())
-
-        n = len(masks)
-        scatter, mean = np.full(n, np.nan), np.full(n, np.nan)
-        parts = []
-        for index, values, valid, prediction in self._predictions(image, sources, masks, hole):
-            radius = np.array([masks[i].radius for i in index])
-            scatter[index] = ring_scatter(values, valid, radius)
-            _flag_rims(flags, index, valid, radius)
-            for k, i in enumerate(index):
-                if not valid[k].any():
-                    flags[i] |= BITS['no_background']
-                    continue
-                rows, columns = _inside(masks[i], sources, i, values.shape[-1])
-                mean[i] = prediction[k][rows, columns].mean()
-                rows, columns, weight = self._weights(
-                    masks[i], rows, columns, values.shape[-1], np.isfinite(values[k])
-                )
-                y = rows + int(np.rint(sources.y[i])) - values.shape[-1] // 2
-                x = columns + int(np.rint(sources.x[i])) - values.shape[-1] // 2
-                kept = (y >= 0) & (y < image.shape[0]) & (x >= 0) & (x < image.shape[1])
-                parts.append((
-                    (y * image.shape[1] + x)[kept],
-                    weight[kept],
-                    prediction[k][rows, columns][kept],
-                    np.full(kept.sum(), scatter[i]),
-                ))
-        return *self._combine(image, parts), scatter, mean
-
-    def _weights(self, source_mask, rows, columns, size, measured):
-        """Pixels of the window to change, and the weight of the prediction in each."""
-        if not self.blend:
-            return rows, columns, np.ones(len(rows))
-        # The published blending: the disc grown by a 5 x 5 minimum filter, blurred 5 x 5.
-        keep = np.ones((size, size))
-        keep[rows, columns] = 0
-        keep = ndimage.minimum_filter(keep, 5, mode='nearest')
-        keep = ndimage.gaussian_filter(keep, 1.1, radius=2, mode='nearest')
-        # Nothing to mix with where the map was not measured.
-        keep[~measured & (keep < 1)] = 0
-        rows, columns = np.nonzero(keep < 1 - 1e-12)
-        return rows, columns, 1 - keep[rows, columns]
-
-    @staticmethod
-    def _combine(image, parts):
-        """One value per pixel where several masks overlap, in no particular order.
-
-        The weights w_i of the masks leave Π(1−w_i) of the map; the rest is the
-        mean of the predictions, weighted by w_i.
-        """
-        if not parts:
-            return np.zeros(0, dtype=int), np.zeros(0), np.zeros(0)
-        flat, weight, value, sigma = (np.concatenate(column) for column in zip(*parts, strict=True))
-        pixels, inverse = np.unique(flat, return_inverse=True)
-        inverse = inverse.reshape(-1)
-        total = np.bincount(inverse, weight)
-        # About a level of the map, so that large numbers do not cost digits.
-        level = value[0]
-        predicted = level + np.bincount(inverse, weight * (value - level)) / total
-        rms = np.sqrt(np.bincount(inverse, weight * sigma**2) / total)
-        left = np.ones(len(pixels))
-        np.multiply.at(left, inverse, 1 - weight)
-        original = np.asarray(image.data).reshape(-1)[pixels].astype(float)
-        mixed = np.where(left > 0, left * original + (1 - left) * predicted, predicted)
-        return pixels, mixed, rms * (1 - left)
-
-
-def _inside(source_mask, sources, i, size):
-    """Rows and columns of a mask's pixels in the window of source ``i``."""
-    rows, columns = np.nonzero(source_mask.pixels)
-    half = size // 2
-    return (
-        rows + source_mask.y0 - int(np.rint(sources.y[i])) + half,
-        columns + source_mask.x0 - int(np.rint(sources.x[i])) + half,
-    )
-
-
-def _flag_rims(flags, index, valid, radius):
-    """Flag the sources that have little valid background next to their mask."""
-    size = valid.shape[-1]
-    steps = np.arange(size) - size // 2
-    distance = np.hypot(steps[:, None], steps[None, :])[None]
-    radius = radius[:, None, None]
-    rim = (distance > radius) & (distance <= radius + _RIM)
-    fraction = (rim & valid).sum(axis=(1, 2)) / rim.sum(axis=(1, 2))
-    flags[index[fraction < 0.5]] |= BITS['few_valid']

@@ -249,7 +249,7 @@ def _estimator(args, header):
 
 
 def _length(text, option):
-    """'4' is pixels; '6arcsec', '6\"' or '0.1 arcmin' an angle."""
+    """A plain number is pixels; 6arcsec, 6" or "0.1 arcmin" are angles."""
     from astropy import units as u
 
     try:

@@ -19,6 +19,7 @@ from astropy.nddata import (
     VarianceUncertainty,
 )
 from astropy.utils.exceptions import AstropyUserWarning
+from astropy.utils.masked import Masked
 from astropy.wcs import WCS, FITSFixedWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
 
@@ -130,11 +131,14 @@ def _header_wcs(header):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FITSFixedWarning)
         wcs = WCS(header)
-    return wcs.celestial if wcs.has_celestial else None
+    return _celestial(wcs)
 
 
 def _celestial(wcs):
-    return wcs.celestial if isinstance(wcs, WCS) and wcs.has_celestial else wcs
+    """The celestial part of a WCS, or None if it has none."""
+    if isinstance(wcs, WCS):
+        return wcs.celestial if wcs.has_celestial else None
+    return wcs
 
 
 def _standard_deviation(uncertainty, unit):
@@ -173,10 +177,14 @@ def find_image_hdu(hdus, name=None):
     """
     if name is not None:
         try:
-            return hdus.index_of(int(name) if str(name).lstrip('-').isdigit() else name)
-        except KeyError:
+            index = hdus.index_of(int(name) if str(name).lstrip('-').isdigit() else name)
+            found = hdus[index]
+        except (KeyError, IndexError):
             names = [hdu.name or str(i) for i, hdu in enumerate(hdus)]
             raise ValueError(f'there is no extension {name!r}; there are {names}.') from None
+        if not found.is_image or not found.shape:
+            raise ValueError(f'the extension {name!r} holds no image.')
+        return index
     images = [
         i
         for i, hdu in enumerate(hdus)
@@ -234,6 +242,10 @@ def parse_image(data, *, mask=None, error=None, wcs=None):
     elif isinstance(data, NDData):
         values, unit, own_mask, own_wcs = data.data, data.unit, data.mask, data.wcs
         own_error = _standard_deviation(data.uncertainty, unit)
+    elif isinstance(data, Masked):
+        values, own_mask = data.unmasked, data.mask
+        if isinstance(values, u.Quantity):
+            values, unit = values.value, values.unit
     elif isinstance(data, u.Quantity):
         values, unit = data.value, data.unit
     elif isinstance(data, np.ma.MaskedArray):
@@ -261,17 +273,19 @@ def parse_image(data, *, mask=None, error=None, wcs=None):
                 raise ValueError(
                     f'error has unit {error.unit}, which does not fit the unit of data ({unit}).'
                 ) from None
-        error = _like(error, values, 'error', None)
+        error = _like(error, values, 'error')
     return Image(
         values, combined, error, unit, _celestial(own_wcs if wcs is None else wcs)
     )
 
 
-def _like(array, data, name, dtype):
+def _like(array, data, name, dtype=None):
     """``array`` checked against the shape of ``data``; a scalar is spread over it."""
-    array = np.asarray(array, dtype=dtype)
-    if dtype is not bool and array.dtype.kind not in 'iuf':
-        raise TypeError(f'{name} must hold real numbers, got dtype {array.dtype}.')
+    array = np.asarray(array)
+    kinds, content = ('biu', 'booleans') if dtype is bool else ('iuf', 'real numbers')
+    if array.dtype.kind not in kinds:
+        raise TypeError(f'{name} must hold {content}, got dtype {array.dtype}.')
+    array = array if dtype is None else array.astype(dtype, copy=False)
     if array.ndim == 0:
         return np.broadcast_to(array, data.shape)
     array = _two_dimensional(array, name)
@@ -314,5 +328,10 @@ def read_image(path, hdu=None):
             header.update(found.header)
             # The arrays keep the memory map alive after the file is closed.
             return image, header
-    except OSError as error:
+    except (OSError, BufferError) as error:
         raise ValueError(f'{str(path)!r} is not a readable FITS file: {error}.') from None
+    except TypeError as error:
+        # What numpy says of a memory map that reaches beyond the end of a file.
+        if 'buffer' not in str(error):
+            raise
+        raise ValueError(f'{str(path)!r} is not a readable FITS file: it is truncated.') from None

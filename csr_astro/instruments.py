@@ -5,7 +5,7 @@ All numbers are data, in ``data/instruments.toml`` and
 """
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +20,8 @@ MASK_NAMES = ('full', 'large', 'moderate', 'small', 'focused', 'minimal')
 
 _DATA = Path(__file__).parent / 'data'
 _GENERIC_FWHM = 3.5
+# Pixel scales that differ by less than this keep the published radii in pixels.
+_SAME_SCALE = 0.02
 
 
 @cache
@@ -120,19 +122,11 @@ class Instrument:
         if pixel_scale is None or self.pixel_scale is None:
             return self
         factor = self.pixel_scale / pixel_scale
-        if abs(factor - 1) < 0.02:
-            return self
-        return Instrument(
-            **self.__dict__
-            | {
-                'pixel_scale': pixel_scale,
-                'fwhm': self.fwhm * factor,
-                **{
-                    name: tuple(radius * factor for radius in getattr(self, name))
-                    for name in ('snr_radii', 'mask_radii', 'annulus')
-                },
-            }
-        )
+        changed = {'pixel_scale': pixel_scale, 'fwhm': self.fwhm * factor}
+        for name in ('snr_radii', 'mask_radii', 'annulus'):
+            if abs(factor - 1) >= _SAME_SCALE or name == 'annulus':
+                changed[name] = tuple(radius * factor for radius in getattr(self, name))
+        return replace(self, **changed)
 
     def enclosed_energy(self, radius, table='eef'):
         """Fraction of a point source's energy inside a circular aperture.
@@ -241,13 +235,11 @@ def get_instrument(name='generic', fwhm=None):
     entry = tables['instruments'][name]
     if 'scale' not in entry:
         beam = _from_beam(name, entry['description'], entry['fwhm'] / entry['pixel_scale'])
-        return Instrument(
-            **beam.__dict__
-            | {
-                'pixel_scale': entry['pixel_scale'],
-                'wavelength': entry['wavelength'],
-                'annulus': tuple(r / entry['pixel_scale'] for r in entry['annulus']),
-            }
+        return replace(
+            beam,
+            pixel_scale=entry['pixel_scale'],
+            wavelength=entry['wavelength'],
+            annulus=tuple(radius / entry['pixel_scale'] for radius in entry['annulus']),
         )
     scale = tables['scales'][entry['scale']]
     return Instrument(
@@ -268,22 +260,20 @@ def get_instrument(name='generic', fwhm=None):
 def _from_beam(name, description, fwhm):
     """An instrument of which only the beam is known."""
     fwhm = _GENERIC_FWHM if fwhm is None else fwhm
-    pixel_scale = None
+    angle = isinstance(fwhm, u.Quantity) and fwhm.unit.is_equivalent(u.arcsec)
     if isinstance(fwhm, u.Quantity):
-        if fwhm.unit.is_equivalent(u.arcsec):
-            # Pixels of a fifth of the beam, until the map's own are known.
-            pixel_scale = fwhm.to_value(u.arcsec) / 5
-            fwhm = 5.0
-        elif fwhm.unit == u.pix or fwhm.unit == u.dimensionless_unscaled:
-            fwhm = fwhm.value
-        else:
+        if not angle and fwhm.unit not in (u.pix, u.dimensionless_unscaled):
             raise ValueError(f'fwhm must be in pixels or an angle, got {fwhm}.')
+        fwhm = fwhm.to_value(u.arcsec) if angle else fwhm.value
     try:
         fwhm = float(fwhm)
     except (TypeError, ValueError):
         raise TypeError(f'fwhm must be a number of pixels or an angle, got {fwhm!r}.') from None
     if not (np.isfinite(fwhm) and fwhm > 0):
         raise ValueError(f'fwhm must be positive, got {fwhm}.')
+    # An angle needs pixels, until the map's own are known: a fifth of the beam.
+    pixel_scale = fwhm / 5 if angle else None
+    fwhm = 5.0 if angle else fwhm
     rules = _tables()['generic']
 
     def in_pixels(key):
@@ -317,7 +307,7 @@ def identify_instrument(header):
     maker = str(header.get('INSTRUME', '')).strip().lower()
     try:
         wavelength = float(header.get('WAVELNTH', 'nan'))
-    except ValueError:
+    except (TypeError, ValueError):
         return None
     parallel = 'parallel' in str(header.get('OBS_MODE', '')).lower()
     for name, entry in _tables()['instruments'].items():

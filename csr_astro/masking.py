@@ -7,10 +7,20 @@ Sect. 2.4.4), or straight from the user's radius or region.
 from dataclasses import dataclass
 
 import numpy as np
+from astropy import units as u
 
-from csr_astro.cutouts import extract
+from csr_astro.cutouts import MAX_RADIUS, extract
+from csr_astro.flags import BITS
 
-__all__ = ['SourceMask', 'disc', 'measure_snr', 'region_mask']
+__all__ = [
+    'SourceMask',
+    'disc',
+    'draw_masks',
+    'free_shift',
+    'mask_radii',
+    'measure_snr',
+    'region_mask',
+]
 
 # Sources whose windows are handled in one go.
 _CHUNK = 256
@@ -77,7 +87,7 @@ def disc(x, y, radius, shape):
     Examples
     --------
     >>> from csr_astro.masking import disc
-    >>> disc(10, 10, 2, (50, 50)).pixels.sum()
+    >>> print(disc(10, 10, 2, (50, 50)).pixels.sum())
     13
     """
     y0, x0 = int(np.floor(y - radius)), int(np.floor(x - radius))
@@ -148,9 +158,10 @@ def measure_snr(image, x, y, instrument):
         index = usable[start : start + _CHUNK]
         values = extract(image, x[index], y[index], size)
         steps = np.arange(size) - size // 2
-        dy = steps[None, :, None] - (y[index] - np.rint(y[index]))[:, None, None]
-        dx = steps[None, None, :] - (x[index] - np.rint(x[index]))[:, None, None]
-        distance2 = dx**2 + dy**2
+        # Rounded, so that a shift by whole pixels moves no pixel across a radius.
+        dy = steps[None, :, None] - np.round(y[index] - np.rint(y[index]), 9)[:, None, None]
+        dx = steps[None, None, :] - np.round(x[index] - np.rint(x[index]), 9)[:, None, None]
+        distance2 = np.round(dx**2 + dy**2, 8)
         valid = np.isfinite(values)
         circle = valid & (distance2 <= peak_radius**2)
         ring = valid & (distance2 >= inner**2) & (distance2 <= outer**2)
@@ -185,3 +196,142 @@ def _contrast(values, circle, ring):
     snr[(std == 0) & (np.abs(contrast) <= 8 * np.finfo(float).eps * np.abs(mean))] = 0
     snr[(n_ring < 2) | ~circle.any(axis=axes)] = np.nan
     return snr
+
+
+def mask_radii(mask_radius, sources, snr, instrument, pixel_scale):
+    """Mask name and radius of each source, as the user wants them.
+
+    Parameters
+    ----------
+    mask_radius : float, Quantity, array, 'snr' or None
+        As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
+    sources : `~csr_astro.sources.Sources`
+        The sources.
+    snr : (N,) array of float
+        Their SNRs.
+    instrument : `~csr_astro.instruments.Instrument`
+        Knows the masks by SNR.
+    pixel_scale : float or None
+        Of the map, in arcsec, for radii that are angles.
+
+    Returns
+    -------
+    names : (N,) `~numpy.ndarray` of str
+    radii : (N,) `~numpy.ndarray` of float
+        In pixels; NaN where a region is the mask.
+    """
+    names, radii = instrument.mask(snr)
+    names = names.astype('U16')
+    if isinstance(mask_radius, str):
+        if mask_radius != 'snr':
+            raise ValueError(
+                "mask_radius must be 'snr', a radius in pixels or an angle, or one for each "
+                f'source, got {mask_radius!r}.'
+            )
+        return names, radii
+    if mask_radius is None:
+        for i, region in enumerate(sources.regions or []):
+            if region is not None:
+                names[i], radii[i] = 'region', np.nan
+        return names, radii
+    given = mask_radius
+    if isinstance(given, u.Quantity):
+        if given.unit.is_equivalent(u.arcsec):
+            scale = pixel_scale or instrument.pixel_scale
+            if scale is None:
+                raise ValueError('mask_radius is an angle, and the data have no WCS; give pixels.')
+            given = given.to_value(u.arcsec) / scale
+        elif given.unit in (u.pix, u.dimensionless_unscaled):
+            given = given.value
+        else:
+            raise ValueError(f'mask_radius must be in pixels or an angle, got {given.unit}.')
+    try:
+        given = np.asarray(given, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(f'mask_radius must be a number or numbers, got {mask_radius!r}.') from None
+    if given.ndim and given.shape != (len(sources),):
+        raise ValueError(
+            f'mask_radius must be one number or one for each of the {len(sources)} sources, '
+            f'got shape {given.shape}.'
+        )
+    if not (np.isfinite(given).all() and (given > 0).all()):
+        raise ValueError('mask_radius must be positive and finite.')
+    names[:] = 'fixed'
+    return names, np.broadcast_to(given, len(sources)).astype(float)
+
+
+def draw_masks(image, sources, radii, flags):
+    """The mask of each source.
+
+    Parameters
+    ----------
+    image : `~csr_astro.images.Image`
+        The map.
+    sources : `~csr_astro.sources.Sources`
+        The sources.
+    radii : (N,) array of float
+        In pixels; NaN where a region is the mask.
+    flags : (N,) array of int
+        What is found out is added here.
+
+    Returns
+    -------
+    masks : list of `SourceMask` or None
+        None for a source that has no pixel.
+    """
+    masks = []
+    for i, (x, y, radius) in enumerate(zip(sources.x, sources.y, radii, strict=True)):
+        source_mask = None
+        if not flags[i] & BITS['invalid_position']:
+            if np.isnan(radius):
+                # Asked before its pixels are drawn, which may be too many.
+                if max(sources.regions[i].bounding_box.shape) <= 2 * MAX_RADIUS + 1:
+                    source_mask = region_mask(sources.regions[i], x, y, image.shape)
+                else:
+                    flags[i] |= BITS['mask_too_large']
+            elif radius <= MAX_RADIUS and _reaches(x, y, radius, image.shape):
+                source_mask = disc(x, y, radius, image.shape)
+            elif radius > MAX_RADIUS:
+                flags[i] |= BITS['mask_too_large']
+            if source_mask is not None and source_mask.radius > MAX_RADIUS:
+                source_mask = None
+                flags[i] |= BITS['mask_too_large']
+            if source_mask is None and not flags[i] & BITS['mask_too_large']:
+                flags[i] |= BITS['off_map']
+        masks.append(source_mask)
+    return masks
+
+
+def _reaches(x, y, radius, shape):
+    reach = radius + 1
+    return -reach < x < shape[1] + reach and -reach < y < shape[0] + reach
+
+
+def free_shift(source_mask, free, rng):
+    """A random shift that moves a mask to free pixels near it.
+
+    Parameters
+    ----------
+    source_mask : `SourceMask`
+        The mask.
+    free : (ny, nx) array of bool
+        True for valid pixels without sources.
+    rng : `numpy.random.Generator`
+        Source of randomness.
+
+    Returns
+    -------
+    shift : (int, int) or None
+        (y, x) in pixels; None if no free place was found.
+    """
+    height, width = source_mask.pixels.shape
+    reach = int(max(3 * max(height, width), 40))
+    ny, nx = free.shape
+    for _ in range(200):
+        dy, dx = rng.integers(-reach, reach + 1, 2)
+        y0, x0 = source_mask.y0 + dy, source_mask.x0 + dx
+        if y0 < 0 or x0 < 0 or y0 + height > ny or x0 + width > nx:
+            continue
+        if free[y0 : y0 + height, x0 : x0 + width][source_mask.pixels].all():
+            return int(dy), int(dx)
+    return None

@@ -123,7 +123,7 @@ class InpaintedAperturePhotometry:
         """
         if isinstance(data, NeuralBackground):
             if any(value is not None for value in (sources, mask, error, wcs, mask_radius)):
-                raise ValueError('a NeuralBackground already has its sources, mask, error and WCS.')
+                raise TypeError('a NeuralBackground already has its sources, mask, error and WCS.')
             return self._measure(data)
         image = parse_image(data, mask=mask, error=error, wcs=wcs)
         if sources is None:
@@ -133,7 +133,7 @@ class InpaintedAperturePhotometry:
     def _positions(self, wcs):
         first = self.apertures[0]
         if not isinstance(first, Aperture):
-            raise ValueError('sources are needed: apertures given as radii have no positions.')
+            raise TypeError('sources are needed: apertures given as radii have no positions.')
         if isinstance(first, SkyAperture):
             return first.positions
         return np.atleast_2d(first.positions)
@@ -141,7 +141,7 @@ class InpaintedAperturePhotometry:
     # ------------------------------------------------------------------------------- measuring
 
     def _measure(self, result):
-        image = result._image
+        image = result.image
         sources = result.sources
         unmeasured = (sources['flags'] & NOT_INPAINTED) > 0
         x = np.where(unmeasured, _NOWHERE, sources['x_center'])
@@ -149,11 +149,10 @@ class InpaintedAperturePhotometry:
         scale = image.pixel_scale or self.estimator.instrument.pixel_scale
         shapes = [_place(a, x, y, image.wcs, scale) for a in self.apertures]
         fractions = self._fractions(shapes, sources['mask_radius'], scale)
-        table = self._sums(result, shapes, x, y)
-        for name in table.colnames[1:3]:
-            table[name][unmeasured] = sources[
-                'x_center' if name.startswith('x') else 'y_center'
-            ][unmeasured]
+        table = self._sums(result, shapes, len(x))
+        # photutils cannot hold a position that is not finite; the table can.
+        for name, position in zip(table.colnames[1:3], ('x_center', 'y_center'), strict=True):
+            table[name].view(np.ndarray)[unmeasured] = sources[position][unmeasured]
         errors, flags = self._errors(result, shapes, table, x, y)
         flags |= sources['flags']
 
@@ -176,9 +175,7 @@ class InpaintedAperturePhotometry:
                 whole = self._fractions([shape], np.full(len(x), np.inf), scale)[0]
                 columns[f'annulus_flux{n}'] = u.Quantity((total - level * area) / whole, flux_unit)
         for name, column in columns.items():
-            if flux_unit == u.dimensionless_unscaled and image.unit is None:
-                column = u.Quantity(column).value
-            table[name] = column
+            table[name] = column if image.unit is not None else u.Quantity(column).value
         for name in table.colnames:
             if name.startswith(('aperture_sum', 'background_sum', 'flux', 'annulus_flux')):
                 table[name][unmeasured] = np.nan
@@ -194,34 +191,31 @@ class InpaintedAperturePhotometry:
     def _suffix(self, i):
         return '' if self._single else f'_{i}'
 
-    def _photometry(self, data, apertures, image, error=None, wcs=None):
-        return aperture_photometry(
-            data, apertures, error=error, mask=image.mask, method=self.method, wcs=wcs
-        )
-
     def _sum(self, values, shape, image):
-        return np.asarray(self._photometry(values, shape, image)['aperture_sum'])
+        found = aperture_photometry(values, shape, mask=image.mask, method=self.method)
+        return np.asarray(found['aperture_sum'])
 
-    def _sums(self, result, shapes, x, y):
+    def _sums(self, result, shapes, n):
         """The table that photutils itself returns for the map, as a plain QTable."""
-        image = result._image
+        image = result.image
         data = np.asarray(image.data)
-        if not len(x):
+        if not n:
             # photutils refuses empty lists: take its columns from one position, and no rows.
             shapes = [_moved(shape, [0.0], [0.0]) for shape in shapes]
-        found = self._photometry(
+        found = aperture_photometry(
             image.with_unit(data.astype(image.dtype, copy=False)),
             shapes[0] if self._single else shapes,
-            image,
             error=None if image.error is None else image.with_unit(image.error),
+            mask=image.mask,
+            method=self.method,
             wcs=image.wcs,
         )
         table = QTable({name: found[name] for name in found.colnames}, meta=dict(found.meta))
-        return table[: len(x)]
+        return table[:n]
 
     def _errors(self, result, shapes, table, x, y):
         """1-sigma error of each aperture's sum over the predicted background, and flags."""
-        image, sources = result._image, result.sources
+        image, sources = result.image, result.sources
         flags = np.zeros(len(x), dtype=int)
         valid = image.valid((slice(None), slice(None))).astype(float)
         errors = []
@@ -272,7 +266,7 @@ class InpaintedAperturePhotometry:
             return [np.full(n, fraction) for fraction in correction]
         fractions = []
         for shape in shapes:
-            if not isinstance(shape, CircularAperture):
+            if not hasattr(shape, 'r'):
                 raise ValueError(
                     f'the enclosed energy in a {type(shape).__name__} is not known; give '
                     "aperture_correction= as a number, or 'none'."
@@ -306,14 +300,8 @@ def _parse_apertures(apertures):
     parsed = []
     for item in items:
         if isinstance(item, Region):
-            try:
-                item = region_to_aperture(item)
-            except (TypeError, ValueError):
-                raise TypeError(
-                    f'a {type(item).__name__} cannot be an aperture; circles, ellipses, '
-                    'rectangles and their annuli can.'
-                ) from None
-        if isinstance(item, Aperture):
+            parsed.append(_from_region(item))
+        elif isinstance(item, Aperture):
             parsed.append(item)
         elif _is_radius(item):
             value = item.value if isinstance(item, u.Quantity) else item
@@ -326,6 +314,16 @@ def _parse_apertures(apertures):
         else:
             raise TypeError(f'apertures must be {_ACCEPTED}, got {type(item).__name__}.')
     return parsed, single
+
+
+def _from_region(region):
+    try:
+        return region_to_aperture(region)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f'a {type(region).__name__} cannot be an aperture; circles, ellipses, rectangles and '
+            'their annuli can.'
+        ) from None
 
 
 def _parse_correction(correction, n):
@@ -403,7 +401,7 @@ def _kernel(shape, method):
 
 def _around(result, kernel, x, y):
     """Scatter of empty apertures around each source, and the map's noise in one there."""
-    image = result._image
+    image = result.image
     radius = np.asarray(result.sources['mask_radius'], dtype=float)
     scatter, noise = np.full(len(x), np.nan), np.zeros(len(x))
     known = np.flatnonzero(np.isfinite(radius))

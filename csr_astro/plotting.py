@@ -30,7 +30,7 @@ def plot_removal(result, *, axes=None, percentile=99.0):
     axes : `~numpy.ndarray` of `~matplotlib.axes.Axes`
     """
     plt = require_matplotlib('matplotlib.pyplot')
-    image = result._image
+    image = result.image
     background = u.Quantity(result.background).value
     if axes is None:
         projection = {'projection': image.wcs} if isinstance(image.wcs, WCS) else {}

@@ -9,6 +9,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import QTable
+from astropy.wcs import WCS, FITSFixedWarning
 
 from csr_astro.images import find_image_hdu
 from csr_astro.io import atomic_path
@@ -17,11 +18,6 @@ __all__ = ['TABLE_FORMATS', 'write_source_free', 'write_table']
 
 TABLE_FORMATS = {'.ecsv': 'ascii.ecsv', '.csv': 'ascii.csv', '.fits': 'fits', '.xml': 'votable',
                  '.vot': 'votable'}
-# Celestial WCS keywords are copied with everything else; these belong to the array alone.
-_STRUCTURAL = ('XTENSION', 'SIMPLE', 'BITPIX', 'NAXIS', 'NAXIS1', 'NAXIS2', 'PCOUNT', 'GCOUNT',
-               'EXTEND', 'EXTNAME', 'EXTVER', 'BUNIT', 'BSCALE', 'BZERO', 'BLANK', 'CHECKSUM',
-               'DATASUM', 'DATAMIN', 'DATAMAX')  # fmt: skip
-
 
 def check_table_path(path):
     """Refuse a table whose format its name does not tell, before hours of work are lost."""
@@ -71,6 +67,7 @@ def _quiet():
     """Archive headers break rules that are fixed on writing; the user cannot help it."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', fits.verify.VerifyWarning)
+        warnings.simplefilter('ignore', FITSFixedWarning)
         yield
 
 
@@ -107,13 +104,12 @@ def write_source_free(path, template, result, *, hdu=None, background=None, hist
             image.header.remove(key, ignore_missing=True)
         for line in history:
             image.header.add_history(line)
-        common = image.header.copy(strip=True)
-        for key in _STRUCTURAL:
-            common.remove(key, ignore_missing=True, remove_all=True)
-        rms = fits.ImageHDU(u.Quantity(result.background_rms).value, common, name='CSR_RMS')
+        # Pixels of the image and of what belongs to it lie at the same place of the sky.
+        header = WCS(image.header).celestial.to_header()
+        rms = fits.ImageHDU(u.Quantity(result.background_rms).value, header, name='CSR_RMS')
         if 'BUNIT' in image.header:
             rms.header['BUNIT'] = image.header['BUNIT']
-        mask = fits.ImageHDU(result.mask.astype(np.uint8), common, name='CSR_MASK')
+        mask = fits.ImageHDU(result.mask.astype(np.uint8), header, name='CSR_MASK')
         for name in ('CSR_RMS', 'CSR_MASK'):
             # Of an earlier removal, whose output this input is.
             while name in hdus:

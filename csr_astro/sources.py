@@ -68,26 +68,32 @@ def _from_sky(coordinates, wcs):
     _need_wcs(wcs, 'sky coordinates')
     coordinates = coordinates.ravel() if coordinates.shape else coordinates.reshape(1)
     x, y = np.full(len(coordinates), np.nan), np.full(len(coordinates), np.nan)
-    known = np.isfinite(coordinates.spherical.lon.deg) & np.isfinite(coordinates.spherical.lat.deg)
+    known = np.ones(len(coordinates), dtype=bool)
+    for angle in (coordinates.spherical.lon, coordinates.spherical.lat):
+        known &= np.isfinite(getattr(angle, 'unmasked', angle).value)
+        known &= ~np.broadcast_to(getattr(angle, 'mask', False), known.shape)
     if known.any():
         x[known], y[known] = wcs.world_to_pixel(coordinates[known])
     return Sources(x, y)
 
 
 def _from_regions(regions, wcs):
-    pixel = []
-    for region in regions:
-        if isinstance(region, SkyRegion):
-            _need_wcs(wcs, 'sky regions')
-            region = region.to_pixel(wcs)
-        if not isinstance(region, PixelRegion):
-            raise TypeError(f'sources must be {_ACCEPTED}, got a list with a '
-                            f'{type(region).__name__}.')
-        pixel.append(region)
+    pixel = [_to_pixel(region, wcs) for region in regions]
     centers = np.array([_region_center(region) for region in pixel]).reshape(-1, 2)
     # Points have no area, and lines none that could be masked.
     shapes = [region if _has_area(region) else None for region in pixel]
     return Sources(centers[:, 0], centers[:, 1], shapes if any(shapes) else None)
+
+
+def _to_pixel(region, wcs):
+    if isinstance(region, SkyRegion):
+        _need_wcs(wcs, 'sky regions')
+        return region.to_pixel(wcs)
+    if not isinstance(region, PixelRegion):
+        raise TypeError(
+            f'sources must be {_ACCEPTED}, got a list with a {type(region).__name__}.'
+        )
+    return region
 
 
 def _has_area(region):
@@ -118,18 +124,24 @@ def _region_center(region):
     return box.center[1], box.center[0]
 
 
-def _filled(column, unit=None):
-    """Floats of a column, NaN where it is masked."""
-    if unit is not None and getattr(column, 'unit', None) is not None:
-        column = u.Quantity(np.ma.filled(np.ma.asarray(column, float), np.nan), column.unit)
-        return column.to_value(unit)
-    value = getattr(column, 'value', column) if isinstance(column, u.Quantity) else column
+def _filled(table, name, unit):
+    """Floats of a column in some unit, NaN where it is masked."""
+    column = table[name]
+    own = getattr(column, 'unit', None)
+    mask = np.ma.getmaskarray(column) if isinstance(column, np.ma.MaskedArray) else getattr(
+        column, 'mask', False
+    )
     try:
-        return np.ma.filled(np.ma.asarray(value).astype(float), np.nan)
-    except ValueError:
+        values = np.array(getattr(column, 'unmasked', column), dtype=float)
+        values = values if own is None else u.Quantity(values, own).to_value(unit)
+    except u.UnitConversionError:
         raise ValueError(
-            f'the column {getattr(column, "name", "")!r} of sources must hold numbers.'
+            f'the column {name!r} of sources is in {own}, which does not convert to {unit}.'
         ) from None
+    except ValueError:
+        raise ValueError(f'the column {name!r} of sources must hold numbers.') from None
+    values[np.broadcast_to(mask, values.shape)] = np.nan
+    return values
 
 
 def _from_table(table, wcs):
@@ -139,22 +151,39 @@ def _from_table(table, wcs):
     for pattern in _PIXEL_COLUMNS:
         x, y = pattern.format('x'), pattern.format('y')
         if x in names and y in names:
-            return Sources(_filled(table[names[x]]), _filled(table[names[y]]))
+            return Sources(
+                _filled(table, names[x], u.pix), _filled(table, names[y], u.pix)
+            )
     for name in table.colnames:
         if isinstance(table[name], SkyCoord):
             return _from_sky(table[name], wcs)
     for longitude, latitude, frame in _SKY_COLUMNS:
         if longitude in names and latitude in names:
-            lon = _filled(table[names[longitude]], u.deg) * u.deg
-            lat = _filled(table[names[latitude]], u.deg) * u.deg
-            good = np.abs(lat.value) <= 90
-            lat[~good] = np.nan
-            return _from_sky(SkyCoord(lon, lat, frame=frame), wcs)
+            columns = names[longitude], names[latitude]
+            if all(table[column].dtype.kind in 'SU' for column in columns):
+                return _from_sky(_from_text(table, *columns, frame), wcs)
+            lon, lat = (_filled(table, column, u.deg) for column in columns)
+            lat[np.abs(lat) > 90] = np.nan
+            return _from_sky(SkyCoord(lon, lat, unit='deg', frame=frame), wcs)
     raise ValueError(
         'the table of sources has no columns of positions; pixel columns are x and y (or '
         'x_init, x_0, xcentroid and so on, as in photutils), sky columns a SkyCoord, ra and dec, '
         f'or l and b; it has {table.colnames}.'
     )
+
+
+def _from_text(table, longitude, latitude, frame):
+    """Sexagesimal columns: hours and degrees, unless the column has a unit."""
+    units = [
+        table[name].unit or default
+        for name, default in ((longitude, u.hourangle), (latitude, u.deg))
+    ]
+    try:
+        return SkyCoord(list(table[longitude]), list(table[latitude]), unit=units, frame=frame)
+    except (ValueError, u.UnitsError) as error:
+        raise ValueError(
+            f'the columns {longitude!r} and {latitude!r} of sources are not understood: {error}'
+        ) from None
 
 
 def _from_array(array):
@@ -214,7 +243,11 @@ def parse_sources(sources, wcs=None):
         if isinstance(sources[0], Region):
             return _from_regions(sources, wcs)
         if isinstance(sources[0], SkyCoord):
-            return _from_sky(SkyCoord([c.icrs for c in sources]), wcs)
+            if not all(isinstance(each, SkyCoord) for each in sources):
+                raise TypeError(f'sources must be {_ACCEPTED}, not a mixture.')
+            icrs = [each.icrs.reshape(-1) for each in sources]
+            ra, dec = (np.concatenate([getattr(c, a).deg for c in icrs]) for a in ('ra', 'dec'))
+            return _from_sky(SkyCoord(ra, dec, unit='deg'), wcs)
     if sources is None or isinstance(sources, str | Path | dict):
         raise TypeError(f'sources must be {_ACCEPTED}, got {type(sources).__name__}.')
     return _from_array(sources)

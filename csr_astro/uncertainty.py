@@ -17,6 +17,9 @@ RING_WIDTH = 10
 _MIN_PIXELS = 12
 _MIN_APERTURES = 12
 _MIN_COVER = 0.8
+# Pixels this many robust scatters off the plane do not belong to the background.
+_CLIP = 5.0
+_MIN_CLIPPED = 50
 
 
 def _distance(size):
@@ -32,25 +35,36 @@ def plane_residual(values, good):
     values : (N, S, S) array of float64
         Cutouts; what stands in bad pixels has no influence.
     good : (N, S, S) array of bool
-        Pixels to fit, by least squares.
+        Pixels to fit, by least squares; where there are 50 of them, a second
+        time without those over five robust scatters off the first plane, which
+        are unmasked sources.
 
     Returns
     -------
     residual : (N, S, S) `~numpy.ndarray` of float64
         0 where not good.
     """
-    size = values.shape[-1]
-    steps = (np.arange(size) - size // 2) / size
-    basis = np.stack([np.ones((size, size)), *np.meshgrid(steps, steps)])
     # A constant is subtracted first: planes through large numbers lose digits.
     count = np.maximum(good.sum(axis=(1, 2)), 1)
     level = np.where(good, values, 0).sum(axis=(1, 2)) / count
-    residual = np.where(good, values - level[:, None, None], 0)
-    normal = np.einsum('iyx,jyx,nyx->nij', basis, basis, good.astype(float), optimize=True)
-    moment = np.einsum('iyx,nyx->ni', basis, residual)
+    centred = np.where(good, values - level[:, None, None], 0)
+    residual = np.where(good, centred - _plane(centred, good), 0)
+    n = len(values)
+    scatter = _robust_scatter(residual.reshape(n, -1), good.reshape(n, -1))
+    limit = np.where(count >= _MIN_CLIPPED, _CLIP * np.nan_to_num(scatter), np.inf)
+    clipped = good & (np.abs(residual) <= limit[:, None, None])
+    return np.where(good, centred - _plane(centred, clipped), 0)
+
+
+def _plane(values, used):
+    """The plane through the used pixels of each cutout by least squares, everywhere."""
+    size = values.shape[-1]
+    steps = (np.arange(size) - size // 2) / size
+    basis = np.stack([np.ones((size, size)), *np.meshgrid(steps, steps)])
+    normal = np.einsum('iyx,jyx,nyx->nij', basis, basis, used.astype(float), optimize=True)
+    moment = np.einsum('iyx,nyx->ni', basis, np.where(used, values, 0))
     coefficients = np.einsum('nij,nj->ni', np.linalg.pinv(normal, hermitian=True), moment)
-    plane = np.einsum('iyx,ni->nyx', basis, coefficients)
-    return np.where(good, residual - plane, 0)
+    return np.einsum('iyx,ni->nyx', basis, coefficients)
 
 
 def _robust_scatter(samples, good):

@@ -39,9 +39,7 @@ def expand(tensors, masks):
 @pytest.mark.parametrize('bias', [False, True])
 @pytest.mark.parametrize('valid_fraction', [0.02, 0.5])
 def test_layer_equals_textbook(kind, geometry, channels, bias, valid_fraction):
-    layer, tensors, masks = make(
-        kind, geometry, channels, bias=bias, valid_fraction=valid_fraction
-    )
+    layer, tensors, masks = make(kind, geometry, channels, bias=bias, valid_fraction=valid_fraction)
     expected, expected_mask = textbook_layer(
         *expand(tensors, masks),
         layer.weight,
@@ -67,7 +65,8 @@ def test_window_sum_by_hand():
     image[..., 3, 3], mask[..., 3, 3] = 2, 1
     output, new_mask = layer([image], [mask])
     assert_allclose(
-        output[0, 0, 2:5, 2:5].detach(), 18 * layer.weight[0, 0].flip(0, 1).detach() + 0.5,
+        output[0, 0, 2:5, 2:5].detach(),
+        18 * layer.weight[0, 0].flip(0, 1).detach() + 0.5,
         rtol=1e-6,
     )
     assert output.count_nonzero() == new_mask.sum() == 9
@@ -76,8 +75,10 @@ def test_window_sum_by_hand():
 @both_directions
 def test_values_under_the_mask_have_no_influence(kind, geometry):
     layer, tensors, masks = make(kind, geometry, (3, 2))
-    other = [torch.where(m > 0, x, torch.randn_like(x) * 1e6)
-             for x, m in zip(tensors, masks, strict=True)]
+    other = [
+        torch.where(m > 0, x, torch.randn_like(x) * 1e6)
+        for x, m in zip(tensors, masks, strict=True)
+    ]
     assert torch.equal(layer(tensors, masks)[0], layer(other, masks)[0])
 
 

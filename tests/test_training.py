@@ -1,7 +1,8 @@
 import csv
 import math
 import os
-from dataclasses import asdict, replace
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from scipy import ndimage
 
 from csr_astro.io import atomic_path
+from csr_astro.nn.inpainter import Inpainter
 from csr_astro.nn.weights import load_model
 from csr_astro.simulation.diffuse import (
     diffuse_field,
@@ -24,6 +26,16 @@ from csr_astro.training.data import CutoutSampler, read_maps
 from csr_astro.training.loop import train
 from csr_astro.training.losses import hole_l1, relative_hole_loss, windowed_l1
 from csr_astro.training.recipe import Recipe, list_recipes, read_recipe
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    """For networks this small, more threads cost more than they give."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
 
 # Cutouts
 
@@ -62,7 +74,8 @@ def test_batch_is_what_it_says(real_fraction):
         assert np.isfinite(array).all()
     assert set(np.unique(valid)) == set(np.unique(hole)) == {0, 1}
     assert not (valid * hole).any()
-    assert not image[valid == 0].any()
+    # Under the discs the image holds the sources; blank pixels hold nothing.
+    assert not image[(valid == 0) & (hole == 0)].any()
     # The hole is the disc, up to blank pixels, and the radius is one that holds it.
     assert radius.dtype == np.float32
     assert ((radius >= 5) & (radius <= 14)).all()
@@ -76,8 +89,8 @@ def test_batch_is_what_it_says(real_fraction):
 
 def test_without_sources_the_valid_image_is_the_target():
     sampler = CutoutSampler({'map': [make_map()]}, source_fraction=0, seed=1)
-    image, target, valid, _, _ = sampler.batch(0, 16)
-    assert_array_equal(image, target * valid)
+    image, target, valid, hole, _ = sampler.batch(0, 16)
+    assert_array_equal(image, target * (valid + hole))
 
 
 def test_sources_add_flux_that_reaches_outside_the_discs():
@@ -106,9 +119,7 @@ def test_real_fraction_decides_where_cutouts_come_from(real_fraction):
     sampler = CutoutSampler(maps, real_fraction=real_fraction)
     _, target, valid, _, _ = sampler.batch(0, 20)
     whole = (valid[..., :-2] * valid[..., 1:-1] * valid[..., 2:]) > 0
-    bend = [
-        np.median(np.abs(np.diff(t, 2)[w])) for t, w in zip(target, whole, strict=True)
-    ]
+    bend = [np.median(np.abs(np.diff(t, 2)[w])) for t, w in zip(target, whole, strict=True)]
     # A part of the cutouts gets additional noise.
     assert np.mean(np.array(bend) < 2e-3) == pytest.approx(real_fraction, abs=0.4)
 
@@ -130,8 +141,7 @@ def test_maps_are_read_by_kind(tmp_path):
     plane = make_map((60, 50))
     write_fits(tmp_path / 'survey70_tile1.fits', plane, np.zeros(7), np.zeros((2, 9, 9)))
     write_fits(tmp_path / 'survey70_tile2.fits', 2 * plane, 3 * plane)
-    write_fits(tmp_path / 'other.fits', (10 * plane[:, :90]).astype('>i2', casting='unsafe')
-               if np.isfinite(plane).all() else np.arange(12, dtype='>i2').reshape(3, 4))
+    write_fits(tmp_path / 'other.fits', np.arange(12, dtype='>i2').reshape(3, 4))
     maps = read_maps(tmp_path)
     assert {kind: len(images) for kind, images in maps.items()} == {'survey70': 3, 'other': 1}
     for factor, image in enumerate(maps['survey70'], start=1):
@@ -152,7 +162,6 @@ def test_large_maps_are_also_read_block_averaged(tmp_path, shape, n_images):
         assert_allclose(images[1], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.xfail(raises=KeyError, reason='read_maps appends to a list that only block 1 makes')
 def test_maps_may_be_read_block_averaged_only(tmp_path):
     write_fits(tmp_path / 'map.fits', np.ones((400, 400), dtype=np.float32))
     assert [image.shape for image in read_maps(tmp_path, block_sizes=(2,))['map']] == [(200, 200)]
@@ -181,10 +190,8 @@ def tensors(arrays):
 
 
 def numpy_hole_l1(prediction, target, hole):
-    return np.array([
-        np.abs(p - t)[h > 0].mean() if h.any() else 0
-        for p, t, h in zip(prediction, target, hole, strict=True)
-    ])
+    errors = zip(np.abs(prediction - target), hole, strict=True)
+    return np.array([error[h > 0].mean() if h.any() else 0 for error, h in errors])
 
 
 def numpy_windowed_l1(prediction, target, hole, window):
@@ -343,12 +350,22 @@ def undisturbed(go, tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def killed(go, sampler, tmp_path):
-    """The folder of a training that was killed two steps after its first checkpoint."""
+@pytest.fixture(scope='module')
+def killed_once(go, sampler, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('killed')
     with pytest.raises(Killed):
-        go(tmp_path, sampler=DyingSampler(sampler, 6))
-    return tmp_path
+        go(folder, sampler=DyingSampler(sampler, 6))
+    return folder
+
+
+@pytest.fixture
+def killed(killed_once, tmp_path):
+    """The folder of a training that was killed after its first checkpoint, two steps later."""
+    return shutil.copytree(killed_once, tmp_path / 'killed')
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def read_log(folder):
@@ -366,10 +383,10 @@ def assert_same_training(folder, other):
 
 
 def test_training_writes_weights_that_load(undisturbed):
-    assert sorted(os.listdir(undisturbed.parent)) == FILES
-    model = load_model(undisturbed)
-    assert (model.info.width, model.info.normalization, model.info.residual) == (0.125, 'local', True)
-    assert (model.info.training_data, model.info.licence) == ('synthetic', 'none')
+    assert names(undisturbed.parent) == FILES
+    info = load_model(undisturbed).info
+    assert (info.width, info.normalization, info.residual) == (0.125, 'local', True)
+    assert (info.training_data, info.licence) == ('synthetic', 'none')
 
 
 def test_training_logs_every_validation(undisturbed):
@@ -390,15 +407,27 @@ def test_best_weights_are_those_of_the_lowest_validation_loss(undisturbed):
     assert same == (losses[-1] == min(losses))
 
 
-def test_training_learns(go, undisturbed, tmp_path):
-    """Ten times the cutouts predict better than chance did."""
-    go(tmp_path, replace(RECIPE, n_cutouts=640, validate_every=320))
-    first = float(read_log(undisturbed.parent)[0]['validation_loss'])
-    assert float(read_log(tmp_path)[-1]['validation_loss']) < 0.8 * first
+class OneBatch:
+    """A sampler that has only one batch, which any network can learn by heart."""
+
+    def __init__(self, sampler):
+        self.only = sampler.batch(0, 8)
+
+    def batch(self, number, batch_size):
+        return self.only
+
+
+def test_training_learns(go, sampler, tmp_path):
+    recipe = replace(
+        RECIPE, n_cutouts=480, warmup=32, validate_every=80, n_validation=8, average=0.5
+    )
+    go(tmp_path, recipe, OneBatch(sampler))
+    losses = [float(row['training_loss']) for row in read_log(tmp_path)]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_killed_training_has_its_last_checkpoint(killed):
-    assert sorted(os.listdir(killed)) == FILES
+    assert names(killed) == FILES
     assert [row['cutouts'] for row in read_log(killed)] == ['32']
     load_model(killed / 'weights.safetensors')
 
@@ -411,7 +440,7 @@ def test_resumed_training_equals_an_undisturbed_one(go, killed, undisturbed):
 def test_training_killed_before_its_checkpoint_can_start_again(go, sampler, undisturbed, tmp_path):
     with pytest.raises(Killed):
         go(tmp_path, sampler=DyingSampler(sampler, 3))
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
     go(tmp_path)
     assert_same_training(tmp_path, undisturbed.parent)
 
@@ -436,25 +465,31 @@ def test_existing_checkpoint_is_not_overwritten(go, undisturbed):
 
 
 @pytest.mark.parametrize(
-    'change',
-    [{'learning_rate': 1e-3}, {'batch_size': 4}, {'seed': 6}, {'residual': False}, {'width': 0.25}],
+    ('key', 'value'),
+    [('learning_rate', 1e-3), ('batch_size', 4), ('seed', 6), ('residual', False), ('width', 0.25)],
 )
-def test_resuming_with_another_recipe_is_refused(go, undisturbed, change):
-    (key, value), = change.items()
-    sentence = f'made with {key} = {asdict(RECIPE)[key]}, the recipe says {value}'
+def test_resuming_with_another_recipe_is_refused(go, undisturbed, key, value):
+    sentence = f'made with {key} = {getattr(RECIPE, key)}, the recipe says {value}'
     with pytest.raises(ValueError, match=sentence):
-        go(undisturbed.parent, replace(RECIPE, **change), resume=True)
+        go(undisturbed.parent, replace(RECIPE, **{key: value}), resume=True)
 
 
 def test_nothing_to_resume_is_refused(go, tmp_path):
-    with pytest.raises(FileNotFoundError, match='there is no .*checkpoint.pt. to resume'):
+    with pytest.raises(FileNotFoundError, match=r'there is no .*checkpoint.pt. to resume'):
         go(tmp_path, resume=True)
 
 
-def test_training_sees_images_normalised_as_in_use(go, sampler, tmp_path):
-    """'minmax' spans the source under the mask, which the cutouts of the training lack."""
-    go(tmp_path, replace(RECIPE, n_cutouts=8, normalization='minmax'))
-    assert load_model(tmp_path / 'weights.safetensors').normalization == 'minmax'
+def test_minmax_training_normalises_as_in_use(go, tmp_path, monkeypatch):
+    seen = []
+    normalize = Inpainter.normalize
+
+    def spy(self, image, valid, finite, radius):
+        seen.append(bool((finite > valid).any()))
+        return normalize(self, image, valid, finite, radius)
+
+    monkeypatch.setattr(Inpainter, 'normalize', spy)
+    go(tmp_path, replace(RECIPE, n_cutouts=8, n_validation=8, normalization='minmax'))
+    assert all(seen)
 
 
 # Files
@@ -469,7 +504,7 @@ def test_file_appears_when_it_is_finished(tmp_path):
         assert temporary.parent == tmp_path
         assert temporary.name.endswith('.fits.gz')
     assert path.read_text() == 'newer'
-    assert os.listdir(tmp_path) == [path.name]
+    assert names(tmp_path) == [path.name]
 
 
 def test_reader_of_the_older_file_is_not_disturbed(tmp_path):
@@ -495,7 +530,7 @@ def test_nothing_is_left_behind_on_error(tmp_path, error, existing):
 
     with pytest.raises(error):
         fail()
-    assert os.listdir(tmp_path) == [path.name] * existing
+    assert names(tmp_path) == [path.name] * existing
     assert not existing or path.read_text() == 'older'
 
 
@@ -635,18 +670,17 @@ def test_image_profile_reproduces_its_image(psf_image):
 def test_image_profile_scales_offsets(psf_image):
     """An image of 1.2" pixels on a map of 3.2" pixels: its pixel 8 is the map's pixel 3."""
     profile = image_profile(psf_image, scale=1.2 / 3.2)
-    assert profile(3, 0) == pytest.approx(psf_image[20, 28], abs=1e-12)
-    assert profile(0, -1.5) == pytest.approx(psf_image[16, 20], abs=1e-12)
+    dx, dy = np.array([3, 0]), np.array([0, -1.5])
+    assert_allclose(profile(dx, dy), [psf_image[20, 28], psf_image[16, 20]], atol=1e-12)
 
 
 @pytest.mark.parametrize('wing', [2.5, 3.5])
 def test_image_profile_continues_as_a_power_law(psf_image, wing):
     profile = image_profile(psf_image, wing=wing)
-    edge = profile(19, 0)
     y, x = np.indices(psf_image.shape) - 20
-    ring = np.abs(np.hypot(x, y) - 19) < 1
-    assert edge == pytest.approx(psf_image[ring].mean(), rel=1e-12)
-    assert profile(0, -38) / edge == pytest.approx(2**-wing, rel=1e-12)
+    mean = psf_image[np.abs(np.hypot(x, y) - 19) < 1].mean()
+    dx, dy = np.array([19, 0, 38]), np.array([0, -38, 0])
+    assert_allclose(profile(dx, dy), mean * np.array([1, 2**-wing, 2**-wing]), rtol=1e-12)
 
 
 def test_image_profile_renders_like_its_image():

@@ -7,6 +7,11 @@ from csr_astro.nn.unet import PartialConvUNet
 from csr_astro.nn.weights import convert_checkpoint, load_model
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope='module')
 def narrow():
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from csr_astro.nn.fill import push_pull_fill
-from csr_astro.nn.unet import PartialConvUNet, memory_format
+from csr_astro.nn.unet import memory_format
 
 __all__ = ['NORMALIZATIONS', 'Inpainter', 'local_normalization', 'minmax_normalization']
 
@@ -49,10 +49,14 @@ def local_normalization(image, valid, finite, radius):
     """
     del finite
     weight = valid * _radial_weight(image, radius)
-    # Far from the source the weights underflow nothing: the smallest is e^-25 or so.
     total = weight.sum(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(image.dtype).tiny)
-    location = (weight * image).sum(dim=(-2, -1), keepdim=True) / total
-    residual = (image - location) * valid
+    # About one of the valid pixels, so that a constant image has no scatter but 0.
+    flat_image, flat_valid = image.flatten(-2), valid.flatten(-2)
+    first = flat_image.gather(-1, flat_valid.argmax(dim=-1, keepdim=True))[..., None]
+    difference = (image - first) * valid
+    offset = (weight * difference).sum(dim=(-2, -1), keepdim=True) / total
+    location = first + offset
+    residual = difference - offset * valid
     # Scaled by the largest residual, so that squares neither overflow nor underflow.
     unit = residual.abs().amax(dim=(-2, -1), keepdim=True)
     unit = torch.where(unit > 0, unit, torch.ones_like(unit))
@@ -108,7 +112,7 @@ class Inpainter(nn.Module):
     True
     """
 
-    def __init__(self, network, normalization='local', residual=True, dtype=torch.float32):
+    def __init__(self, network, normalization='local', *, residual=True, dtype=torch.float32):
         super().__init__()
         if normalization not in NORMALIZATIONS:
             raise ValueError(
@@ -118,15 +122,6 @@ class Inpainter(nn.Module):
         self.normalization = normalization
         self.residual = residual
         self.dtype = dtype
-
-    @classmethod
-    def from_metadata(cls, metadata):
-        """An untrained inpainter of the architecture that ``metadata`` describes."""
-        return cls(
-            PartialConvUNet(width=metadata['width']),
-            normalization=metadata['normalization'],
-            residual=metadata['residual'],
-        )
 
     def normalize(self, image, valid, finite, radius):
         """Normalised image (clipped, 0 where invalid), and its location and scale."""

@@ -20,7 +20,7 @@ class _PartialConv(nn.Module):
     of the textbook layer, which convolves the mask in every channel, is halved.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=False):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, *, bias=False):
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -94,7 +94,7 @@ class PartialConv2d(_PartialConv):
     >>> from csr_astro.nn.partial_conv import PartialConv2d
     >>> layer = PartialConv2d(1, 4, kernel_size=3, padding=1)
     >>> output, mask = layer([torch.ones(1, 1, 8, 8)], [torch.zeros(1, 1, 8, 8)])
-    >>> float(output.abs().max()), float(mask.max())
+    >>> float(output.detach().abs().max()), float(mask.max())
     (0.0, 0.0)
     """
 
@@ -138,10 +138,9 @@ class PartialConvTranspose2d(_PartialConv):
     # of which each output pixel sees one in stride².
     _fan_mode = 'fan_out'
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=False):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias)
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, *, bias=False):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
         with torch.no_grad():
-            # fan_out of (in, out, k, k) is in · k²; an output pixel is reached by in · k² / stride².
             self.weight.mul_(stride)
 
     def _weight_shape(self):

@@ -95,10 +95,11 @@ class PartialConvUNet(nn.Module):
         channels = widths.pop()
         for number, (_, out, kernel, stride, padding) in enumerate(DECODER):
             last = number == len(DECODER) - 1
-            out = _scaled(out, width)
-            conv = PartialConvTranspose2d(channels, out, kernel, stride, padding, bias=last)
+            conv = PartialConvTranspose2d(
+                channels, _scaled(out, width), kernel, stride, padding, bias=last
+            )
             self.decoder.append(_Block(conv, last=last))
-            channels = out + (widths.pop() if widths else 0)
+            channels = conv.out_channels + (widths.pop() if widths else 0)
 
     def forward(self, image, mask):
         """Predict the image, invalid pixels included.
@@ -126,8 +127,7 @@ class PartialConvUNet(nn.Module):
             x, mask = block([x], [mask])
             skips.append((x, mask))
         skips.pop()
-        for block in self.decoder[:1]:
-            x, mask = block([x], [mask])
+        x, mask = self.decoder[0]([x], [mask])
         for block in self.decoder[1:]:
             skip, skip_mask = skips.pop()
             x, mask = block([x, skip], [mask, skip_mask])

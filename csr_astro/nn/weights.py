@@ -14,7 +14,7 @@ import torch
 
 from csr_astro.io import atomic_path
 from csr_astro.nn.inpainter import NORMALIZATIONS, Inpainter
-from csr_astro.nn.unet import DECODER, ENCODER, PartialConvUNet, memory_format
+from csr_astro.nn.unet import PartialConvUNet, memory_format
 
 __all__ = [
     'WeightsInfo',
@@ -233,7 +233,9 @@ def load_model(name_or_path='default', device=None, dtype=torch.float32):
         raise ValueError(f'{str(info.path)!r} holds numbers that are not finite.')
     network = PartialConvUNet(width=info.width)
     network.load_state_dict(state, strict=False)
-    model = Inpainter(network, info.normalization, info.residual, dtype)
+    model = Inpainter(
+        network, info.normalization, residual=info.residual, dtype=dtype
+    )
     device = torch.device('cpu' if device is None else device)
     model = model.to(device).to(memory_format=memory_format(device)).eval()
     model.requires_grad_(False)
@@ -316,14 +318,13 @@ def convert_checkpoint(checkpoint, path, **card):
         If the file is not such a checkpoint, or lacks a tensor, has an
         additional one or one of another shape.
     """
-    import pickle
-
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
         raise ValueError(f'no such checkpoint: {str(checkpoint)!r}.')
     try:
         state = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001
+        # A file that is no checkpoint fails in as many ways as there are files.
         reason = str(error).strip().split('\n')[0]
         raise ValueError(
             f'{str(checkpoint)!r} is not a PyTorch state dict that can be loaded safely ({reason}).'
@@ -331,14 +332,15 @@ def convert_checkpoint(checkpoint, path, **card):
     for key in ('state_dict', 'model_state_dict'):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and torch.is_tensor(value) for key, value in state.items()
+    ):
         raise ValueError(f'{str(checkpoint)!r} holds no state dict.')
     state = {key.removeprefix('module.'): value for key, value in state.items()}
 
     network = PartialConvUNet(width=1)
     blocks = [(f'e{i + 1}', b) for i, b in enumerate(network.encoder)]
     blocks += [(f'd{i + 1}', b) for i, b in enumerate(network.decoder)]
-    assert len(blocks) == len(ENCODER) + len(DECODER)
     targets, masks = {}, {}
     for name, block in blocks:
         targets[f'{name}.conv.input_conv.weight'] = block.conv.weight

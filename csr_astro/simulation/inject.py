@@ -34,7 +34,7 @@ def random_positions(shape, n, rng, *, separation, margin=0):
     """
     rng = np.random.default_rng(rng)
     ny, nx = shape
-    if min(ny, nx) <= 2 * margin:
+    if min(ny, nx) - 1 < 2 * margin:
         raise ValueError(f'a map of {ny} x {nx} pixels has no room inside a margin of {margin}.')
     chosen = np.empty((0, 2))
     # Most maps need a few tries per position; a hundred in vain means there is no room.
@@ -76,7 +76,7 @@ def inject_sources(image, x, y, flux, profile, *, size=65):
     >>> from csr_astro.simulation.inject import inject_sources
     >>> from csr_astro.simulation.psf import gaussian_profile
     >>> image = inject_sources(np.zeros((99, 99)), [50.2], [40.7], [8.0], gaussian_profile(3.5))
-    >>> round(image.sum(), 6)
+    >>> print(round(image.sum(), 6))
     8.0
     """
     injected = np.array(image, dtype=float)

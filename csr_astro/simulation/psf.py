@@ -109,8 +109,8 @@ def psf_stamp(profile, size, *, offset=(0.0, 0.0), angle=0.0, elongation=1.0):
     --------
     >>> from csr_astro.simulation.psf import moffat_profile, psf_stamp
     >>> stamp = psf_stamp(moffat_profile(fwhm=4, beta=3), 41)
-    >>> stamp.shape, round(stamp.sum(), 6)
-    ((41, 41), 1.0)
+    >>> print(stamp.shape, round(stamp.sum(), 6))
+    (41, 41) 1.0
     """
     n = _OVERSAMPLING
     steps = (np.arange(size * n) - (size * n - 1) / 2) / n

@@ -25,10 +25,12 @@ _STAMP_SIZE = 97
 _PSF_SCALES = (1.2 / 1.6, 1.2 / 3.2, 2.4 / 3.2, 1.0)
 _RADII = (4.0, 13.5)
 _MAX_NEIGHBOURS = 5
+# Most draws succeed at once; a thousand in vain mean that none can.
+_TRIES = 1000
 
 
 def read_maps(folder, block_sizes=(1, 2)):
-    """Read every image of every FITS file below a folder.
+    """Read every image of every FITS file in a folder.
 
     Parameters
     ----------
@@ -64,7 +66,7 @@ def read_maps(folder, block_sizes=(1, 2)):
                     if block == 1:
                         maps.setdefault(kind, []).append(image)
                     elif min(image.shape) >= 200 * block:
-                        maps[kind].append(block_reduce(image, block, func=np.mean))
+                        maps.setdefault(kind, []).append(block_reduce(image, block, func=np.mean))
     return maps
 
 
@@ -168,7 +170,8 @@ class CutoutSampler:
         -------
         image, target, valid, hole : (B, 1, size, size) `~numpy.ndarray` of float32
             Cutout with sources, without them, 1 where valid background, 1 where
-            the prediction is judged. Of order 1, without NaN.
+            the prediction is judged (measured pixels of the discs). Of order 1,
+            without NaN.
         radius : (B,) `~numpy.ndarray` of float32
             Radius of the central disc in pixels.
         """
@@ -177,10 +180,22 @@ class CutoutSampler:
         image, target, valid, hole = (np.zeros(shape, dtype=np.float32) for _ in range(4))
         radius = np.zeros(batch_size, dtype=np.float32)
         for i in range(batch_size):
-            while not self._draw(
-                rng, number, image[i, 0], target[i, 0], valid[i, 0], hole[i, 0], radius[i:i + 1]
-            ):
-                pass
+            for _ in range(_TRIES):
+                if self._draw(
+                    rng,
+                    number,
+                    image[i, 0],
+                    target[i, 0],
+                    valid[i, 0],
+                    hole[i, 0],
+                    radius[i : i + 1],
+                ):
+                    break
+            else:
+                raise ValueError(
+                    f'no usable cutout was found in {_TRIES} tries: the maps are blank, constant, '
+                    'or smaller than a disc with its surroundings.'
+                )
         return image, target, valid, hole, radius
 
     def _background(self, rng, number):
@@ -233,7 +248,7 @@ class CutoutSampler:
         for (y, x), r in zip(centers, radii, strict=True):
             if rng.random() < self.source_fraction:
                 self._inject(rng, dirty, y, x, r)
-        image[:] = np.where(good, dirty, 0)
+        image[:] = np.where(finite, dirty, 0)
         target[:] = np.clip(clean, -1e4, 1e4)
         valid[:] = good
         hole[:] = finite & mask

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from csr_astro.io import atomic_path
 from csr_astro.nn.device import best_dtype, resolve_device
@@ -37,9 +37,20 @@ def _learning_rate(recipe, cutouts):
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
 
 
+def _moving_average(decay):
+    """Exponential moving average that forgets the random start sooner than ``decay`` would."""
+
+    def update(averaged, current, n_averaged):
+        keep = torch.clamp((1 + n_averaged) / (10 + n_averaged), max=decay)
+        return averaged * keep + current * (1 - keep)
+
+    return update
+
+
 def _loss(model, batch):
     image, target, valid, hole, radius = batch
-    normalized, location, scale = model.normalize(image, valid, valid, radius)
+    # Under the masks the image holds the sources: measured, but no background.
+    normalized, location, scale = model.normalize(image, valid, valid + hole, radius)
     prediction = model.predict_normalized(normalized, valid)
     divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
     target = (target - location) / divisor
@@ -112,13 +123,16 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = Inpainter(
-            PartialConvUNet(recipe.width), recipe.normalization, recipe.residual,
-            best_dtype(device),
+            PartialConvUNet(recipe.width),
+            recipe.normalization,
+            residual=recipe.residual,
+            dtype=best_dtype(device),
         )
+    if recipe.residual:
+        # The untrained network is then the smooth fill itself.
+        torch.nn.init.zeros_(model.network.decoder[-1].conv.weight)
     model = model.to(device).to(memory_format=memory_format(device))
-    average = AveragedModel(
-        model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True
-    )
+    average = AveragedModel(model, avg_fn=_moving_average(recipe.average), use_buffers=True)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
@@ -177,6 +191,11 @@ def train(
                 continue
             validation = _validate(average.module, validation_sampler, recipe, device)
             training = torch.stack(losses).mean().item()
+            if not math.isfinite(training + validation):
+                raise FloatingPointError(
+                    f'the loss is not finite after {step * recipe.batch_size} cutouts; lower '
+                    'learning_rate. The last checkpoint is as it was.'
+                )
             losses.clear()
             bar.set_postfix(training=f'{training:.4f}', validation=f'{validation:.4f}')
             rows.append([step * recipe.batch_size, rate, training, validation])

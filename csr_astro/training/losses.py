@@ -51,12 +51,12 @@ def windowed_l1(prediction, target, hole, window):
     return error.sum(dim=(1, 2, 3)) / area.sum(dim=(1, 2, 3)).clamp(min=1e-6)
 
 
-def relative_hole_loss(prediction, target, hole, baseline, *, windows=(7,), floor=0.01):
+def relative_hole_loss(prediction, target, hole, baseline, *, windows=(7,), floor=0.3):
     """Errors in the hole, pixel by pixel and of sums, over those of a smooth fill.
 
     ``(L_hole(out) + Σ_w L_w(out)) / (L_hole(fill) + Σ_w L_w(fill) + floor)``. A map that is
-    smooth counts as much as one that is all noise, where no network can do
-    better than a constant.
+    smooth counts for more than it would by its small errors, and one that is
+    all noise, where no network can do better than a constant, for less.
 
     Parameters
     ----------
@@ -67,7 +67,8 @@ def relative_hole_loss(prediction, target, hole, baseline, *, windows=(7,), floo
     windows : tuple of int, optional
         Widths for `windowed_l1`.
     floor : float, optional
-        Keeps the ratio finite where the fill happens to be perfect.
+        Errors far below this count as they are: with a small floor the network
+        learns first of all to leave smooth maps alone.
 
     Returns
     -------

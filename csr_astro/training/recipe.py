@@ -55,7 +55,7 @@ class Recipe:
     warmup: int = 10_000
     average: float = 0.999
     real_fraction: float = 0.6
-    source_fraction: float = 0.4
+    source_fraction: float = 0.35
     validate_every: int = 6_400
     n_validation: int = 640
     seed: int = 1
@@ -83,7 +83,7 @@ def read_recipe(name_or_path):
     --------
     >>> from csr_astro.training.recipe import read_recipe
     >>> read_recipe('default').width
-    0.5
+    0.25
     """
     path = Path(name_or_path)
     if str(name_or_path) in list_recipes():
@@ -108,4 +108,10 @@ def read_recipe(name_or_path):
             content[key] = float(value)
         elif type(value) is not kind:
             raise ValueError(f'{str(path)!r}: {key} must be a {kind.__name__}, got {value!r}.')
-    return Recipe(**content)
+    recipe = Recipe(**content)
+    for key in ('width', 'n_cutouts', 'learning_rate', 'validate_every', 'n_validation'):
+        if not getattr(recipe, key) > 0:
+            raise ValueError(f'{str(path)!r}: {key} must be positive, got {getattr(recipe, key)}.')
+    if recipe.batch_size < 2:
+        raise ValueError(f'{str(path)!r}: batch_size must be at least 2 for batch normalisation.')
+    return recipe

@@ -1,0 +1,189 @@
+"""How do masks and a network become new pixels of the map?"""
+
+import numpy as np
+from scipy import ndimage
+
+from csr_astro.cutouts import extract, extract_mask, predict, window_size
+from csr_astro.flags import BITS
+from csr_astro.uncertainty import ring_scatter
+
+__all__ = ['Predictor']
+
+# A prediction rests on the pixels just around the mask: this many rows of them.
+_RIM = 5
+_BATCH_SIZES = {'cpu': 16, 'cuda': 128, 'mps': 32}
+
+
+class Predictor:
+    """Runs the network behind masks and puts its answers together."""
+
+    def __init__(self, model, blend, orientations, batch_size, progress):
+        self.model = model
+        self.blend = blend
+        self.orientations = orientations
+        device = next(model.parameters()).device.type
+        self.batch_size = batch_size or _BATCH_SIZES.get(device, 16)
+        self.progress = progress
+
+    def _batches(self, masks, sources):
+        """Indices of sources whose windows have one size, in an order that is not the user's.
+
+        Sorted by position, so that the result does not depend on the order of
+        the sources to the last bit.
+        """
+        index = np.array([i for i, m in enumerate(masks) if m is not None], dtype=int)
+        if not len(index):
+            return
+        sizes = window_size([masks[i].radius for i in index])
+        order = np.lexsort((sources.x[index], sources.y[index], sizes))
+        index, sizes = index[order], sizes[order]
+        for size in np.unique(sizes):
+            same = index[sizes == size]
+            for start in range(0, len(same), self.batch_size):
+                yield same[start : start + self.batch_size], int(size) + 1
+
+    def _predictions(self, image, sources, masks, hole, *, alone=False):
+        """Yield (index, values, valid, prediction), a batch at a time.
+
+        ``hole`` holds the pixels of all masks or, if ``alone``, of none of them: each is then
+        added to its own cutout only.
+        """
+        from tqdm import tqdm
+
+        total = sum(m is not None for m in masks)
+        with tqdm(total=total, unit='source', delay=2, disable=not self.progress) as bar:
+            for index, size in self._batches(masks, sources):
+                x, y = sources.x[index], sources.y[index]
+                values = extract(image, x, y, size)
+                covered = extract_mask(hole, x, y, size)
+                if alone:
+                    for k, i in enumerate(index):
+                        covered[(k, *_inside(masks[i], sources, i, size))] = True
+                radius = np.array([masks[i].radius for i in index])
+                prediction = predict(
+                    self.model, values, covered, radius, orientations=self.orientations
+                )
+                yield index, values, np.isfinite(values) & ~covered, prediction
+                bar.update(len(index))
+
+    def each(self, image, sources, masks, hole):
+        """The prediction behind each mask as if the others were not there.
+
+        ``hole`` marks the pixels that are no background besides.
+        """
+        out = [None] * len(masks)
+        for index, _, _, prediction in self._predictions(image, sources, masks, hole, alone=True):
+            for k, i in enumerate(index):
+                rows, columns = _inside(masks[i], sources, i, prediction.shape[-1])
+                out[i] = prediction[k][rows, columns]
+        return out
+
+    def __call__(self, image, sources, masks, flags):
+        """Predict behind all masks.
+
+        Returns
+        -------
+        pixels, values, rms : (P,) `~numpy.ndarray`
+            Flat indices of the pixels to change, their background, its error.
+        scatter, mean : (N,) `~numpy.ndarray`
+            Scatter of the ring around each mask; mean prediction under it.
+        """
+        # How many masks claim each pixel tells where they overlap.
+        claims = np.zeros(image.shape, dtype=np.uint16)
+        for source_mask in masks:
+            if source_mask is not None:
+                claims[source_mask.window] += source_mask.pixels
+        hole = claims > 0
+        for i, source_mask in enumerate(masks):
+            if source_mask is None:
+                continue
+            flags[i] |= BITS['edge'] * source_mask.clipped
+            under = claims[source_mask.window][source_mask.pixels]
+            flags[i] |= BITS['overlap'] * bool((under > 1).any())
+            valid = image.valid(source_mask.window)[source_mask.pixels]
+            flags[i] |= BITS['invalid_pixels'] * (not valid.all())
+
+        n = len(masks)
+        scatter, mean = np.full(n, np.nan), np.full(n, np.nan)
+        parts = []
+        for index, values, valid, prediction in self._predictions(image, sources, masks, hole):
+            radius = np.array([masks[i].radius for i in index])
+            scatter[index] = ring_scatter(values, valid, radius)
+            _flag_rims(flags, index, valid, radius)
+            for k, i in enumerate(index):
+                if not valid[k].any():
+                    flags[i] |= BITS['no_background']
+                    continue
+                rows, columns = _inside(masks[i], sources, i, values.shape[-1])
+                mean[i] = prediction[k][rows, columns].mean()
+                rows, columns, weight = self._weights(
+                    rows, columns, values.shape[-1], np.isfinite(values[k])
+                )
+                y = rows + int(np.rint(sources.y[i])) - values.shape[-1] // 2
+                x = columns + int(np.rint(sources.x[i])) - values.shape[-1] // 2
+                kept = (y >= 0) & (y < image.shape[0]) & (x >= 0) & (x < image.shape[1])
+                parts.append((
+                    (y * image.shape[1] + x)[kept],
+                    weight[kept],
+                    prediction[k][rows, columns][kept],
+                    np.full(kept.sum(), scatter[i]),
+                ))
+        return *self._combine(image, parts), scatter, mean
+
+    def _weights(self, rows, columns, size, measured):
+        """Pixels of the window to change, and the weight of the prediction in each."""
+        if not self.blend:
+            return rows, columns, np.ones(len(rows))
+        # The published blending: the disc grown by a 5 x 5 minimum filter, blurred 5 x 5.
+        keep = np.ones((size, size))
+        keep[rows, columns] = 0
+        keep = ndimage.minimum_filter(keep, 5, mode='nearest')
+        keep = ndimage.gaussian_filter(keep, 1.1, radius=2, mode='nearest')
+        # Nothing to mix with where the map was not measured.
+        keep[~measured & (keep < 1)] = 0
+        rows, columns = np.nonzero(keep < 1 - 1e-12)
+        return rows, columns, 1 - keep[rows, columns]
+
+    @staticmethod
+    def _combine(image, parts):
+        """One value per pixel where several masks overlap, in no particular order.
+
+        The weights w_i of the masks leave Π(1−w_i) of the map; the rest is the
+        mean of the predictions, weighted by w_i.
+        """
+        if not parts:
+            return np.zeros(0, dtype=int), np.zeros(0), np.zeros(0)
+        flat, weight, value, sigma = (np.concatenate(column) for column in zip(*parts, strict=True))
+        pixels, inverse = np.unique(flat, return_inverse=True)
+        inverse = inverse.reshape(-1)
+        total = np.bincount(inverse, weight)
+        # About a level of the map, so that large numbers do not cost digits.
+        level = value[0]
+        predicted = level + np.bincount(inverse, weight * (value - level)) / total
+        rms = np.sqrt(np.bincount(inverse, weight * sigma**2) / total)
+        left = np.ones(len(pixels))
+        np.multiply.at(left, inverse, 1 - weight)
+        original = np.asarray(image.data).reshape(-1)[pixels].astype(float)
+        mixed = np.where(left > 0, left * original + (1 - left) * predicted, predicted)
+        return pixels, mixed, rms * (1 - left)
+
+
+def _inside(source_mask, sources, i, size):
+    """Rows and columns of a mask's pixels in the window of source ``i``."""
+    rows, columns = np.nonzero(source_mask.pixels)
+    half = size // 2
+    return (
+        rows + source_mask.y0 - int(np.rint(sources.y[i])) + half,
+        columns + source_mask.x0 - int(np.rint(sources.x[i])) + half,
+    )
+
+
+def _flag_rims(flags, index, valid, radius):
+    """Flag the sources that have little valid background next to their mask."""
+    size = valid.shape[-1]
+    steps = np.arange(size) - size // 2
+    distance = np.hypot(steps[:, None], steps[None, :])[None]
+    radius = radius[:, None, None]
+    rim = (distance > radius) & (distance <= radius + _RIM)
+    fraction = (rim & valid).sum(axis=(1, 2)) / rim.sum(axis=(1, 2))
+    flags[index[fraction < 0.5]] |= BITS['few_valid']

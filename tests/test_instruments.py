@@ -1,0 +1,319 @@
+import csv
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.io import fits
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import integrate
+
+from csr_astro.images import read_image
+from csr_astro.instruments import get_instrument, identify_instrument, list_instruments
+
+MASKS = ['full', 'large', 'moderate', 'small', 'focused', 'minimal']
+SNR_RADII = {'scanmap': (8, 10, 22), 'parallel': (4, 8, 18)}
+THRESHOLDS = {'scanmap': (300, 140, 13, 8, 4), 'parallel': (855, 590, 300, 20, 13)}
+# Table 3 of the paper. Parallel red: the thresholds, rings and radii of the scan map at red.
+PACS = {
+    'pacs-scanmap-blue': ('scanmap', (12, 11, 9, 7, 6, 5), 1.6, 70, 1.016),
+    'pacs-scanmap-green': ('scanmap', (13, 11, 10, 8, 6, 5), 1.6, 100, 1.033),
+    'pacs-scanmap-red': ('scanmap', (10, 9, 8, 7, 6, 4), 3.2, 160, 1.074),
+    'pacs-parallel-blue': ('parallel', (9, 8, 7, 6, 5, 4), 3.2, 70, 1.016),
+    'pacs-parallel-green': ('parallel', (10, 9, 8, 7, 5, 4), 3.2, 100, 1.033),
+    'pacs-parallel-red': ('scanmap', (10, 9, 8, 7, 6, 4), 3.2, 160, 1.074),
+}
+# Beam and pixel in arcsec (SPIRE Handbook, standard maps).
+SPIRE = {'spire-250': (18.2, 6, 250), 'spire-350': (24.9, 10, 350), 'spire-500': (36.3, 14, 500)}
+# The scan map at 70 um, whose beam is 5.6 arcsec, in beams.
+BEAM = 5.6 / 1.6
+RELATIVE = {
+    'snr_radii': np.array([8, 10, 22]) / BEAM,
+    'mask_radii': np.array([12, 11, 9, 7, 6, 5]) / BEAM,
+}
+
+
+def radii(instrument):
+    return {name: np.array(getattr(instrument, name)) for name in (*RELATIVE, 'annulus')}
+
+
+def test_all_instruments_are_listed():
+    assert sorted(list_instruments()) == sorted([*PACS, *SPIRE, 'generic'])
+    for name in list_instruments():
+        instrument = get_instrument(name)
+        assert instrument.name == name
+        assert instrument.description
+        assert get_instrument(instrument) is instrument
+
+
+# PACS: the tables
+
+
+@pytest.mark.parametrize('name', PACS)
+def test_pacs_entries_are_those_of_the_paper(name):
+    mode, mask_radii, pixel_scale, wavelength, colour_correction = PACS[name]
+    instrument = get_instrument(name)
+    assert instrument.snr_radii == SNR_RADII[mode]
+    assert instrument.snr_thresholds == THRESHOLDS[mode]
+    assert instrument.mask_radii == mask_radii
+    assert instrument.pixel_scale == pixel_scale
+    assert instrument.wavelength == wavelength
+    assert instrument.colour_correction_star == colour_correction
+    assert_allclose(np.array(instrument.annulus) * pixel_scale, [25, 35], rtol=1e-12)
+
+
+@pytest.mark.parametrize('name', PACS)
+def test_thresholds_belong_to_the_larger_mask(name):
+    mode, mask_radii = PACS[name][:2]
+    thresholds = np.array(THRESHOLDS[mode], dtype=float)
+    for snr, first in ((thresholds, 0), (np.nextafter(thresholds, 0), 1)):
+        names, radius = get_instrument(name).mask(snr)
+        assert_array_equal(names, MASKS[first : first + 5])
+        assert_array_equal(radius, mask_radii[first : first + 5])
+
+
+@pytest.mark.parametrize(
+    ('snr', 'category'), [(np.nan, -1), (-np.inf, -1), (-50, -1), (0, -1), (1e9, 0), (np.inf, 0)]
+)
+@pytest.mark.parametrize('name', PACS)
+def test_extreme_snr_has_a_mask(name, snr, category):
+    mask_name, radius = get_instrument(name).mask(snr)
+    assert mask_name == MASKS[category]
+    assert radius == PACS[name][1][category]
+
+
+def test_masks_keep_the_shape_of_the_snr():
+    for shape in ((), (0,), (3,), (2, 3)):
+        for array in get_instrument('pacs-scanmap-blue').mask(np.full(shape, 5)):
+            assert array.shape == shape
+
+
+# Aperture corrections
+
+
+def read_corrections(shared_data, table, mode, band):
+    """(radius in arcsec, fraction) of one table of the reference."""
+    with (shared_data / 'reference' / 'aperture_corrections.csv').open(newline='') as file:
+        rows = [
+            (float(row['radius_arcsec']), float(row['enclosed_energy_fraction']))
+            for row in csv.DictReader(file)
+            if (row['table'], row['mode'], row['band']) == (table, mode, band)
+        ]
+    # There the published table repeats the value at 15 arcsec.
+    wrong = (16, 17) if (table, band) == ('eef', 'red') else ()
+    return np.array([row for row in rows if row[0] not in wrong])
+
+
+@pytest.mark.parametrize('table', ['eef', 'vesta'])
+@pytest.mark.parametrize('band', ['blue', 'green', 'red'])
+@pytest.mark.parametrize('mode', ['scanmap', 'parallel'])
+def test_corrections_are_tabulated_and_monotonic_between(shared_data, table, mode, band):
+    arcsec, fraction = read_corrections(shared_data, table, mode, band).T
+    assert len(arcsec) == (9 if (table, band) == ('eef', 'red') else 11)
+    instrument = get_instrument(f'pacs-{mode}-{band}')
+    scale = instrument.pixel_scale
+    assert_allclose(instrument.enclosed_energy(arcsec / scale, table), fraction, rtol=1e-12)
+    for i in range(len(arcsec) - 1):
+        fine = np.linspace(arcsec[i], arcsec[i + 1], 20)
+        between = instrument.enclosed_energy(fine / scale, table)
+        assert (np.diff(between) > 0).all()
+        assert_allclose(between[[0, -1]], fraction[i : i + 2], rtol=1e-12)
+    sentence = f'covers radii of {arcsec[0]:.0f}.* to {arcsec[-1]:.0f}'
+    for outside in (arcsec[0] - 0.01, arcsec[-1] + 0.01, 0):
+        with pytest.raises(ValueError, match=sentence):
+            instrument.enclosed_energy([5, outside / scale], table)
+
+
+def test_correction_at_the_end_of_the_table_survives_rounding():
+    """18 arcsec on pixels of a scale that is no power of two, there and back."""
+    instrument = get_instrument('pacs-scanmap-blue')
+    for scale in np.random.default_rng(0).uniform(0.3, 1.5, 200):
+        fraction = instrument.on_pixels(scale).enclosed_energy(np.array([4, 18]) / scale)
+        assert_allclose(fraction, [0.51038149, 0.85323257], rtol=1e-5)
+
+
+@pytest.mark.parametrize('scale', [0.8, 1.575, 1.6, 1.625, 3.2])
+def test_correction_does_not_depend_on_the_pixels(scale):
+    instrument = get_instrument('pacs-scanmap-blue')
+    fraction = instrument.on_pixels(scale).enclosed_energy(np.array([5, 12]) / scale)
+    assert_allclose(fraction, [0.59090795, 0.80421963], rtol=1e-9)
+
+
+@pytest.mark.parametrize('table', ['psf', None, ''])
+@pytest.mark.parametrize('name', ['pacs-scanmap-blue', 'generic'])
+def test_unknown_correction_table_is_refused(name, table):
+    with pytest.raises(ValueError, match=f"table must be 'eef' or 'vesta', got {table!r}"):
+        get_instrument(name).enclosed_energy(5, table)
+
+
+@pytest.mark.parametrize('fwhm', [2.0, 3.5, 8.0])
+def test_gaussian_enclosed_energy_is_its_integral(fwhm):
+    def ring(r):
+        return 2 * np.pi * r * 0.5 ** ((2 * r / fwhm) ** 2)
+
+    total = integrate.quad(ring, 0, 20 * fwhm, limit=200, points=[fwhm])[0]
+    radius = np.array([0, 0.5, 1, 2]) * fwhm
+    expected = [integrate.quad(ring, 0, r)[0] / total for r in radius]
+    instrument = get_instrument('generic', fwhm=fwhm)
+    assert_allclose(instrument.enclosed_energy(radius), expected, rtol=1e-7)
+
+
+# Bands that are derived from their beam
+
+
+@pytest.mark.parametrize('fwhm', [1.5, 3.5, 5, 12.25])
+def test_generic_radii_follow_from_the_beam_in_pixels(fwhm):
+    for given in (fwhm, fwhm * u.pix, fwhm * u.dimensionless_unscaled):
+        instrument = get_instrument('generic', fwhm=given)
+        assert instrument.fwhm == fwhm
+        assert instrument.pixel_scale is None
+        for name, relative in RELATIVE.items():
+            assert_allclose(radii(instrument)[name], relative * fwhm, rtol=0.021)
+        assert instrument.snr_thresholds == THRESHOLDS['scanmap']
+        assert instrument.annulus[0] >= 0.9 * instrument.mask_radii[0]
+
+
+def test_generic_has_a_beam_of_its_own():
+    assert get_instrument() == get_instrument('generic', fwhm=3.5)
+
+
+@pytest.mark.parametrize('fwhm', [18 * u.arcsec, 0.3 * u.arcmin, 0.005 * u.deg])
+@pytest.mark.parametrize('pixel_scale', [2.0, 3.6, 6.0])
+def test_generic_radii_follow_from_the_beam_as_an_angle(fwhm, pixel_scale):
+    instrument = get_instrument('generic', fwhm=fwhm).on_pixels(pixel_scale)
+    assert instrument.fwhm == pytest.approx(18 / pixel_scale, rel=1e-12)
+    assert instrument.pixel_scale == pytest.approx(pixel_scale, rel=1e-12)
+    for name, relative in RELATIVE.items():
+        assert_allclose(radii(instrument)[name], relative * 18 / pixel_scale, rtol=0.021)
+    assert instrument.enclosed_energy(9 / pixel_scale) == pytest.approx(0.5, rel=1e-12)
+
+
+@pytest.mark.parametrize('name', SPIRE)
+def test_spire_radii_follow_from_the_beam(name):
+    fwhm, pixel_scale, wavelength = SPIRE[name]
+    instrument = get_instrument(name)
+    assert instrument.fwhm == pytest.approx(fwhm / pixel_scale, rel=1e-12)
+    assert instrument.pixel_scale == pixel_scale
+    assert instrument.wavelength == wavelength
+    for key, relative in RELATIVE.items():
+        assert_allclose(radii(instrument)[key], relative * fwhm / pixel_scale, rtol=0.021)
+    # 60 to 90 arcsec in all bands, as in SPIRE's own aperture photometry.
+    assert_allclose(radii(instrument)['annulus'] * pixel_scale, [60, 90], rtol=1e-12)
+
+
+# Other pixels
+
+
+@pytest.mark.parametrize('name', [*PACS, *SPIRE])
+@pytest.mark.parametrize('factor', [0.5, 0.9, 1.1, 2])
+def test_radii_keep_their_angle_on_other_pixels(name, factor):
+    instrument = get_instrument(name)
+    scaled = instrument.on_pixels(factor * instrument.pixel_scale)
+    assert scaled.pixel_scale == factor * instrument.pixel_scale
+    assert scaled.fwhm == pytest.approx(instrument.fwhm / factor, rel=1e-12)
+    for key, values in radii(instrument).items():
+        assert_allclose(radii(scaled)[key], values / factor, rtol=1e-12)
+    scaled, original = asdict(scaled), asdict(instrument)
+    for key in (*radii(instrument), 'fwhm', 'pixel_scale'):
+        del scaled[key], original[key]
+    assert scaled == original
+
+
+@pytest.mark.parametrize('pixel_scale', [None, 1.6, 1.6 * 1.015, 1.6 / 1.015])
+def test_published_radii_are_kept_on_nearly_the_same_pixels(pixel_scale):
+    instrument = get_instrument('pacs-scanmap-blue')
+    assert radii(instrument.on_pixels(pixel_scale))['mask_radii'].tolist() == [12, 11, 9, 7, 6, 5]
+
+
+def test_beam_in_pixels_stays_in_pixels():
+    instrument = get_instrument('generic', fwhm=4)
+    assert instrument.on_pixels(7.0) == instrument
+
+
+# Headers
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('1342217404*MAPB_blue*', 'pacs-scanmap-blue'),
+        ('1342216069*MAPB_green*', 'pacs-scanmap-green'),
+        ('1342217404*MAPR*', 'pacs-scanmap-red'),
+        ('1342216069*MAPR*', 'pacs-scanmap-red'),
+    ],
+)
+def test_archive_files_are_identified(shared_data, name, expected):
+    (path,) = (shared_data / 'data' / 'pacs_gamma_dra').glob(name)
+    image, header = read_image(path)
+    assert identify_instrument(header) == identify_instrument(fits.getheader(path)) == expected
+    instrument = get_instrument(expected)
+    assert image.pixel_scale == pytest.approx(instrument.pixel_scale, rel=1e-6)
+    assert instrument.on_pixels(image.pixel_scale).mask_radii == instrument.mask_radii
+
+
+@pytest.mark.parametrize(
+    ('instrument', 'wavelength', 'mode', 'expected'),
+    [
+        ('PACS', 70.0, 'Parallel Mode', 'pacs-parallel-blue'),
+        ('PACS', 100, 'PARALLEL', 'pacs-parallel-green'),
+        ('pacs ', '160.', 'SpirePacsParallel', 'pacs-parallel-red'),
+        ('PACS', 160, None, 'pacs-scanmap-red'),
+        ('SPIRE', 250, 'Large Map', 'spire-250'),
+        ('SPIRE', 350.0, 'Parallel Mode', 'spire-350'),
+        ('SPIRE', 500, None, 'spire-500'),
+        ('SPIRE', 70, None, None),
+        ('PACS', 250, None, None),
+        ('HIFI', 70, None, None),
+        ('PACS', 'blue', None, None),
+        ('PACS', None, None, None),
+        (None, 70, None, None),
+        (None, None, None, None),
+    ],
+)
+def test_headers_are_identified(instrument, wavelength, mode, expected):
+    cards = {'INSTRUME': instrument, 'WAVELNTH': wavelength, 'OBS_MODE': mode}
+    header = fits.Header({key: value for key, value in cards.items() if value is not None})
+    assert identify_instrument(header) == expected
+
+
+def test_header_card_without_a_value_tells_nothing():
+    assert identify_instrument(fits.Header({'INSTRUME': 'PACS', 'WAVELNTH': None})) is None
+
+
+# Bad input
+
+
+@pytest.mark.parametrize('name', ['pacs', 'PACS-scanmap-blue', '', None, 70, ['generic']])
+def test_unknown_instrument_is_refused_with_the_known_ones(name):
+    with pytest.raises(ValueError, match=r"instrument must be one of \[.*'generic'\], got") as info:
+        get_instrument(name)
+    assert str(info.value).endswith(f'got {name!r}.')
+
+
+@pytest.mark.parametrize(
+    ('fwhm', 'exception', 'sentence'),
+    [
+        (0, ValueError, 'fwhm must be positive'),
+        (-3, ValueError, 'fwhm must be positive'),
+        (np.nan, ValueError, 'fwhm must be positive'),
+        (np.inf, ValueError, 'fwhm must be positive'),
+        (-3 * u.pix, ValueError, 'fwhm must be positive'),
+        (0 * u.arcsec, ValueError, 'fwhm must be positive'),
+        (-3 * u.arcsec, ValueError, 'fwhm must be positive'),
+        (np.nan * u.arcsec, ValueError, 'fwhm must be positive'),
+        ('wide', TypeError, 'fwhm must be a number of pixels or an angle'),
+        ([3, 4], TypeError, 'fwhm must be a number of pixels or an angle'),
+        ([3, 4] * u.arcsec, TypeError, 'fwhm must be a number of pixels or an angle'),
+        (3 * u.Jy, ValueError, 'fwhm must be in pixels or an angle, got 3.0 Jy'),
+    ],
+)
+def test_wrong_beam_is_refused(fwhm, exception, sentence):
+    with pytest.raises(exception, match=sentence):
+        get_instrument('generic', fwhm=fwhm)
+
+
+def test_known_bands_have_their_own_beam():
+    with pytest.raises(ValueError, match="'spire-250' has its own"):
+        get_instrument('spire-250', fwhm=3)
+    with pytest.raises(ValueError, match='give one or the other'):
+        get_instrument(get_instrument(), fwhm=3)
