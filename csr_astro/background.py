@@ -5,6 +5,8 @@
 """
 
 import copy
+import numbers
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -12,6 +14,7 @@ import numpy as np
 from astropy import units as u
 from astropy.nddata import CCDData
 from astropy.table import QTable
+from astropy.utils.exceptions import AstropyUserWarning
 from photutils.background import LocalBackground
 from photutils.centroids import centroid_sources
 
@@ -182,15 +185,18 @@ class NeuralBackground:
         errors = np.zeros(image.data.size)
         free = image.valid((slice(None), slice(None))) & ~self.mask
         moved = {}
-        for i, source_mask in enumerate(self.source_masks):
+        # In the order of their positions, so that the order of the sources does not matter.
+        x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
+        for i in np.lexsort((np.asarray(self.sources['mask_radius']), x, y)):
+            source_mask = self.source_masks[i]
             shift = None if source_mask is None else free_shift(source_mask, free, rng)
             if shift is not None:
                 moved[i] = shift
         rows = list(moved)
         shifts = np.array([moved[i] for i in rows]).reshape(-1, 2)
         places = Sources(
-            np.asarray(self.sources['x_center'])[rows] + shifts[:, 1],
-            np.asarray(self.sources['y_center'])[rows] + shifts[:, 0],
+            x[rows] + shifts[:, 1],
+            y[rows] + shifts[:, 0],
         )
         masks = [
             replace(m, y0=m.y0 + dy, x0=m.x0 + dx)
@@ -294,7 +300,9 @@ class NeuralBackgroundEstimator(LocalBackground):
             raise ValueError(f'orientations must be 1, 2, 4 or 8, got {orientations!r}.')
         if dtype not in ('float32', 'bfloat16'):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}.")
-        if batch_size is not None and (int(batch_size) != batch_size or batch_size < 1):
+        if batch_size is not None and not (
+            isinstance(batch_size, numbers.Integral) and batch_size > 0
+        ):
             raise ValueError(f'batch_size must be a positive integer, got {batch_size!r}.')
         if centroid_func is not None and not callable(centroid_func):
             raise TypeError(f'centroid_func must be callable, got {centroid_func!r}.')
@@ -444,14 +452,17 @@ class NeuralBackgroundEstimator(LocalBackground):
         inside = (x > -0.5) & (x < image.shape[1] - 0.5) & (y > -0.5) & (y < image.shape[0] - 0.5)
         for i in np.flatnonzero(inside & (flags == 0)):
             try:
-                found = centroid_sources(
-                    np.asarray(image.data, dtype=float),
-                    x[i],
-                    y[i],
-                    footprint=footprint,
-                    mask=invalid,
-                    centroid_func=self.centroid_func,
-                )
+                with warnings.catch_warnings():
+                    # Of failures, which are flagged here.
+                    warnings.simplefilter('ignore', AstropyUserWarning)
+                    found = centroid_sources(
+                        np.asarray(image.data, dtype=float),
+                        x[i],
+                        y[i],
+                        footprint=footprint,
+                        mask=invalid,
+                        centroid_func=self.centroid_func,
+                    )
                 column, row = found[0][0], found[1][0]
             except ValueError:
                 column = row = np.nan

@@ -17,6 +17,7 @@ _FAILED, _INTERRUPTED = 1, 130
 
 
 def _remove(args):
+    from csr_astro.io import atomic_path
     from csr_astro.products import check_table_path, write_source_free, write_table
 
     map_path = Path(args.map)
@@ -30,16 +31,17 @@ def _remove(args):
     background = None
     if args.realization is not None:
         background = result.realization(args.realization)
-    # The table first: a map whose sources are not on record is the worse of two halves.
-    write_table(table_path, result.sources)
-    write_source_free(
-        output,
-        map_path,
-        result,
-        hdu=args.hdu,
-        background=background,
-        history=_history(result, args.realization),
-    )
+    # Both are complete before either takes its name.
+    with atomic_path(table_path) as new_table, atomic_path(output) as new_map:
+        write_table(new_table, result.sources)
+        write_source_free(
+            new_map,
+            map_path,
+            result,
+            hdu=args.hdu,
+            background=background,
+            history=_history(result, args.realization),
+        )
     print(f'{_count(result.sources)} removed: {output}, {table_path}')
 
 
@@ -177,6 +179,8 @@ def _stem(path):
 
 
 def _refuse_overwrite(args, *paths):
+    if len({path.absolute() for path in paths}) < len(paths):
+        raise ValueError(f'{str(paths[0])!r} cannot be both the map and the table.')
     for path in paths:
         if path.exists() and not args.overwrite:
             raise ValueError(f'{str(path)!r} exists; give --overwrite to replace it.')
@@ -378,7 +382,12 @@ def _parser():
     demo.add_argument('--seed', type=int, default=1, help='of the field [%(default)s]')
     demo.add_argument('--weights', default='default', help='name or file [%(default)s]')
 
-    weights = commands.add_parser('weights', help='list, describe or convert weights')
+    weights = commands.add_parser(
+        'weights',
+        help='list, describe or convert weights',
+        description='List, describe or convert weights.',
+        epilog='example: csr-astro weights info default',
+    )
     kinds = weights.add_subparsers(metavar='ACTION', required=True)
     add('list', _weights_list, 'list the bundled weights', ['weights list'], to=kinds)
     info = add('info', _weights_info, 'describe weights', ['weights info default'], to=kinds)

@@ -128,7 +128,7 @@ class Instrument:
                 changed[name] = tuple(radius * factor for radius in getattr(self, name))
         return replace(self, **changed)
 
-    def enclosed_energy(self, radius, table='eef'):
+    def enclosed_energy(self, radius, table='eef', *, outside='raise'):
         """Fraction of a point source's energy inside a circular aperture.
 
         Interpolated monotonically between the tabulated radii, which it
@@ -141,6 +141,8 @@ class Instrument:
             Radii in pixels.
         table : {'eef', 'vesta'}, optional
             For real sources, or for injected Vesta PSFs.
+        outside : {'raise', 'nan'}, optional
+            What happens to radii that the table does not cover.
 
         Returns
         -------
@@ -149,7 +151,7 @@ class Instrument:
         Raises
         ------
         ValueError
-            If a radius is outside the table.
+            If a radius is outside the table, unless ``outside`` is ``'nan'``.
 
         Examples
         --------
@@ -170,14 +172,15 @@ class Instrument:
         asked = radius * self.pixel_scale
         # A radius converted from arcsec to pixels and back may miss the end by rounding.
         tolerance = 1e-6 * arcsec[-1]
-        outside = (asked < arcsec[0] - tolerance) | (asked > arcsec[-1] + tolerance)
-        if outside.any():
-            worst = np.atleast_1d(asked)[np.atleast_1d(outside)][0]
+        uncovered = (asked < arcsec[0] - tolerance) | (asked > arcsec[-1] + tolerance)
+        if uncovered.any() and outside == 'raise':
+            worst = np.atleast_1d(asked)[np.atleast_1d(uncovered)][0]
             raise ValueError(
                 f'the enclosed-energy table of {self.name} covers radii of {arcsec[0]} to '
                 f'{arcsec[-1]} arcsec, not {worst:.3g}; give aperture_correction= for others.'
             )
-        return PchipInterpolator(arcsec, fraction)(np.clip(asked, arcsec[0], arcsec[-1]))
+        found = PchipInterpolator(arcsec, fraction)(np.clip(asked, arcsec[0], arcsec[-1]))
+        return np.where(uncovered, np.nan, found)
 
 
 def list_instruments():

@@ -127,10 +127,10 @@ class InpaintedAperturePhotometry:
             return self._measure(data)
         image = parse_image(data, mask=mask, error=error, wcs=wcs)
         if sources is None:
-            sources = self._positions(image.wcs)
+            sources = self._positions()
         return self._measure(self.estimator.estimate(image, sources, mask_radius=mask_radius))
 
-    def _positions(self, wcs):
+    def _positions(self):
         first = self.apertures[0]
         if not isinstance(first, Aperture):
             raise TypeError('sources are needed: apertures given as radii have no positions.')
@@ -153,6 +153,11 @@ class InpaintedAperturePhotometry:
         # photutils cannot hold a position that is not finite; the table can.
         for name, position in zip(table.colnames[1:3], ('x_center', 'y_center'), strict=True):
             table[name].view(np.ndarray)[unmeasured] = sources[position][unmeasured]
+        if 'sky_center' in sources.colnames:
+            # photutils 2 only has it for apertures on the sky.
+            table['sky_center'] = sources['sky_center']
+            names = [name for name in table.colnames if name != 'sky_center']
+            table = table[[*names[:3], 'sky_center', *names[3:]]]
         errors, flags = self._errors(result, shapes, table, x, y)
         flags |= sources['flags']
 
@@ -161,9 +166,10 @@ class InpaintedAperturePhotometry:
         for i, (shape, fraction) in enumerate(zip(shapes, fractions, strict=True)):
             n = self._suffix(i)
             background = self._sum(u.Quantity(result.background).value, shape, image)
-            radius = getattr(shape, 'r', np.inf)
-            clipped = radius > np.nan_to_num(sources['mask_radius'], nan=np.inf)
-            flags[clipped] |= BITS['aperture_exceeds_mask']
+            reach = _reach(shape)
+            flags[np.nan_to_num(sources['mask_radius'], nan=np.inf) < reach] |= BITS[
+                'aperture_exceeds_mask'
+            ]
             total = u.Quantity(table[f'aperture_sum{n}']).value
             columns[f'background_sum{n}'] = image.with_unit(background)
             table[f'aperture_sum_err{n}'] = image.with_unit(errors[i])
@@ -184,7 +190,7 @@ class InpaintedAperturePhotometry:
         table['flags'] = np.where(unmeasured, sources['flags'], flags)
         table.meta.update(sources.meta)
         table.meta['aperture_method'] = self.method
-        table.meta['apertures'] = [str(aperture) for aperture in self.apertures]
+        table.meta['apertures'] = [repr(aperture) for aperture in self.apertures]
         table.meta['aperture_correction'] = str(self.aperture_correction)
         return table
 
@@ -217,6 +223,8 @@ class InpaintedAperturePhotometry:
         """1-sigma error of each aperture's sum over the predicted background, and flags."""
         image, sources = result.image, result.sources
         flags = np.zeros(len(x), dtype=int)
+        if not len(x):
+            return [np.zeros(0) for _ in shapes], flags
         valid = image.valid((slice(None), slice(None))).astype(float)
         errors = []
         for i, shape in enumerate(shapes):
@@ -274,9 +282,9 @@ class InpaintedAperturePhotometry:
             radius = np.fmin(shape.r, mask_radius)
             table = correction or 'eef'
             if n:
-                # The aperture itself must be in the table, and the mask may be just smaller.
+                # The aperture itself must be in the table; a mask may be smaller than all of it.
                 instrument.enclosed_energy(shape.r, table)
-            fractions.append(instrument.enclosed_energy(radius, table))
+            fractions.append(instrument.enclosed_energy(radius, table, outside='nan'))
         return fractions
 
 
@@ -350,7 +358,7 @@ def _parse_annulus(annulus):
         return annulus
     try:
         inner, outer = annulus
-        good = 0 < inner < outer if not isinstance(inner, u.Quantity) else inner < outer
+        good = 0 * inner < inner < outer
     except (TypeError, ValueError, u.UnitConversionError):
         good = False
     if not good:
@@ -397,6 +405,15 @@ def _kernel(shape, method):
     kernel = np.zeros((2 * half + 1,) * 2)
     kernel[box.iymin + half : box.iymax + half, box.ixmin + half : box.ixmax + half] = mask.data
     return kernel
+
+
+def _reach(shape):
+    """How far an aperture extends from its centre, in pixels."""
+    if hasattr(shape, 'r'):
+        return shape.r
+    kernel = _kernel(shape, 'center')
+    y, x = np.nonzero(kernel)
+    return np.hypot(y - kernel.shape[0] // 2, x - kernel.shape[1] // 2).max()
 
 
 def _around(result, kernel, x, y):

@@ -34,8 +34,9 @@ class Predictor:
         index = np.array([i for i, m in enumerate(masks) if m is not None], dtype=int)
         if not len(index):
             return
-        sizes = window_size([masks[i].radius for i in index])
-        order = np.lexsort((sources.x[index], sources.y[index], sizes))
+        radii = np.array([masks[i].radius for i in index])
+        sizes = window_size(radii)
+        order = np.lexsort((radii, sources.x[index], sources.y[index], sizes))
         index, sizes = index[order], sizes[order]
         for size in np.unique(sizes):
             same = index[sizes == size]
@@ -164,8 +165,9 @@ class Predictor:
         left = np.ones(len(pixels))
         np.multiply.at(left, inverse, 1 - weight)
         original = np.asarray(image.data).reshape(-1)[pixels].astype(float)
-        mixed = np.where(left > 0, left * original + (1 - left) * predicted, predicted)
-        return pixels, mixed, rms * (1 - left)
+        # What stands under a mask may be infinite, and does not matter.
+        original[left == 0] = 0
+        return pixels, left * original + (1 - left) * predicted, rms * (1 - left)
 
 
 def _inside(source_mask, sources, i, size):

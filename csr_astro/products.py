@@ -19,6 +19,10 @@ __all__ = ['TABLE_FORMATS', 'write_source_free', 'write_table']
 TABLE_FORMATS = {'.ecsv': 'ascii.ecsv', '.csv': 'ascii.csv', '.fits': 'fits', '.xml': 'votable',
                  '.vot': 'votable'}
 
+# Keywords that speak of pixel values as they were stored.
+_OF_THE_DATA = ('BSCALE', 'BZERO', 'BLANK', 'DATAMIN', 'DATAMAX', 'CHECKSUM', 'DATASUM')
+
+
 def check_table_path(path):
     """Refuse a table whose format its name does not tell, before hours of work are lost."""
     if Path(path).suffix.lower() not in TABLE_FORMATS:
@@ -52,7 +56,11 @@ def write_table(path, table):
 
 def _plain(table):
     """Columns that every format can hold: a SkyCoord becomes two numbers."""
-    plain = QTable(meta={key: value for key, value in table.meta.items() if np.isscalar(value)})
+    meta = {key: value for key, value in table.meta.items() if np.isscalar(value)}
+    if 'weights_sha256' in meta:
+        # A FITS keyword of more than eight letters leaves no room for the value.
+        meta['sha256'] = meta.pop('weights_sha256')
+    plain = QTable(meta=meta)
     for name in table.colnames:
         if isinstance(table[name], SkyCoord):
             plain['ra'] = table[name].icrs.ra.to(u.deg)
@@ -95,24 +103,37 @@ def write_source_free(path, template, result, *, hdu=None, background=None, hist
     """
     background = result.background if background is None else background
     background = u.Quantity(background).value
-    with atomic_path(path) as temporary, _quiet(), fits.open(template) as hdus:
-        image = hdus[find_image_hdu(hdus, hdu)]
-        checksums = any('CHECKSUM' in each.header for each in hdus)
+    with _quiet(), fits.open(template) as hdus:
+        index = find_image_hdu(hdus, hdu)
+        image = hdus[index]
         # Leading axes of length 1 stay as they were.
-        image.data = background.reshape(image.shape)
-        for key in ('BLANK', 'DATAMIN', 'DATAMAX'):
-            image.header.remove(key, ignore_missing=True)
-        for line in history:
-            image.header.add_history(line)
+        replaced = _replacement(image, background.reshape(image.shape), history)
         # Pixels of the image and of what belongs to it lie at the same place of the sky.
-        header = WCS(image.header).celestial.to_header()
-        rms = fits.ImageHDU(u.Quantity(result.background_rms).value, header, name='CSR_RMS')
-        if 'BUNIT' in image.header:
-            rms.header['BUNIT'] = image.header['BUNIT']
-        mask = fits.ImageHDU(result.mask.astype(np.uint8), header, name='CSR_MASK')
+        wcs = WCS(image.header).celestial.to_header()
+    rms = fits.ImageHDU(u.Quantity(result.background_rms).value, wcs, name='CSR_RMS')
+    if 'BUNIT' in replaced.header:
+        rms.header['BUNIT'] = replaced.header['BUNIT']
+    mask = fits.ImageHDU(result.mask.astype(np.uint8), wcs, name='CSR_MASK')
+    # Neither scaled nor unpacked, so that the other extensions stay as they are to the bit.
+    untouched = {'do_not_scale_image_data': True, 'disable_image_compression': True}
+    with atomic_path(path) as temporary, _quiet(), fits.open(template, **untouched) as hdus:
+        checksums = any('CHECKSUM' in each.header for each in hdus)
+        hdus[index] = replaced
         for name in ('CSR_RMS', 'CSR_MASK'):
             # Of an earlier removal, whose output this input is.
             while name in hdus:
                 del hdus[name]
         hdus.extend([mask, rms])
         hdus.writeto(temporary, overwrite=True, output_verify='silentfix', checksum=checksums)
+
+
+def _replacement(image, data, history):
+    """An HDU of the same kind and header with other data, stored without loss."""
+    header = image.header.copy()
+    for key in _OF_THE_DATA:
+        header.remove(key, ignore_missing=True)
+    for line in history:
+        header.add_history(line)
+    if isinstance(image, fits.CompImageHDU):
+        return fits.CompImageHDU(data, header, compression_type='GZIP_2', quantize_level=0)
+    return type(image)(data, header)

@@ -17,3 +17,19 @@ intersphinx_mapping['photutils'] = ('https://photutils.readthedocs.io/en/stable/
 
 html_title = f'csr_astro {release}'
 html_theme_options = {'goatcounter_analytics_url': False}
+
+
+def write_flags():
+    """Write the table of flags from their registry, which is the one place that knows them."""
+    from pathlib import Path
+
+    from csr_astro.flags import FLAGS
+
+    rows = ['.. list-table::', '    :header-rows: 1', '', '    * - bit', '      - name',
+            '      - meaning']
+    for flag in FLAGS:
+        rows += [f'    * - {flag.bit}', f'      - ``{flag.name}``', f'      - {flag.description}']
+    Path(__file__).with_name('flags.inc').write_text('\n'.join([*rows, '']), encoding='utf-8')
+
+
+write_flags()

@@ -120,36 +120,36 @@ def coordinates(wcs):
 
 
 APERTURES = {
-    'radius': lambda w: (4.5, CircularAperture(SOURCES, 4.5)),
-    'integer radius': lambda w: (4, CircularAperture(SOURCES, 4)),
-    'list of radii': lambda w: ([3, 5.5], [CircularAperture(SOURCES, r) for r in (3, 5.5)]),
-    'list of one': lambda w: ([3], [CircularAperture(SOURCES, 3)]),
-    'array of radii': lambda w: (
+    'radius': lambda _: (4.5, CircularAperture(SOURCES, 4.5)),
+    'integer radius': lambda _: (4, CircularAperture(SOURCES, 4)),
+    'list of radii': lambda _: ([3, 5.5], [CircularAperture(SOURCES, r) for r in (3, 5.5)]),
+    'list of one': lambda _: ([3], [CircularAperture(SOURCES, 3)]),
+    'array of radii': lambda _: (
         np.array([3, 5.5]), [CircularAperture(SOURCES, r) for r in (3, 5.5)]
     ),
-    'pixels': lambda w: (4.5 * u.pix, CircularAperture(SOURCES, 4.5)),
-    'angle': lambda w: (8 * u.arcsec, CircularAperture(SOURCES, 5)),
-    'list of angles': lambda w: (
+    'pixels': lambda _: (4.5 * u.pix, CircularAperture(SOURCES, 4.5)),
+    'angle': lambda _: (8 * u.arcsec, CircularAperture(SOURCES, 5)),
+    'list of angles': lambda _: (
         [4.8, 8] * u.arcsec, [CircularAperture(SOURCES, r) for r in (3, 5)]
     ),
-    'aperture': lambda w: (CircularAperture(SOURCES, 4.5),) * 2,
-    'aperture elsewhere': lambda w: (CircularAperture((3, 3), 4.5), CircularAperture(SOURCES, 4.5)),
-    'apertures': lambda w: ([CircularAperture(SOURCES, r) for r in (3, 5)],) * 2,
-    'ellipse': lambda w: (EllipticalAperture(SOURCES, 5, 3, theta=0.5),) * 2,
+    'aperture': lambda _: (CircularAperture(SOURCES, 4.5),) * 2,
+    'aperture elsewhere': lambda _: (CircularAperture((3, 3), 4.5), CircularAperture(SOURCES, 4.5)),
+    'apertures': lambda _: ([CircularAperture(SOURCES, r) for r in (3, 5)],) * 2,
+    'ellipse': lambda _: (EllipticalAperture(SOURCES, 5, 3, theta=0.5),) * 2,
     'sky aperture': lambda w: (SkyCircularAperture(coordinates(w), 6 * u.arcsec),) * 2,
     'sky ellipse': lambda w: (
         SkyEllipticalAperture(coordinates(w), 6 * u.arcsec, 4 * u.arcsec, theta=30 * u.deg),
     ) * 2,
-    'region': lambda w: (CirclePixelRegion(PixCoord(3, 3), 4.5), CircularAperture(SOURCES, 4.5)),
+    'region': lambda _: (CirclePixelRegion(PixCoord(3, 3), 4.5), CircularAperture(SOURCES, 4.5)),
     'sky region': lambda w: (
         CircleSkyRegion(coordinates(w)[0], 6 * u.arcsec),
         SkyCircularAperture(coordinates(w), 6 * u.arcsec),
     ),
-    'ellipse region': lambda w: (
+    'ellipse region': lambda _: (
         EllipsePixelRegion(PixCoord(3, 3), 10, 6, angle=30 * u.deg),
         EllipticalAperture(SOURCES, 5, 3, theta=np.pi / 6),
     ),
-    'regions': lambda w: (
+    'regions': lambda _: (
         Regions([CirclePixelRegion(PixCoord(3, 3), r) for r in (3, 5)]),
         [CircularAperture(SOURCES, r) for r in (3, 5)],
     ),
@@ -182,7 +182,7 @@ def test_columns_of_photutils_are_a_subset(estimator, ccd, sky, wcs, apertures, 
 
 @pytest.mark.parametrize('method', ['exact', 'center', 'subpixel'])
 @pytest.mark.parametrize('with_error', [False, True])
-def test_table_of_photutils_is_the_beginning_of_ours(estimator, ccd, sky, wcs, method, with_error):
+def test_table_of_photutils_is_the_beginning_of_ours(estimator, ccd, wcs, method, with_error):
     mask = np.zeros(SHAPE, bool)
     mask[30, 88:91] = True
     error = np.full(SHAPE, 0.7) if with_error else None
@@ -346,7 +346,7 @@ ERRORS = {
     'array': lambda e: {'error': e},
     'Quantity': lambda e: {'error': (1e3 * e) * u.mJy / u.pix},
     'number': lambda e: {'error': e[0, 0]},
-    'StdDevUncertainty': lambda e: StdDevUncertainty(e),
+    'StdDevUncertainty': StdDevUncertainty,
     'VarianceUncertainty': lambda e: VarianceUncertainty(e**2),
     'InverseVariance': lambda e: InverseVariance(1 / e**2),
     'StdDevUncertainty in mJy': lambda e: StdDevUncertainty(1e3 * e, unit='mJy/pixel'),
@@ -601,7 +601,7 @@ def test_wrong_options_are_refused_with_a_sentence(estimator, arguments, sentenc
             'need a WCS',
         ),
         (4, {'sources': SOURCES, 'error': np.ones((3, 3))}, 'error has shape'),
-        (4, {'sources': SOURCES, 'mask': np.ones((3, 3))}, 'mask has shape'),
+        (4, {'sources': SOURCES, 'mask': np.ones((3, 3), bool)}, 'mask has shape'),
     ],
 )
 def test_wrong_calls_are_refused_with_a_sentence(estimator, sky, aperture, arguments, sentence):

@@ -1,7 +1,6 @@
 import hashlib
 import os
 import pickle
-import struct
 
 import pytest
 import torch

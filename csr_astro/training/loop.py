@@ -54,7 +54,9 @@ def _loss(model, batch):
     prediction = model.predict_normalized(normalized, valid)
     divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
     target = (target - location) / divisor
-    return relative_hole_loss(prediction, target, hole, push_pull_fill(normalized, valid))
+    # The fill of the map without sources: what a disc costs that hides nothing.
+    baseline = push_pull_fill(target * valid, valid)
+    return relative_hole_loss(prediction, target, hole, baseline)
 
 
 def _tensors(batch, device):
@@ -109,7 +111,6 @@ def train(
     from tqdm import tqdm
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists() and not resume:
         raise FileExistsError(
@@ -117,6 +118,7 @@ def train(
         )
     if resume and not checkpoint.exists():
         raise FileNotFoundError(f'there is no {str(checkpoint)!r} to resume.')
+    folder.mkdir(parents=True, exist_ok=True)
 
     device = resolve_device(device)
     # The seed decides the initial weights, without touching the user's generator.

@@ -54,16 +54,17 @@ def windowed_l1(prediction, target, hole, window):
 def relative_hole_loss(prediction, target, hole, baseline, *, windows=(7,), floor=0.3):
     """Errors in the hole, pixel by pixel and of sums, over those of a smooth fill.
 
-    ``(L_hole(out) + Σ_w L_w(out)) / (L_hole(fill) + Σ_w L_w(fill) + floor)``. A map that is
-    smooth counts for more than it would by its small errors, and one that is
-    all noise, where no network can do better than a constant, for less.
+    ``(L_hole(out) + Σ_w L_w(out)) / (L_hole(fill) + Σ_w L_w(fill) + floor)``, the fill
+    being that of the target's own valid pixels. A map that is smooth counts for
+    more than it would by its small errors, and one that is all noise, where no
+    network can do better than a constant, for less.
 
     Parameters
     ----------
     prediction, target, hole : `torch.Tensor`, (B, 1, H, W)
         As in `hole_l1`, in normalised units.
     baseline : `torch.Tensor`, (B, 1, H, W)
-        The smooth fill.
+        The smooth fill of the target.
     windows : tuple of int, optional
         Widths for `windowed_l1`.
     floor : float, optional
