@@ -165,7 +165,7 @@ class InpaintedAperturePhotometry:
         columns = {}
         for i, (shape, fraction) in enumerate(zip(shapes, fractions, strict=True)):
             n = self._suffix(i)
-            background = self._sum(u.Quantity(result.background).value, shape, image)
+            background = self._sum(u.Quantity(result.background).value, shape, image, len(x))
             reach = _reach(shape)
             flags[np.nan_to_num(sources['mask_radius'], nan=np.inf) < reach] |= BITS[
                 'aperture_exceeds_mask'
@@ -177,7 +177,7 @@ class InpaintedAperturePhotometry:
             columns[f'flux_err{n}'] = u.Quantity(errors[i] / fraction, flux_unit)
             if self.annulus is not None:
                 level = self._annulus_level(image, x, y)
-                area = self._sum(np.ones(image.shape), shape, image)
+                area = self._sum(np.ones(image.shape), shape, image, len(x))
                 whole = self._fractions([shape], np.full(len(x), np.inf), scale)[0]
                 columns[f'annulus_flux{n}'] = u.Quantity((total - level * area) / whole, flux_unit)
         for name, column in columns.items():
@@ -190,16 +190,17 @@ class InpaintedAperturePhotometry:
         table['flags'] = np.where(unmeasured, sources['flags'], flags)
         table.meta.update(sources.meta)
         table.meta['aperture_method'] = self.method
-        table.meta['apertures'] = [repr(aperture) for aperture in self.apertures]
+        table.meta['apertures'] = [_describe(aperture) for aperture in self.apertures]
         table.meta['aperture_correction'] = str(self.aperture_correction)
         return table
 
     def _suffix(self, i):
         return '' if self._single else f'_{i}'
 
-    def _sum(self, values, shape, image):
+    def _sum(self, values, shape, image, n):
         found = aperture_photometry(values, shape, mask=image.mask, method=self.method)
-        return np.asarray(found['aperture_sum'])
+        # Without sources the aperture still has the one position that it came with.
+        return np.asarray(found['aperture_sum'])[:n]
 
     def _sums(self, result, shapes, n):
         """The table that photutils itself returns for the map, as a plain QTable."""
@@ -229,7 +230,7 @@ class InpaintedAperturePhotometry:
         errors = []
         for i, shape in enumerate(shapes):
             kernel = _kernel(shape, self.method)
-            covered = self._sum(valid, shape, image)
+            covered = self._sum(valid, shape, image, len(x))
             whole = kernel.sum()
             flags[covered < whole * (1 - 1e-3) - 1e-9] |= BITS['aperture_invalid']
             scatter, noise = _around(result, kernel, x, y)
@@ -405,6 +406,11 @@ def _kernel(shape, method):
     kernel = np.zeros((2 * half + 1,) * 2)
     kernel[box.iymin + half : box.iymax + half, box.ixmin + half : box.ixmax + half] = mask.data
     return kernel
+
+
+def _describe(aperture):
+    """One line: some apertures print themselves on several."""
+    return repr(aperture) if isinstance(aperture, Aperture) else str(aperture)
 
 
 def _reach(shape):
