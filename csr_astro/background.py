@@ -12,12 +12,14 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from astropy import units as u
-from astropy.nddata import CCDData
+from astropy.coordinates import SkyCoord
+from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
 from photutils.background import LocalBackground
 from photutils.centroids import centroid_sources
 
+from csr_astro.cutouts import extract, nearest_pixel
 from csr_astro.flags import BITS, NOT_INPAINTED
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
@@ -61,6 +63,9 @@ def _model(path, sha256, device, dtype, normalization):
 class NeuralBackground:
     """A map without its sources; made by `NeuralBackgroundEstimator.estimate`.
 
+    Maps are in the unit of the data: a `~astropy.units.Quantity` if the data
+    were one, else plain arrays, as ``ccd.data`` is.
+
     Attributes
     ----------
     sources : `~astropy.table.QTable`
@@ -86,11 +91,23 @@ class NeuralBackground:
         self._values = values
         self._rms = rms
         self._estimator = estimator
+        # Kept, in case the user cleans the map in place.
+        self._measured = np.asarray(image.data).reshape(-1)[pixels].astype(image.dtype)
+
+    @property
+    def instrument(self):
+        """The `~csr_astro.instruments.Instrument`, on the pixels of the map."""
+        return self._estimator.instrument.on_pixels(self.image.pixel_scale)
+
+    @property
+    def unit(self):
+        """Unit of the maps, or None."""
+        return self.image.unit
 
     def _map(self, fill, values):
         flat = np.full(self.image.data.size, fill, dtype=self.image.dtype)
         flat[self._pixels] = values
-        return self.image.with_unit(flat.reshape(self.image.shape))
+        return self.image.like_input(flat.reshape(self.image.shape))
 
     @cached_property
     def background(self):
@@ -100,13 +117,12 @@ class NeuralBackground:
         """
         background = np.array(self.image.data, dtype=self.image.dtype)
         background.flat[self._pixels] = self._values
-        return self.image.with_unit(background)
+        return self.image.like_input(background)
 
     @cached_property
     def source_image(self):
         """The map minus `background`, (ny, nx); zero outside `mask`."""
-        measured = np.asarray(self.image.data).reshape(-1)[self._pixels]
-        return self._map(0, measured.astype(self.image.dtype) - self._values)
+        return self._map(0, self._measured - self._values)
 
     @cached_property
     def background_rms(self):
@@ -152,6 +168,9 @@ class NeuralBackground:
             mask=None if self.image.mask is None else self.image.mask.copy(),
             flags=self.mask.astype(np.uint8),
             wcs=self.image.wcs,
+            uncertainty=None
+            if self.image.error is None
+            else StdDevUncertainty(np.array(self.image.error)),
             meta=dict(self.sources.meta),
         )
 
@@ -161,7 +180,8 @@ class NeuralBackground:
         The prediction is the expected background, and smoother than any real
         one. To each mask the error is added that the same network makes behind
         a mask of the same shape at a random source-free place near the source:
-        the map's own noise and unpredicted structure.
+        the map's own noise and unpredicted structure. Where the map has no such
+        place, white noise of `background_rms` stands in.
 
         Parameters
         ----------
@@ -175,9 +195,9 @@ class NeuralBackground:
             photometry use `background`.
         """
         errors = self._errors_nearby(np.random.default_rng(seed))
-        background = np.array(self.background)
+        background = np.array(u.Quantity(self.background).value)
         background.flat[self._pixels] += errors
-        return self.image.with_unit(background)
+        return self.image.like_input(background)
 
     def _errors_nearby(self, rng):
         """For every inpainted pixel, the error behind the same mask at a random place nearby."""
@@ -189,9 +209,16 @@ class NeuralBackground:
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
         for i in np.lexsort((np.asarray(self.sources['mask_radius']), x, y)):
             source_mask = self.source_masks[i]
-            shift = None if source_mask is None else free_shift(source_mask, free, rng)
+            if source_mask is None:
+                continue
+            shift = free_shift(source_mask, free, rng)
             if shift is not None:
                 moved[i] = shift
+            else:
+                yy, xx = np.nonzero(source_mask.pixels)
+                flat = (yy + source_mask.y0) * image.shape[1] + xx + source_mask.x0
+                scatter = u.Quantity(self.sources['background_scatter'][i]).value
+                errors[flat] = rng.normal(0, np.nan_to_num(scatter), len(flat))
         rows = list(moved)
         shifts = np.array([moved[i] for i in rows]).reshape(-1, 2)
         places = Sources(
@@ -319,6 +346,14 @@ class NeuralBackgroundEstimator(LocalBackground):
         self.progress = progress
         # Read now, so that a misspelt name fails here and not hours later.
         self._info = self._read_info()
+        wanted = _PRESETS[preset].normalization
+        if wanted not in (None, self._info.normalization):
+            warnings.warn(
+                f'the preset {preset!r} normalises by {wanted!r}, the weights {str(weights)!r} '
+                f'were trained with {self._info.normalization!r}; predictions will be poor.',
+                AstropyUserWarning,
+                stacklevel=2,
+            )
 
     def _read_info(self):
         from csr_astro.nn.device import resolve_device
@@ -336,17 +371,23 @@ class NeuralBackgroundEstimator(LocalBackground):
         )
 
     def _load(self):
+        """The model, which must be the one whose hash the results report."""
         import torch
 
         from csr_astro.nn.device import resolve_device
 
-        return _model(
+        model = _model(
             self.weights,
             self._info.sha256,
             resolve_device(self.device),
             getattr(torch, self.dtype),
             _PRESETS[self.preset].normalization,
         )
+        if model.info.sha256 != self._info.sha256:
+            raise ValueError(
+                f'the weights {str(self.weights)!r} changed since the estimator was made.'
+            )
+        return model
 
     def _predictor(self, blend, orientations):
         return Predictor(self._load(), blend, orientations, self.batch_size, self.progress)
@@ -446,24 +487,28 @@ class NeuralBackgroundEstimator(LocalBackground):
     def _refine(self, image, sources, instrument, flags):
         """Centroids inside the smallest mask; a failure keeps the position and sets a flag."""
         radius = min(instrument.mask_radii)
-        footprint = np.hypot(*np.indices((2 * int(radius) + 1,) * 2) - int(radius)) <= radius
-        invalid = ~image.valid((slice(None), slice(None)))
+        half = int(radius)
+        footprint = np.hypot(*np.ogrid[-half : half + 1, -half : half + 1]) <= radius
         x, y = sources.x.copy(), sources.y.copy()
         inside = (x > -0.5) & (x < image.shape[1] - 0.5) & (y > -0.5) & (y < image.shape[0] - 0.5)
         for i in np.flatnonzero(inside & (flags == 0)):
+            # A cutout, so that the cost does not grow with the map; padded for the footprint.
+            size = 4 * half + 5
+            cutout = extract(image, x[i : i + 1], y[i : i + 1], size)[0]
+            x0, y0 = (nearest_pixel(position) - size // 2 for position in (x[i], y[i]))
             try:
                 with warnings.catch_warnings():
                     # Of failures, which are flagged here.
                     warnings.simplefilter('ignore', AstropyUserWarning)
                     found = centroid_sources(
-                        np.asarray(image.data, dtype=float),
-                        x[i],
-                        y[i],
+                        np.nan_to_num(cutout),
+                        x[i] - x0,
+                        y[i] - y0,
                         footprint=footprint,
-                        mask=invalid,
+                        mask=~np.isfinite(cutout),
                         centroid_func=self.centroid_func,
                     )
-                column, row = found[0][0], found[1][0]
+                column, row = found[0][0] + x0, found[1][0] + y0
             except ValueError:
                 column = row = np.nan
             if np.hypot(column - x[i], row - y[i]) <= radius:
@@ -479,8 +524,12 @@ class NeuralBackgroundEstimator(LocalBackground):
         table['id'] = np.arange(len(sources)) + 1
         table['x_center'] = sources.x
         table['y_center'] = sources.y
-        if image.wcs is not None and len(sources):
-            table['sky_center'] = image.wcs.pixel_to_world(sources.x, sources.y)
+        if image.wcs is not None:
+            table['sky_center'] = (
+                image.wcs.pixel_to_world(sources.x, sources.y)
+                if len(sources)
+                else SkyCoord([], [], unit='deg')
+            )
         table['snr'] = snr
         table['mask_name'] = names
         table['mask_radius'] = radii
@@ -496,7 +545,9 @@ class NeuralBackgroundEstimator(LocalBackground):
                 'preset': self.preset,
                 'orientations': self.orientations,
                 'dtype': self.dtype,
-                'mask_radius': 'snr' if mask_radius is None else str(mask_radius),
+                'fwhm': self.instrument.fwhm,
+                'centroid_func': getattr(self.centroid_func, '__name__', str(self.centroid_func)),
+                'mask_radius': 'as drawn, else by SNR' if mask_radius is None else str(mask_radius),
             }
         )
         return table

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ['MAX_RADIUS', 'extract', 'extract_mask', 'predict', 'window_size']
+__all__ = ['MAX_RADIUS', 'extract', 'extract_mask', 'nearest_pixel', 'predict', 'window_size']
 
 # The network takes multiples of 32 from 96 up. A window reaches this far beyond a mask.
 _SIZE_STEP = 32
@@ -10,6 +10,15 @@ _SIZE_MIN = 96
 _SIZE_MAX = 480
 _MARGIN = 20
 MAX_RADIUS = _SIZE_MAX // 2 - _MARGIN
+
+
+def nearest_pixel(position):
+    """Pixel on which a position falls, the upper one if it is between two.
+
+    `numpy.rint` would round to the even one, so that a shift of the map by one
+    pixel could shift a window by two.
+    """
+    return np.floor(np.asarray(position) + 0.5).astype(int)
 
 
 def window_size(radius):
@@ -39,8 +48,8 @@ def window_size(radius):
 def _overlaps(x, y, size, shape):
     """Per position: the slices of the map in its window, and where they lie in the window."""
     half = size // 2
-    for column, row in zip(np.rint(x).astype(int), np.rint(y).astype(int), strict=True):
-        y0, x0 = row - half, column - half
+    for column, row in zip(nearest_pixel(x), nearest_pixel(y), strict=True):
+        y0, x0 = int(row) - half, int(column) - half
         ya, yb = max(y0, 0), min(y0 + size, shape[0])
         xa, xb = max(x0, 0), min(x0 + size, shape[1])
         if ya < yb and xa < xb:

@@ -30,8 +30,9 @@ FLAGS = (
     Flag(256, 'no_snr', 'the SNR could not be measured; the smallest mask was taken'),
     Flag(512, 'centroid_failed', 'no centre was found inside the mask; the given one was kept'),
     Flag(1024, 'aperture_invalid', 'an aperture holds pixels that are off the map or invalid'),
-    Flag(2048, 'aperture_exceeds_mask', 'an aperture is larger than the mask, which limits it'),
-    Flag(4096, 'error_unknown', 'too few valid pixels around the source to estimate the error'),
+    Flag(2048, 'aperture_exceeds_mask', 'an aperture reaches outside the mask, which limits it'),
+    Flag(4096, 'error_unknown', 'the error could not be estimated, or holds invalid pixels'),
+    Flag(8192, 'no_correction', 'the mask is smaller than the table of enclosed energy goes'),
 )
 
 BITS = {flag.name: flag.bit for flag in FLAGS}

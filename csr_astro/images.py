@@ -45,6 +45,10 @@ class Image:
         Unit of the data.
     wcs : WCS or None
         Celestial world coordinate system.
+    as_quantity : bool
+        Whether maps made from this one are a `~astropy.units.Quantity`, as
+        the input was; those made from NDData or HDUs are plain arrays, as
+        their ``data`` are.
     """
 
     data: np.ndarray
@@ -52,6 +56,7 @@ class Image:
     error: np.ndarray | None = None
     unit: u.UnitBase | None = None
     wcs: object = None
+    as_quantity: bool = False
 
     @property
     def shape(self):
@@ -88,6 +93,10 @@ class Image:
     def with_unit(self, values):
         """``values``, as a `~astropy.units.Quantity` if the map has a unit."""
         return values if self.unit is None else u.Quantity(values, self.unit, copy=False)
+
+    def like_input(self, values):
+        """``values``, as a `~astropy.units.Quantity` if the map was one."""
+        return self.with_unit(values) if self.as_quantity else values
 
 
 def _two_dimensional(array, name):
@@ -127,10 +136,11 @@ def _parse_unit(text):
     return unit
 
 
-def _header_wcs(header):
+def _header_wcs(header, hdus=None):
+    """The WCS of a header; lookup-table distortions are in other extensions of the file."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FITSFixedWarning)
-        wcs = WCS(header)
+        wcs = WCS(header, fobj=hdus)
     return _celestial(wcs)
 
 
@@ -226,19 +236,20 @@ def parse_image(data, *, mask=None, error=None, wcs=None):
         If shapes or units do not fit.
     """
     unit = own_mask = own_error = own_wcs = None
+    as_quantity = isinstance(data, u.Quantity) or getattr(data, 'as_quantity', False)
     if isinstance(data, Image):
         values, unit, own_mask = data.data, data.unit, data.mask
         own_error, own_wcs = data.error, data.wcs
     elif isinstance(data, fits.HDUList):
         hdu = data[find_image_hdu(data)]
-        values, unit, own_wcs = hdu.data, _parse_unit(hdu.header.get('BUNIT')), None
-        own_wcs = _header_wcs(hdu.header)
+        values, unit = hdu.data, _parse_unit(hdu.header.get('BUNIT'))
+        own_wcs = _header_wcs(hdu.header, data)
         own_error = _error_extension(data, np.shape(values))
     elif isinstance(data, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
         if data.data is None:
             raise ValueError('the HDU holds no image; the image may be in another extension.')
         values, unit = data.data, _parse_unit(data.header.get('BUNIT'))
-        own_wcs = _header_wcs(data.header)
+        own_wcs = _header_wcs(data.header) if wcs is None else None
     elif isinstance(data, NDData):
         values, unit, own_mask, own_wcs = data.data, data.unit, data.mask, data.wcs
         own_error = _standard_deviation(data.uncertainty, unit)
@@ -274,9 +285,8 @@ def parse_image(data, *, mask=None, error=None, wcs=None):
                     f'error has unit {error.unit}, which does not fit the unit of data ({unit}).'
                 ) from None
         error = _like(error, values, 'error')
-    return Image(
-        values, combined, error, unit, _celestial(own_wcs if wcs is None else wcs)
-    )
+    wcs = _celestial(own_wcs if wcs is None else wcs)
+    return Image(values, combined, error, unit, wcs, as_quantity)
 
 
 def _like(array, data, name, dtype=None):
@@ -323,7 +333,11 @@ def read_image(path, hdu=None):
     try:
         with fits.open(path) as hdus:
             found = hdus[find_image_hdu(hdus, hdu)]
-            image = parse_image(found, error=_error_extension(hdus, found.shape))
+            image = parse_image(
+                found,
+                error=_error_extension(hdus, found.shape),
+                wcs=_header_wcs(found.header, hdus),
+            )
             header = hdus[0].header.copy()
             header.update(found.header)
             # The arrays keep the memory map alive after the file is closed.

@@ -66,6 +66,9 @@ class Instrument:
         Background annulus of classical photometry, in pixels.
     colour_correction_star : float or None
         Divide the flux of a stellar photosphere by this.
+    angular : bool
+        Whether only the angular size of the beam is known: without the pixel
+        scale of the map there are no radii in pixels then.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Instrument:
     wavelength: float | None = None
     corrections: str | None = None
     colour_correction_star: float | None = None
+    angular: bool = False
 
     def mask(self, snr):
         """Name and radius of the mask for an SNR (paper, Table 3).
@@ -119,10 +123,12 @@ class Instrument:
             With its radii in pixels of the map. Within 2 % the published radii
             are kept.
         """
+        if pixel_scale is None and self.angular:
+            raise ValueError('fwhm is an angle, and the data have no WCS; give pixels or wcs=.')
         if pixel_scale is None or self.pixel_scale is None:
             return self
         factor = self.pixel_scale / pixel_scale
-        changed = {'pixel_scale': pixel_scale, 'fwhm': self.fwhm * factor}
+        changed = {'pixel_scale': pixel_scale, 'fwhm': self.fwhm * factor, 'angular': False}
         for name in ('snr_radii', 'mask_radii', 'annulus'):
             if abs(factor - 1) >= _SAME_SCALE or name == 'annulus':
                 changed[name] = tuple(radius * factor for radius in getattr(self, name))
@@ -291,6 +297,7 @@ def _from_beam(name, description, fwhm):
         mask_radii=in_pixels('mask_radii'),
         annulus=in_pixels('annulus'),
         pixel_scale=pixel_scale,
+        angular=angle,
     )
 
 
@@ -312,12 +319,14 @@ def identify_instrument(header):
         wavelength = float(header.get('WAVELNTH', 'nan'))
     except (TypeError, ValueError):
         return None
-    parallel = 'parallel' in str(header.get('OBS_MODE', '')).lower()
+    spoken = str(header.get('OBS_MODE', '')).lower()
+    # Parallel mode scans too.
+    pacs_mode = 'parallel' if 'parallel' in spoken else 'scanmap' if 'scan' in spoken else None
     for name, entry in _tables()['instruments'].items():
         family, *mode = name.split('-')
         if maker != family or entry['wavelength'] != wavelength:
             continue
-        if family == 'pacs' and (mode[0] == 'parallel') != parallel:
+        if family == 'pacs' and mode[0] != pacs_mode:
             continue
         return name
     return None

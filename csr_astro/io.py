@@ -1,7 +1,7 @@
 """How is a file written so that nobody ever sees half of it?"""
 
 import os
-import tempfile
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,17 +26,12 @@ def atomic_path(path):
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f'cannot write {str(path)!r}: no such folder {str(path.parent)!r}.')
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix='.csr-astro-', suffix=''.join(path.suffixes)[-20:]
-    )
-    os.close(handle)
-    temporary = Path(name)
+    # Opened for everybody whom the umask admits; a temporary file of the system is private.
+    suffix = ''.join(path.suffixes)[-20:]
+    temporary = path.with_name(f'.csr-astro-{secrets.token_hex(8)}{suffix}')
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        # mkstemp makes files private; the finished one follows the user's umask.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

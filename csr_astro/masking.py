@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from astropy import units as u
 
-from csr_astro.cutouts import MAX_RADIUS, extract
+from csr_astro.cutouts import MAX_RADIUS, extract, nearest_pixel
 from csr_astro.flags import BITS
 
 __all__ = [
@@ -22,8 +22,8 @@ __all__ = [
     'region_mask',
 ]
 
-# Sources whose windows are handled in one go.
-_CHUNK = 256
+# Pixels of the windows that are handled in one go.
+_CHUNK_PIXELS = 2**20
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def disc(x, y, radius, shape):
     # The rim belongs to the disc, whatever rounding a shift of the position brings.
     pixels = (yy - y) ** 2 + (xx - x) ** 2 <= radius**2 * (1 + 1e-12) + 1e-9
     if not pixels.any():
-        pixels[int(np.rint(y)) - y0, int(np.rint(x)) - x0] = True
+        pixels[nearest_pixel(y) - y0, nearest_pixel(x) - x0] = True
     return _clip(y0, x0, pixels, float(radius), shape)
 
 
@@ -154,13 +154,14 @@ def measure_snr(image, x, y, instrument):
     snr = np.full(len(x), np.nan)
     usable = np.flatnonzero(_near_map(x, y, size, image.shape))
     # Chunks, because the windows of all sources of a survey do not fit into memory.
-    for start in range(0, len(usable), _CHUNK):
-        index = usable[start : start + _CHUNK]
+    chunk = max(1, _CHUNK_PIXELS // size**2)
+    for start in range(0, len(usable), chunk):
+        index = usable[start : start + chunk]
         values = extract(image, x[index], y[index], size)
         steps = np.arange(size) - size // 2
         # Rounded, so that a shift by whole pixels moves no pixel across a radius.
-        dy = steps[None, :, None] - np.round(y[index] - np.rint(y[index]), 9)[:, None, None]
-        dx = steps[None, None, :] - np.round(x[index] - np.rint(x[index]), 9)[:, None, None]
+        dy = steps[None, :, None] - np.round(y[index] - nearest_pixel(y[index]), 9)[:, None, None]
+        dx = steps[None, None, :] - np.round(x[index] - nearest_pixel(x[index]), 9)[:, None, None]
         distance2 = np.round(dx**2 + dy**2, 8)
         valid = np.isfinite(values)
         circle = valid & (distance2 <= peak_radius**2)

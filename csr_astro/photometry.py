@@ -27,8 +27,8 @@ __all__ = ['InpaintedAperturePhotometry']
 
 _ACCEPTED = 'radii (pixels or an angle), photutils apertures or regions, one or many'
 _METHODS = ('exact', 'center', 'subpixel')
-# Sources whose windows are handled in one go.
-_CHUNK = 64
+# Pixels of the windows that are handled in one go.
+_CHUNK_PIXELS = 2**20
 # Where a source without a position is measured: nowhere.
 _NOWHERE = -1e6
 
@@ -117,7 +117,9 @@ class InpaintedAperturePhotometry:
             ``snr``, ``mask_name``, ``mask_radius`` and ``flags``. The unit of
             fluxes is that of the sum, times pixel where the map is per pixel.
 
-            Where an aperture is larger than the mask (flag
+            NaN, masked and off-map pixels take no part in ``background_sum`` and
+            ``flux`` (flag ``aperture_invalid``); ``aperture_sum`` is photutils'
+            own. Where an aperture is larger than the mask (flag
             ``aperture_exceeds_mask``), what was removed is the flux inside the
             mask; the fraction at the mask's radius is used.
         """
@@ -146,9 +148,10 @@ class InpaintedAperturePhotometry:
         unmeasured = (sources['flags'] & NOT_INPAINTED) > 0
         x = np.where(unmeasured, _NOWHERE, sources['x_center'])
         y = np.where(unmeasured, _NOWHERE, sources['y_center'])
-        scale = image.pixel_scale or self.estimator.instrument.pixel_scale
+        instrument = result.instrument
+        scale = image.pixel_scale or instrument.pixel_scale
         shapes = [_place(a, x, y, image.wcs, scale) for a in self.apertures]
-        fractions = self._fractions(shapes, sources['mask_radius'], scale)
+        fractions = self._fractions(shapes, sources['mask_radius'], instrument)
         table = self._sums(result, shapes, len(x))
         # photutils cannot hold a position that is not finite; the table can.
         for name, position in zip(table.colnames[1:3], ('x_center', 'y_center'), strict=True):
@@ -162,23 +165,23 @@ class InpaintedAperturePhotometry:
         flags |= sources['flags']
 
         flux_unit = _flux_unit(image.unit)
+        # NaN, masked and off-map pixels are the same: they take no part in a flux.
+        invalid = ~image.valid((slice(None), slice(None)))
+        level = None if self.annulus is None else self._annulus_level(result, x, y, invalid)
         columns = {}
         for i, (shape, fraction) in enumerate(zip(shapes, fractions, strict=True)):
             n = self._suffix(i)
-            background = self._sum(u.Quantity(result.background).value, shape, image, len(x))
-            reach = _reach(shape)
-            flags[np.nan_to_num(sources['mask_radius'], nan=np.inf) < reach] |= BITS[
-                'aperture_exceeds_mask'
-            ]
-            total = u.Quantity(table[f'aperture_sum{n}']).value
+            flags[_exceeds(shape, result.source_masks)] |= BITS['aperture_exceeds_mask']
+            flags[np.isnan(fraction)] |= BITS['no_correction']
+            total = self._sum(image.data, shape, invalid, len(x))
+            background = self._sum(u.Quantity(result.background).value, shape, invalid, len(x))
             columns[f'background_sum{n}'] = image.with_unit(background)
             table[f'aperture_sum_err{n}'] = image.with_unit(errors[i])
             columns[f'flux{n}'] = u.Quantity((total - background) / fraction, flux_unit)
             columns[f'flux_err{n}'] = u.Quantity(errors[i] / fraction, flux_unit)
-            if self.annulus is not None:
-                level = self._annulus_level(image, x, y)
-                area = self._sum(np.ones(image.shape), shape, image, len(x))
-                whole = self._fractions([shape], np.full(len(x), np.inf), scale)[0]
+            if level is not None:
+                area = self._sum(np.ones(image.shape), shape, invalid, len(x))
+                whole = self._fractions([shape], np.full(len(x), np.inf), instrument)[0]
                 columns[f'annulus_flux{n}'] = u.Quantity((total - level * area) / whole, flux_unit)
         for name, column in columns.items():
             table[name] = column if image.unit is not None else u.Quantity(column).value
@@ -191,14 +194,16 @@ class InpaintedAperturePhotometry:
         table.meta.update(sources.meta)
         table.meta['aperture_method'] = self.method
         table.meta['apertures'] = [_describe(aperture) for aperture in self.apertures]
-        table.meta['aperture_correction'] = str(self.aperture_correction)
+        table.meta['aperture_correction'] = self._correction(instrument)
+        table.meta['annulus'] = str(self.annulus)
         return table
 
     def _suffix(self, i):
         return '' if self._single else f'_{i}'
 
-    def _sum(self, values, shape, image, n):
-        found = aperture_photometry(values, shape, mask=image.mask, method=self.method)
+    def _sum(self, values, shape, invalid, n):
+        values = np.where(invalid, 0.0, values)
+        found = aperture_photometry(values, shape, mask=invalid, method=self.method)
         # Without sources the aperture still has the one position that it came with.
         return np.asarray(found['aperture_sum'])[:n]
 
@@ -226,13 +231,12 @@ class InpaintedAperturePhotometry:
         flags = np.zeros(len(x), dtype=int)
         if not len(x):
             return [np.zeros(0) for _ in shapes], flags
-        valid = image.valid((slice(None), slice(None))).astype(float)
+        valid = image.valid((slice(None), slice(None)))
         errors = []
         for i, shape in enumerate(shapes):
             kernel = _kernel(shape, self.method)
-            covered = self._sum(valid, shape, image, len(x))
             whole = kernel.sum()
-            flags[covered < whole * (1 - 1e-3) - 1e-9] |= BITS['aperture_invalid']
+            flags[_holds_invalid(shape, valid, self.method)] |= BITS['aperture_invalid']
             scatter, noise = _around(result, kernel, x, y)
             unknown = np.isnan(scatter)
             flags[unknown] |= BITS['error_unknown']
@@ -243,33 +247,39 @@ class InpaintedAperturePhotometry:
             if image.error is not None:
                 # The scatter of empty apertures holds the noise that the error map also holds.
                 own = u.Quantity(table[f'aperture_sum_err{self._suffix(i)}']).value
-                variance = own**2 + np.maximum(variance - noise**2, 0)
+                known = np.isfinite(own)
+                flags[~known] |= BITS['error_unknown']
+                with_map = own**2 + np.maximum(variance - noise**2, 0)
+                variance = np.where(known, with_map, variance)
+            flags[~np.isfinite(variance)] |= BITS['error_unknown']
             errors.append(np.sqrt(variance))
         return errors, flags
 
-    def _annulus_level(self, image, x, y):
-        inner, outer = self._annulus_radii(image)
-        invalid = ~image.valid((slice(None), slice(None)))
+    def _annulus_level(self, result, x, y, invalid):
         if not len(x):
             return np.zeros(0)
+        instrument, image = result.instrument, result.image
+        if isinstance(self.annulus, str):
+            inner, outer = instrument.annulus
+        else:
+            scale = image.pixel_scale or instrument.pixel_scale
+            inner, outer = (_pixels(radius, scale, 'annulus') for radius in self.annulus)
         ring = CircularAnnulus(np.column_stack([x, y]), inner, outer)
         data = np.asarray(image.data, dtype=float)
         stats = ApertureStats(data, ring, mask=invalid, sum_method=self.method)
         return np.atleast_1d(stats.mean)
 
-    def _annulus_radii(self, image):
-        instrument = self.estimator.instrument.on_pixels(image.pixel_scale)
-        if isinstance(self.annulus, str):
-            return instrument.annulus
-        scale = image.pixel_scale or instrument.pixel_scale
-        return tuple(_pixels(radius, scale, 'annulus') for radius in self.annulus)
+    def _correction(self, instrument):
+        """What fluxes are divided by: a table's name, a list of fractions, or 'none'."""
+        if self.aperture_correction is None:
+            return 'none' if instrument.corrections is None else 'eef'
+        return self.aperture_correction
 
-    def _fractions(self, shapes, mask_radius, scale):
+    def _fractions(self, shapes, mask_radius, instrument):
         """Enclosed-energy fraction of each aperture (outer) and source (inner)."""
-        correction = self.aperture_correction
-        instrument = self.estimator.instrument.on_pixels(scale)
+        correction = self._correction(instrument)
         n = len(mask_radius)
-        if correction == 'none' or (correction is None and instrument.corrections is None):
+        if correction == 'none':
             return [np.ones(n) for _ in shapes]
         if isinstance(correction, list):
             return [np.full(n, fraction) for fraction in correction]
@@ -280,12 +290,11 @@ class InpaintedAperturePhotometry:
                     f'the enclosed energy in a {type(shape).__name__} is not known; give '
                     "aperture_correction= as a number, or 'none'."
                 )
-            radius = np.fmin(shape.r, mask_radius)
-            table = correction or 'eef'
             if n:
                 # The aperture itself must be in the table; a mask may be smaller than all of it.
-                instrument.enclosed_energy(shape.r, table)
-            fractions.append(instrument.enclosed_energy(radius, table, outside='nan'))
+                instrument.enclosed_energy(shape.r, correction)
+            radius = np.fmin(shape.r, mask_radius)
+            fractions.append(instrument.enclosed_energy(radius, correction, outside='nan'))
         return fractions
 
 
@@ -413,13 +422,41 @@ def _describe(aperture):
     return repr(aperture) if isinstance(aperture, Aperture) else str(aperture)
 
 
-def _reach(shape):
-    """How far an aperture extends from its centre, in pixels."""
-    if hasattr(shape, 'r'):
-        return shape.r
-    kernel = _kernel(shape, 'center')
-    y, x = np.nonzero(kernel)
-    return np.hypot(y - kernel.shape[0] // 2, x - kernel.shape[1] // 2).max()
+def _exceeds(shape, source_masks):
+    """True for sources of which a pixel of the aperture, by its centre, is not in the mask."""
+    if not source_masks:
+        return np.zeros(0, dtype=bool)
+    exceeds = []
+    for aperture, source_mask in zip(shape.to_mask(method='center'), source_masks, strict=True):
+        if source_mask is None:
+            exceeds.append(False)
+            continue
+        y, x = np.nonzero(aperture.data)
+        y, x = y + aperture.bbox.iymin - source_mask.y0, x + aperture.bbox.ixmin - source_mask.x0
+        height, width = source_mask.pixels.shape
+        within = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        if source_mask.clipped:
+            # What is off the map is in no mask.
+            y, x = y[within], x[within]
+            exceeds.append(not source_mask.pixels[y, x].all())
+        else:
+            exceeds.append(not (within.all() and source_mask.pixels[y, x].all()))
+    return np.array(exceeds)
+
+
+def _holds_invalid(shape, valid, method):
+    """True for sources of whose aperture a pixel is invalid or off the map."""
+    holds = []
+    for aperture in shape.to_mask(method=method):
+        overlap, inside = aperture.get_overlap_slices(valid.shape)
+        if overlap is None:
+            holds.append(True)
+            continue
+        counted = aperture.data > 0
+        seen = np.zeros(counted.shape, dtype=bool)
+        seen[inside] = valid[overlap]
+        holds.append(not seen[counted].all())
+    return np.array(holds)
 
 
 def _around(result, kernel, x, y):
@@ -435,8 +472,9 @@ def _around(result, kernel, x, y):
     sizes[known] = 2 * np.ceil(radius[known] + RING_WIDTH + kernel.shape[0]).astype(int) + 1
     for size in np.unique(sizes[known]):
         same = known[sizes[known] == size]
-        for start in range(0, len(same), _CHUNK):
-            index = same[start : start + _CHUNK]
+        chunk = max(1, _CHUNK_PIXELS // int(size) ** 2)
+        for start in range(0, len(same), chunk):
+            index = same[start : start + chunk]
             values = extract(image, x[index], y[index], size)
             valid = np.isfinite(values) & ~extract_mask(result.mask, x[index], y[index], size)
             scatter[index] = aperture_scatter(values, valid, radius[index], kernel)

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from csr_astro.cutouts import extract, extract_mask, predict, window_size
+from csr_astro.cutouts import extract, extract_mask, nearest_pixel, predict, window_size
 from csr_astro.flags import BITS
 from csr_astro.uncertainty import ring_scatter
 
@@ -11,6 +11,7 @@ __all__ = ['Predictor']
 
 # A prediction rests on the pixels just around the mask: this many rows of them.
 _RIM = 5
+_SMALLEST = int(window_size(0))
 _BATCH_SIZES = {'cpu': 16, 'cuda': 128, 'mps': 32}
 
 
@@ -40,8 +41,10 @@ class Predictor:
         index, sizes = index[order], sizes[order]
         for size in np.unique(sizes):
             same = index[sizes == size]
-            for start in range(0, len(same), self.batch_size):
-                yield same[start : start + self.batch_size], int(size) + 1
+            # Larger windows, fewer of them: a batch always takes about the same memory.
+            count = max(1, self.batch_size * _SMALLEST**2 // int(size) ** 2)
+            for start in range(0, len(same), count):
+                yield same[start : start + count], int(size) + 1
 
     def _predictions(self, image, sources, masks, hole, *, alone=False):
         """Yield (index, values, valid, prediction), a batch at a time.
@@ -120,8 +123,8 @@ class Predictor:
                 rows, columns, weight = self._weights(
                     rows, columns, values.shape[-1], np.isfinite(values[k])
                 )
-                y = rows + int(np.rint(sources.y[i])) - values.shape[-1] // 2
-                x = columns + int(np.rint(sources.x[i])) - values.shape[-1] // 2
+                y = rows + nearest_pixel(sources.y[i]) - values.shape[-1] // 2
+                x = columns + nearest_pixel(sources.x[i]) - values.shape[-1] // 2
                 kept = (y >= 0) & (y < image.shape[0]) & (x >= 0) & (x < image.shape[1])
                 parts.append((
                     (y * image.shape[1] + x)[kept],
@@ -175,8 +178,8 @@ def _inside(source_mask, sources, i, size):
     rows, columns = np.nonzero(source_mask.pixels)
     half = size // 2
     return (
-        rows + source_mask.y0 - int(np.rint(sources.y[i])) + half,
-        columns + source_mask.x0 - int(np.rint(sources.x[i])) + half,
+        rows + source_mask.y0 - nearest_pixel(sources.y[i]) + half,
+        columns + source_mask.x0 - nearest_pixel(sources.x[i]) + half,
     )
 
 

@@ -109,7 +109,7 @@ def write_source_free(path, template, result, *, hdu=None, background=None, hist
         # Leading axes of length 1 stay as they were.
         replaced = _replacement(image, background.reshape(image.shape), history)
         # Pixels of the image and of what belongs to it lie at the same place of the sky.
-        wcs = WCS(image.header).celestial.to_header()
+        wcs = WCS(image.header, fobj=hdus).celestial.to_header(relax=True)
     rms = fits.ImageHDU(u.Quantity(result.background_rms).value, wcs, name='CSR_RMS')
     if 'BUNIT' in replaced.header:
         rms.header['BUNIT'] = replaced.header['BUNIT']

@@ -11,7 +11,7 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
-from regions import PixelRegion, Region, Regions, SkyRegion
+from regions import PixCoord, PixelRegion, PointPixelRegion, Region, Regions, SkyRegion
 
 __all__ = ['Sources', 'parse_sources', 'read_sources']
 
@@ -88,7 +88,11 @@ def _from_regions(regions, wcs):
 def _to_pixel(region, wcs):
     if isinstance(region, SkyRegion):
         _need_wcs(wcs, 'sky regions')
-        return region.to_pixel(wcs)
+        try:
+            return region.to_pixel(wcs)
+        except (ValueError, np.linalg.LinAlgError):
+            # On the far side of the sky, where the projection ends: a source without a place.
+            return PointPixelRegion(PixCoord(np.nan, np.nan))
     if not isinstance(region, PixelRegion):
         raise TypeError(
             f'sources must be {_ACCEPTED}, got a list with a {type(region).__name__}.'
@@ -120,8 +124,11 @@ def _region_center(region):
                 ((y + np.roll(y, -1)) * cross).sum() / (6 * area),
             )
         return x.mean(), y.mean()
-    box = region.bounding_box
-    return box.center[1], box.center[0]
+    try:
+        row, column = region.bounding_box.center
+    except ValueError:
+        return np.nan, np.nan
+    return column, row
 
 
 def _filled(table, name, unit):

@@ -11,6 +11,7 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import QTable
+from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.background import LocalBackground
@@ -23,6 +24,9 @@ from csr_astro.flags import decode_flags
 from csr_astro.nn.inpainter import Inpainter
 from csr_astro.nn.unet import PartialConvUNet
 from csr_astro.nn.weights import save_weights
+
+# Invariances of the paper's preset hold for any weights.
+pytestmark = pytest.mark.filterwarnings('ignore:the preset')
 
 SHAPE = (110, 124)
 # (x, y): a pair that overlaps, a lone one, one on the edge, one in a corner.
@@ -153,6 +157,14 @@ def test_map_minus_sources_is_the_background(estimator, sky, dtype):
     assert_allclose(data - result.source_image, result.background, rtol=0, atol=200 * eps)
     outside = ~result.mask
     assert_array_equal((data - result.source_image)[outside], result.background[outside])
+
+
+def test_map_may_be_cleaned_in_place(estimator, sky):
+    data = sky.copy()
+    result = estimator.estimate(data, SOURCES)
+    expected = estimator.estimate(sky, SOURCES).source_image
+    data[:] = result.background
+    assert_array_equal(result.source_image, expected)
 
 
 def test_inputs_are_not_modified(estimator, sky):
@@ -542,7 +554,7 @@ def test_sky_coordinates_give_pixels_and_stay_in_the_table(estimator, sky, resul
     wcs = make_wcs()
     coordinates = wcs.pixel_to_world(*np.transpose(SOURCES))
     found = estimator.estimate(CCDData(sky, unit='adu', wcs=wcs), coordinates)
-    assert_allclose(found.background.value, result.background, rtol=0, atol=1e-4)
+    assert_allclose(found.background, result.background, rtol=0, atol=1e-4)
     assert_allclose(found.sources['x_center'], np.transpose(SOURCES)[0], rtol=1e-9)
     assert isinstance(found.sources['sky_center'], SkyCoord)
     assert found.sources['sky_center'].separation(coordinates).max() < 1e-6 * u.arcsec
@@ -641,6 +653,11 @@ def test_only_the_paper_preset_depends_on_the_brightness_of_the_source(make, pre
     center = np.s_[45:56, 55:66]
     difference = np.abs(bright.background - faint.background)[center].max()
     assert difference > 1 if depends else difference < 1e-3
+
+
+def test_paper_preset_warns_of_weights_trained_otherwise(weights):
+    with pytest.warns(AstropyUserWarning, match='were trained with .local.'):
+        NeuralBackgroundEstimator(weights['local'], preset='paper')
 
 
 def test_default_preset_uses_eight_orientations_and_paper_one(weights):
@@ -809,7 +826,12 @@ def test_ccddata_carries_unit_mask_and_wcs(estimator, sky):
     result = estimator.estimate(data, SOURCES)
     ccd = result.to_ccddata()
     assert isinstance(ccd, CCDData)
-    assert_array_equal(ccd.data, result.background.value)
+    # Plain arrays, as ccd.data is.
+    assert result.unit == data.unit
+    assert_array_equal(ccd.data, result.background)
+    clean = data.data - result.source_image
+    assert_allclose(clean, result.background, rtol=0, atol=1e-4)
+    assert_array_equal(clean[~result.mask], sky[~result.mask])
     assert ccd.unit == u.Unit('Jy/pixel')
     assert_array_equal(ccd.mask, mask)
     assert_array_equal(ccd.flags, result.mask)

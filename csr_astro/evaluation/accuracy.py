@@ -6,7 +6,6 @@ is compared with what the map holds.
 """
 
 import numpy as np
-from astropy import units as u
 from astropy.table import QTable
 from photutils.aperture import ApertureStats, CircularAnnulus, CircularAperture, aperture_photometry
 from scipy import signal
@@ -148,7 +147,7 @@ def background_accuracy(estimator, images, *, radius, aperture=4.0, n=200, seed=
         ``network``, ``annulus_median`` and ``annulus_mean`` (sum predicted minus
         true).
     """
-    images = [np.asarray(u.Quantity(parse_image(image).data).value) for image in images]
+    images = [np.where(i.valid(...), i.data, np.nan) for i in map(parse_image, images)]
     table = blank_positions(images, n, radius, seed, aperture=aperture)
     columns = {
         name: np.zeros(n) for name in ('true', 'network', 'annulus_median', 'annulus_mean')

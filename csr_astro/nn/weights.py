@@ -318,6 +318,9 @@ def convert_checkpoint(checkpoint, path, **card):
         If the file is not such a checkpoint, or lacks a tensor, has an
         additional one or one of another shape.
     """
+    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
+        # CVE-2025-32434: before 2.6, weights_only=True could be made to execute code.
+        raise RuntimeError('converting checkpoints safely needs PyTorch 2.6 or later.')
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
         raise ValueError(f'no such checkpoint: {str(checkpoint)!r}.')
