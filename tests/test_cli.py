@@ -76,6 +76,7 @@ def map_path(tmp_path, sky, wcs):
     primary = fits.PrimaryHDU()
     primary.header['OBJECT'] = 'nothing'
     primary.header['INSTRUME'] = 'PACS'
+    primary.header['OBS_MODE'] = 'Scan map'
     primary.header['WAVELNTH'] = 70.0
     image = fits.ImageHDU(sky.astype('>f8'), wcs.to_header(), name='image')
     image.header['BUNIT'] = 'Jy/pixel', 'Unit of the data'
@@ -196,8 +197,8 @@ def test_remove_agrees_with_the_estimator(run, map_path, tmp_path, weights):
     estimator = NeuralBackgroundEstimator(weights, orientations=1, instrument='pacs-scanmap-blue')
     with fits.open(map_path) as hdus:
         result = estimator.estimate(hdus, SOURCES)
-    assert_array_equal(fits.getdata(output, 'image'), result.background.value)
-    assert_array_equal(fits.getdata(output, 'CSR_RMS'), result.background_rms.value)
+    assert_array_equal(fits.getdata(output, 'image'), result.background)
+    assert_array_equal(fits.getdata(output, 'CSR_RMS'), result.background_rms)
     table = QTable.read(table_path)
     assert table.colnames == result.sources.colnames
     for name in ('snr', 'mask_radius', 'background', 'flags'):
@@ -222,6 +223,7 @@ def test_remove_agrees_with_the_estimator(run, map_path, tmp_path, weights):
         (['--hdu', '2'], lambda t: (t['flags'] == 0).all()),
     ],
 )
+@pytest.mark.filterwarnings('ignore:the preset')
 def test_remove_regards_its_options(run, map_path, tmp_path, options, check):
     code, _, err = run('remove', map_path, *PIXELS, *options)
     assert code == 0, err
