@@ -11,6 +11,13 @@ from csr_astro.io import atomic_path
 
 __all__ = ['figure', 'plot_removal', 'require_matplotlib']
 
+_AXIS_LABELS = {
+    'pos.eq.ra': 'right ascension',
+    'pos.eq.dec': 'declination',
+    'pos.galactic.lon': 'galactic longitude',
+    'pos.galactic.lat': 'galactic latitude',
+}
+
 
 def plot_removal(result, *, axes=None, percentile=99.0):
     """Show the map, the map without its sources, and the sources.
@@ -78,6 +85,8 @@ def _label(axes):
                 ax.set_ylabel('y [pixel]')
             continue
         longitude, latitude = coordinates
+        for each, kind in zip(coordinates, ax.wcs.world_axis_physical_types, strict=True):
+            each.set_axislabel(_AXIS_LABELS.get(kind, kind))
         longitude.set_ticks(number=3)
         if number:
             latitude.set_ticklabel_visible(False)
