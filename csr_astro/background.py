@@ -202,7 +202,7 @@ class NeuralBackground:
     def _errors_nearby(self, rng):
         """For every inpainted pixel, the error behind the same mask at a random place nearby."""
         image = self.image
-        errors = np.zeros(image.data.size)
+        errors = np.zeros(image.shape)
         free = image.valid((slice(None), slice(None))) & ~self.mask
         moved = {}
         # In the order of their positions, so that the order of the sources does not matter.
@@ -215,16 +215,13 @@ class NeuralBackground:
             if shift is not None:
                 moved[i] = shift
             else:
-                yy, xx = np.nonzero(source_mask.pixels)
-                flat = (yy + source_mask.y0) * image.shape[1] + xx + source_mask.x0
                 scatter = u.Quantity(self.sources['background_scatter'][i]).value
-                errors[flat] = rng.normal(0, np.nan_to_num(scatter), len(flat))
+                errors[source_mask.on_map()] = rng.normal(
+                    0, np.nan_to_num(scatter), source_mask.pixels.sum()
+                )
         rows = list(moved)
         shifts = np.array([moved[i] for i in rows]).reshape(-1, 2)
-        places = Sources(
-            x[rows] + shifts[:, 1],
-            y[rows] + shifts[:, 0],
-        )
+        places = Sources(x[rows] + shifts[:, 1], y[rows] + shifts[:, 0])
         masks = [
             replace(m, y0=m.y0 + dy, x0=m.x0 + dx)
             for m, (dy, dx) in zip([self.source_masks[i] for i in rows], shifts, strict=True)
@@ -233,10 +230,8 @@ class NeuralBackground:
         predictions = predictor.each(image, places, masks, self.mask)
         for i, there, prediction in zip(rows, masks, predictions, strict=True):
             truth = np.asarray(image.data[there.window], dtype=float)[there.pixels]
-            here = self.source_masks[i]
-            yy, xx = np.nonzero(here.pixels)
-            errors[(yy + here.y0) * image.shape[1] + xx + here.x0] = truth - prediction
-        return errors[self._pixels]
+            errors[self.source_masks[i].on_map()] = truth - prediction
+        return errors.flat[self._pixels]
 
     def plot(self, *, axes=None, percentile=99.0):
         """Show the map, the map without its sources, and the sources.
@@ -421,8 +416,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         for i, source_mask in enumerate(result.source_masks):
             if source_mask is None:
                 continue
-            yy, xx = np.nonzero(source_mask.pixels)
-            yy, xx = yy + source_mask.y0, xx + source_mask.x0
+            yy, xx = source_mask.on_map()
             distance2 = (xx - x[i]) ** 2 + (yy - y[i]) ** 2
             # Relative to the nearest pixel, so that weights of far ones cannot all vanish.
             weight = np.exp(-4 * np.log(2) * (distance2 - distance2.min()) / fwhm**2)

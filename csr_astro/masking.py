@@ -54,6 +54,11 @@ class SourceMask:
         height, width = self.pixels.shape
         return slice(self.y0, self.y0 + height), slice(self.x0, self.x0 + width)
 
+    def on_map(self):
+        """Rows and columns of the map that the pixels of the mask have."""
+        rows, columns = np.nonzero(self.pixels)
+        return rows + self.y0, columns + self.x0
+
 
 def _clip(y0, x0, pixels, radius, shape):
     ya, xa = max(-y0, 0), max(-x0, 0)

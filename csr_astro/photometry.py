@@ -20,7 +20,7 @@ from regions import Region, Regions
 from csr_astro.background import NeuralBackground, NeuralBackgroundEstimator
 from csr_astro.cutouts import extract, extract_mask
 from csr_astro.flags import BITS, NOT_INPAINTED
-from csr_astro.images import parse_image
+from csr_astro.images import Image, parse_image
 from csr_astro.uncertainty import RING_WIDTH, aperture_scatter
 
 __all__ = ['InpaintedAperturePhotometry']
@@ -168,19 +168,23 @@ class InpaintedAperturePhotometry:
         # NaN, masked and off-map pixels are the same: they take no part in a flux.
         invalid = ~image.valid((slice(None), slice(None)))
         level = None if self.annulus is None else self._annulus_level(result, x, y, invalid)
+        data, predicted = (
+            np.where(invalid, 0.0, u.Quantity(values).value)
+            for values in (image.data, result.background)
+        )
         columns = {}
         for i, (shape, fraction) in enumerate(zip(shapes, fractions, strict=True)):
             n = self._suffix(i)
             flags[_exceeds(shape, result.source_masks)] |= BITS['aperture_exceeds_mask']
             flags[np.isnan(fraction)] |= BITS['no_correction']
-            total = self._sum(image.data, shape, invalid, len(x))
-            background = self._sum(u.Quantity(result.background).value, shape, invalid, len(x))
+            total = self._sum(data, shape, len(x))
+            background = self._sum(predicted, shape, len(x))
             columns[f'background_sum{n}'] = image.with_unit(background)
             table[f'aperture_sum_err{n}'] = image.with_unit(errors[i])
             columns[f'flux{n}'] = u.Quantity((total - background) / fraction, flux_unit)
             columns[f'flux_err{n}'] = u.Quantity(errors[i] / fraction, flux_unit)
             if level is not None:
-                area = self._sum(np.ones(image.shape), shape, invalid, len(x))
+                area = self._sum((~invalid).astype(float), shape, len(x))
                 whole = self._fractions([shape], np.full(len(x), np.inf), instrument)[0]
                 columns[f'annulus_flux{n}'] = u.Quantity((total - level * area) / whole, flux_unit)
         for name, column in columns.items():
@@ -201,9 +205,8 @@ class InpaintedAperturePhotometry:
     def _suffix(self, i):
         return '' if self._single else f'_{i}'
 
-    def _sum(self, values, shape, invalid, n):
-        values = np.where(invalid, 0.0, values)
-        found = aperture_photometry(values, shape, mask=invalid, method=self.method)
+    def _sum(self, values, shape, n):
+        found = aperture_photometry(values, shape, method=self.method)
         # Without sources the aperture still has the one position that it came with.
         return np.asarray(found['aperture_sum'])[:n]
 
@@ -479,16 +482,12 @@ def _around(result, kernel, x, y):
             valid = np.isfinite(values) & ~extract_mask(result.mask, x[index], y[index], size)
             scatter[index] = aperture_scatter(values, valid, radius[index], kernel)
             if image.error is not None:
-                errors = extract(_error_image(image), x[index], y[index], size)
+                errors = extract(Image(image.error), x[index], y[index], size)
                 used = valid & np.isfinite(errors)
                 mean = np.where(used, errors, 0) ** 2
                 count = np.maximum(used.sum(axis=(1, 2)), 1)
                 noise[index] = np.sqrt(mean.sum(axis=(1, 2)) / count * (kernel**2).sum())
     return scatter, noise
-
-
-def _error_image(image):
-    return type(image)(np.asarray(image.error))
 
 
 def _flux_unit(unit):

@@ -175,11 +175,11 @@ class Predictor:
 
 def _inside(source_mask, sources, i, size):
     """Rows and columns of a mask's pixels in the window of source ``i``."""
-    rows, columns = np.nonzero(source_mask.pixels)
+    rows, columns = source_mask.on_map()
     half = size // 2
     return (
-        rows + source_mask.y0 - nearest_pixel(sources.y[i]) + half,
-        columns + source_mask.x0 - nearest_pixel(sources.x[i]) + half,
+        rows - nearest_pixel(sources.y[i]) + half,
+        columns - nearest_pixel(sources.x[i]) + half,
     )
 
 

@@ -19,9 +19,8 @@ from regions import CirclePixelRegion, PixCoord, PointSkyRegion, Regions
 import csr_astro
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator, list_instruments
 from csr_astro.cli import main
-from csr_astro.nn.inpainter import Inpainter
-from csr_astro.nn.unet import DECODER, ENCODER, PartialConvUNet
-from csr_astro.nn.weights import load_model, save_weights
+from csr_astro.nn.unet import DECODER, ENCODER
+from csr_astro.nn.weights import load_model
 
 SHAPE = (100, 110)
 SOURCES = np.array([(40.3, 60.2), (80.6, 33.4)])
@@ -29,25 +28,6 @@ COMMANDS = [
     '', 'remove', 'photometry', 'demo', 'weights', 'weights list', 'weights info',
     'weights convert', 'instruments', 'train',
 ]  # fmt: skip
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """For networks this small, more threads cost more than they give."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    """A network that has learnt nothing."""
-    path = tmp_path_factory.mktemp('weights') / 'untrained.safetensors'
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        save_weights(path, Inpainter(PartialConvUNet(0.125)))
-    return path
 
 
 @pytest.fixture(scope='module')

@@ -33,15 +33,6 @@ SHAPE = (110, 124)
 SOURCES = [(40.3, 60.2), (47.8, 62.6), (90.0, 33.4), (60.2, 1.0), (121.7, 108.4)]
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """For networks this small, more threads cost more than they give."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
     """Networks that have learnt nothing: what must hold for any weights holds for them.

@@ -16,15 +16,6 @@ from csr_astro.nn.unet import PartialConvUNet
 both_normalizations = pytest.mark.parametrize('normalization', sorted(NORMALIZATIONS))
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """For networks this small, more threads cost more than they give."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

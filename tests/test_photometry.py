@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
@@ -35,32 +34,10 @@ from regions import (
 
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
 from csr_astro.flags import decode_flags
-from csr_astro.nn.inpainter import Inpainter
-from csr_astro.nn.unet import PartialConvUNet
-from csr_astro.nn.weights import save_weights
 
 SHAPE = (120, 130)
 SOURCES = np.array([(40.3, 60.2), (90.0, 33.4), (47.8, 66.6), (100.2, 90.1)])
 BLUE = 'pacs-scanmap-blue'
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """For networks this small, more threads cost more than they give."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    """A network that has learnt nothing: sums and errors must be right for any."""
-    path = tmp_path_factory.mktemp('weights') / 'untrained.safetensors'
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        save_weights(path, Inpainter(PartialConvUNet(0.125)))
-    return path
 
 
 @pytest.fixture(scope='module')
@@ -535,8 +512,11 @@ def test_repr_says_what_matters(blue):
     ('pattern', 'band', 'reference', 'colour', 'tolerance', 'radii'),
     [
         ('*1342217404*blue*', 'blue', 3.283, 1.016, 0.03, [5, 6, 8, 10]),
-        # At 10 arcsec it is 0.967: part of the star's wings outside the mask stays background.
         ('*1342216069*green*', 'green', 1.604, 1.033, 0.03, [5, 6, 8]),
+        pytest.param(
+            '*1342216069*green*', 'green', 1.604, 1.033, 0.03, [10, 12],
+            marks=pytest.mark.xfail(reason='wings outside the mask stay background: 0.967, 0.959'),
+        ),
         ('*1342217404*MAPR*', 'red', 0.621, 1.074, 0.06, [9, 10, 12]),
         ('*1342216069*MAPR*', 'red', 0.621, 1.074, 0.06, [9, 10, 12]),
     ],

@@ -4,7 +4,6 @@ import inspect
 
 import numpy as np
 import pytest
-import torch
 from astropy import units as u
 from astropy.table import QTable
 from numpy.testing import assert_allclose, assert_array_equal
@@ -29,15 +28,6 @@ KEYWORD = next(
     for name in ('local_bkg_estimator', 'localbkg_estimator')
     if name in inspect.signature(PSFPhotometry).parameters
 )
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """For networks this small, more threads cost more than they give."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope='module')

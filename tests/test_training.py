@@ -27,16 +27,6 @@ from csr_astro.training.loop import train
 from csr_astro.training.losses import hole_l1, relative_hole_loss, windowed_l1
 from csr_astro.training.recipe import Recipe, list_recipes, read_recipe
 
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """For networks this small, more threads cost more than they give."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 # Cutouts
 
 
