@@ -1,9 +1,28 @@
 """What can the extended emission behind a source look like?"""
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft, ndimage, signal
 
-__all__ = ['diffuse_field', 'filament_field', 'lognormal_field', 'power_law_field']
+from csr_astro.simulation.inject import inject_sources
+from csr_astro.simulation.psf import gaussian_profile
+
+__all__ = [
+    'correlated_noise',
+    'coverage_mask',
+    'diffuse_field',
+    'faint_sources',
+    'filament_field',
+    'gradient_field',
+    'lognormal_field',
+    'matched_field',
+    'power_law_field',
+    'power_spectrum',
+    'striped_noise',
+    'white_noise',
+]
+
+# Fraction of a map's width and height over which it fades out for its power spectrum.
+_TAPER = 0.3
 
 
 def _standardize(field):
@@ -123,3 +142,343 @@ def diffuse_field(shape, rng):
     # Emission matters at the scale of a cutout: compare the noise with its scatter there.
     small_scale = (field - ndimage.uniform_filter(field, 25, mode='wrap')).std()
     return (field + strength * max(small_scale, 1e-6) * 2 * noise).astype(np.float32)
+
+
+def gradient_field(shape, rng):
+    """A plane that rises in a random direction.
+
+    Parameters
+    ----------
+    shape, rng
+        As in `power_law_field`.
+
+    Returns
+    -------
+    field : (ny, nx) `~numpy.ndarray` of float64
+        Mean 0, standard deviation 1.
+    """
+    angle = np.random.default_rng(rng).uniform(0, 2 * np.pi)
+    y, x = np.indices(shape, dtype=float)
+    return _standardize(np.cos(angle) * x + np.sin(angle) * y)
+
+
+def faint_sources(shape, rng, *, density=0.01, slope=-1.5, dynamic_range=100.0, profile=None):
+    """Confused emission of sources too faint to be told apart.
+
+    Parameters
+    ----------
+    shape, rng
+        As in `power_law_field`.
+    density : float, optional
+        Sources per pixel.
+    slope : float, optional
+        Of the integral number counts: ``N(>S) ∝ S**slope``.
+    dynamic_range : float, optional
+        Brightest possible source over the faintest.
+    profile : callable, optional
+        The PSF, see `~csr_astro.simulation.psf.psf_profile`; by default a
+        Gaussian of 3.5 pixels.
+
+    Returns
+    -------
+    field : (ny, nx) `~numpy.ndarray` of float64
+        Mean 0, standard deviation 1; sources lie off the edges too.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.diffuse import faint_sources
+    >>> field = faint_sources((64, 64), 1)
+    >>> print(bool(field.max() > -2 * field.min()))  # sources are positive
+    True
+    """
+    rng = np.random.default_rng(rng)
+    if not (density > 0 and slope < 0 and dynamic_range > 1):
+        raise ValueError(
+            'density must be positive, slope negative and dynamic_range above 1, got '
+            f'{density}, {slope} and {dynamic_range}.'
+        )
+    profile = gaussian_profile(3.5) if profile is None else profile
+    margin = 16
+    ny, nx = (n + 2 * margin for n in shape)
+    n = rng.poisson(density * ny * nx)
+    # Inverse of the truncated cumulative counts.
+    faintest, brightest = 1.0, dynamic_range**slope
+    flux = (faintest - rng.random(n) * (faintest - brightest)) ** (1 / slope)
+    # On whole pixels: thousands of sources are then one convolution.
+    counts = np.zeros((ny, nx))
+    np.add.at(counts, (rng.integers(0, ny, n), rng.integers(0, nx, n)), flux)
+    kernel = inject_sources(np.zeros((ny, nx)), [nx // 2], [ny // 2], [1.0], profile)
+    spectrum = fft.rfft2(counts) * fft.rfft2(np.roll(kernel, (-(ny // 2), -(nx // 2)), (0, 1)))
+    field = fft.irfft2(spectrum, s=(ny, nx))
+    return _standardize(field[margin:-margin, margin:-margin])
+
+
+def white_noise(shape, rng):
+    """Noise that is independent from pixel to pixel.
+
+    Parameters
+    ----------
+    shape, rng
+        As in `power_law_field`.
+
+    Returns
+    -------
+    noise : (ny, nx) `~numpy.ndarray` of float64
+        Mean 0, standard deviation 1.
+    """
+    return _standardize(np.random.default_rng(rng).standard_normal(shape))
+
+
+def correlated_noise(shape, fwhm, rng):
+    """Noise that map making has spread over neighbouring pixels.
+
+    Parameters
+    ----------
+    shape, rng
+        As in `power_law_field`.
+    fwhm : float
+        Width of the Gaussian kernel in pixels.
+
+    Returns
+    -------
+    noise : (ny, nx) `~numpy.ndarray` of float64
+        Mean 0, standard deviation 1.
+    """
+    if not fwhm > 0:
+        raise ValueError(f'fwhm must be positive, got {fwhm}.')
+    noise = np.random.default_rng(rng).standard_normal(shape)
+    return _standardize(ndimage.gaussian_filter(noise, fwhm / np.sqrt(8 * np.log(2)), mode='wrap'))
+
+
+def striped_noise(shape, rng, *, angle=None, length=40.0, slope=-1.0):
+    """Drifts of the detectors, left over along the scan.
+
+    Noise whose power lies at waves across the scan, ``P ∝ k**slope``, and falls
+    off along it: stripes.
+
+    Parameters
+    ----------
+    shape, rng
+        As in `power_law_field`.
+    angle : float, optional
+        Direction of the stripes in radians, counter-clockwise from the x axis;
+        random by default.
+    length : float, optional
+        Correlation length along the stripes, in pixels.
+    slope : float, optional
+        Of the power spectrum across the stripes; −1 is 1/f noise.
+
+    Returns
+    -------
+    noise : (ny, nx) `~numpy.ndarray` of float64
+        Mean 0, standard deviation 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.simulation.diffuse import striped_noise
+    >>> noise = striped_noise((64, 64), 1, angle=0)
+    >>> along, across = (np.abs(np.diff(noise, axis=axis)).mean() for axis in (1, 0))
+    >>> print(bool(along < 0.2 * across))
+    True
+    """
+    rng = np.random.default_rng(rng)
+    if not length > 0:
+        raise ValueError(f'length must be positive, got {length}.')
+    angle = rng.uniform(0, np.pi) if angle is None else angle
+    ny, nx = shape
+    ky, kx = fft.fftfreq(ny)[:, None], fft.rfftfreq(nx)[None, :]
+    along = np.cos(angle) * kx + np.sin(angle) * ky
+    across = np.abs(np.cos(angle) * ky - np.sin(angle) * kx)
+    amplitude = np.maximum(across, 1 / max(shape)) ** (slope / 2)
+    amplitude *= np.exp(-0.5 * (2 * np.pi * along * length / 2) ** 2)
+    amplitude[0, 0] = 0
+    spectrum = fft.rfft2(rng.standard_normal(shape)) * amplitude
+    return _standardize(fft.irfft2(spectrum, s=(ny, nx)))
+
+
+def coverage_mask(shape, rng, *, footprint=True, n_gaps=3, gap_width=6.0):
+    """Pixels that a scan map covers: a turned rectangle, with gaps in it.
+
+    Parameters
+    ----------
+    shape, rng
+        As in `power_law_field`.
+    footprint : bool, optional
+        Whether the map ends at a randomly turned rectangle.
+    n_gaps : int, optional
+        Number of gaps: stripes along the scan, and round holes.
+    gap_width : float, optional
+        Mean width of a gap in pixels.
+
+    Returns
+    -------
+    covered : (ny, nx) `~numpy.ndarray` of bool
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.diffuse import coverage_mask
+    >>> covered = coverage_mask((100, 100), 1)
+    >>> print(0.4 < covered.mean() < 1)
+    True
+    """
+    rng = np.random.default_rng(rng)
+    ny, nx = shape
+    y, x = np.indices(shape, dtype=float)
+    y -= (ny - 1) / 2
+    x -= (nx - 1) / 2
+    angle = rng.uniform(0, 2 * np.pi)
+    along = np.cos(angle) * x + np.sin(angle) * y
+    across = np.cos(angle) * y - np.sin(angle) * x
+    covered = np.ones(shape, dtype=bool)
+    if footprint:
+        for part in (along, across):
+            covered &= np.abs(part) <= 0.5 * rng.uniform(0.8, 1.0) * np.hypot(ny, nx) / 1.2
+    for _ in range(n_gaps):
+        width = gap_width * rng.uniform(0.5, 1.5)
+        x0, y0 = rng.uniform(-0.5, 0.5, 2) * (nx, ny)
+        if rng.random() < 0.5:
+            gap = np.abs(across - y0) <= width / 2
+            gap &= np.abs(along - x0) <= rng.uniform(0.2, 1.0) * max(shape)
+        else:
+            gap = np.hypot(x - x0, y - y0) <= width / 2
+        covered &= ~gap
+    return covered
+
+
+def power_spectrum(image, n_bins=None):
+    """Isotropic power spectrum of a map, which may have gaps.
+
+    The valid pixels, without their mean and plane, fade out towards the edges:
+    else the jump from one edge to the opposite one would count as structure.
+
+    Parameters
+    ----------
+    image : (ny, nx) array
+        The map, NaN where it is invalid.
+    n_bins : int, optional
+        Number of bins between zero and one half.
+
+    Returns
+    -------
+    k : (n,) `~numpy.ndarray`
+        Spatial frequency in 1/pixel, mean of each bin.
+    power : (n,) `~numpy.ndarray`
+        Power per mode; 1 for white noise of unit variance.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.diffuse import power_spectrum, white_noise
+    >>> k, power = power_spectrum(white_noise((128, 128), 1))
+    >>> print(round(power[10:].mean(), 1))
+    1.0
+    """
+    image = np.asarray(image, dtype=float)
+    if image.ndim != 2 or min(image.shape) < 8:
+        raise ValueError(f'a power spectrum needs at least 8 x 8 pixels, got {image.shape}.')
+    valid = np.isfinite(image)
+    if valid.sum() < 16:
+        raise ValueError('a power spectrum needs more than a few valid pixels.')
+    window = np.outer(*(signal.windows.tukey(n, _TAPER, sym=False) for n in image.shape)) * valid
+    y, x = np.indices(image.shape)
+    design = np.column_stack([np.ones(valid.sum()), x[valid], y[valid]])
+    plane = np.linalg.lstsq(design, image[valid], rcond=None)[0]
+    values = np.where(valid, image - plane[0] - plane[1] * x - plane[2] * y, 0)
+    weighted = (values - (window * values).sum() / window.sum()) * window
+    power = np.abs(fft.fft2(weighted)) ** 2 / (window**2).sum()
+    k = np.hypot(fft.fftfreq(image.shape[0])[:, None], fft.fftfreq(image.shape[1])[None, :])
+    n_bins = min(image.shape) // 2 if n_bins is None else n_bins
+    inside = (k > 0) & (k <= 0.5)
+    index = np.minimum((k[inside] * 2 * n_bins).astype(int), n_bins - 1)
+    counts = np.bincount(index, minlength=n_bins)
+    filled = counts > 0
+    means = [
+        np.bincount(index, part, minlength=n_bins)[filled] / counts[filled]
+        for part in (k[inside], power[inside])
+    ]
+    return means[0], means[1]
+
+
+def matched_field(image, rng, *, shape=None, n_iterations=30):
+    """A random field with the power spectrum and the histogram of a real map.
+
+    A field of random phases is given the map's spectrum and the map's sorted
+    values in turn, until both fit.
+
+    Parameters
+    ----------
+    image : (ny, nx) array
+        The real map, NaN where it is invalid.
+    rng : `numpy.random.Generator` or int
+        Source of randomness, or a seed.
+    shape : tuple of int, optional
+        (ny, nx) of the field, that of the map by default; the field is
+        periodic.
+    n_iterations : int, optional
+        Number of turns.
+
+    Returns
+    -------
+    field : (ny, nx) `~numpy.ndarray` of float64
+        Its values are those of the map; its power spectrum is that of the map
+        without its plane, as near as these values allow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.simulation.diffuse import lognormal_field, matched_field
+    >>> image = lognormal_field((64, 64), -3, 0.8, 1)
+    >>> field = matched_field(image, 2)
+    >>> print(np.allclose(np.sort(field, axis=None), np.sort(image, axis=None)))
+    True
+    """
+    rng = np.random.default_rng(rng)
+    image = np.asarray(image, dtype=float)
+    k, power = power_spectrum(image)
+    shape = image.shape if shape is None else tuple(shape)
+    ny, nx = shape
+    grid = np.hypot(fft.fftfreq(ny)[:, None], fft.rfftfreq(nx)[None, :])
+    grid[0, 0] = k[0]
+    # Straight lines in logarithms, continued beyond the ends.
+    good = power > 0
+    if good.sum() < 2 or np.nanmin(image) == np.nanmax(image):
+        raise ValueError('the map has no structure that a field could be matched to.')
+    log_k, log_power = np.log(k[good]), np.log(power[good])
+    amplitude = np.exp(0.5 * np.interp(np.log(grid), log_k, log_power))
+    low = min(4, len(log_k))
+    slope = np.polyfit(log_k[:low], log_power[:low], 1)[0]
+    beyond = np.log(grid) < log_k[0]
+    amplitude[beyond] *= np.exp(0.5 * slope * (np.log(grid[beyond]) - log_k[0]))
+    amplitude[0, 0] = 0
+    # Sorted values of the map, as many as the field has pixels.
+    valid = np.sort(image[np.isfinite(image)])
+    quantiles = (np.arange(ny * nx) + 0.5) / (ny * nx)
+    values = np.interp(quantiles, (np.arange(len(valid)) + 0.5) / len(valid), valid)
+    noise = fft.rfft2(rng.standard_normal(shape))
+    # Modes keep the scatter of a random field about the mean spectrum.
+    target = amplitude * np.abs(noise)
+    # Waves of which a real transform keeps one of two count twice.
+    power = 2 * target**2
+    power[:, [0, -1] if nx % 2 == 0 else [0]] /= 2
+    # The longest waves are what the histogram needs beside the others: a windowed map with a
+    # plane taken off says little of them.
+    order = np.argsort(-grid, axis=None)
+    budget = 0.9 * values.var() * (ny * nx) ** 2
+    longest = (grid <= max(k[1], 2 / min(shape))).ravel()
+    longest[order] |= np.cumsum(power.ravel()[order]) > budget
+    longest = longest.reshape(grid.shape)
+    if power[longest].sum() > 0:
+        missing = values.var() * (ny * nx) ** 2 - power[~longest].sum()
+        target[longest] *= np.sqrt(missing / power[longest].sum())
+    phases = noise / np.abs(noise)
+    field = fft.irfft2(phases * target, s=shape)
+    for _ in range(n_iterations):
+        ranked = np.empty(ny * nx)
+        ranked[np.argsort(field, axis=None)] = values
+        spectrum = fft.rfft2(ranked.reshape(shape))
+        size = np.abs(spectrum)
+        size[size == 0] = 1
+        field = fft.irfft2(np.where(longest, spectrum, spectrum / size * target), s=shape)
+    ranked = np.empty(ny * nx)
+    ranked[np.argsort(field, axis=None)] = values
+    return ranked.reshape(shape)

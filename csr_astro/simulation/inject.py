@@ -6,8 +6,11 @@ from csr_astro.simulation.psf import psf_stamp
 
 __all__ = ['inject_sources', 'random_positions']
 
+# So many tries without a new position mean that no more will come, however many are wanted.
+_IN_VAIN = 5000
 
-def random_positions(shape, n, rng, *, separation, margin=0):
+
+def random_positions(shape, n, rng, *, separation, margin=0, valid=None):
     """Random positions that do not cluster.
 
     Parameters
@@ -22,6 +25,8 @@ def random_positions(shape, n, rng, *, separation, margin=0):
         Smallest distance between two of them, in pixels.
     margin : float, optional
         Smallest distance from the edges of the map, in pixels.
+    valid : (ny, nx) array of bool, optional
+        Positions lie on pixels that are True.
 
     Returns
     -------
@@ -36,14 +41,27 @@ def random_positions(shape, n, rng, *, separation, margin=0):
     ny, nx = shape
     if min(ny, nx) - 1 < 2 * margin:
         raise ValueError(f'a map of {ny} x {nx} pixels has no room inside a margin of {margin}.')
+    if n < 0:
+        raise ValueError(f'the number of positions must not be negative, got {n}.')
+    low, high = np.full(2, margin), np.array([nx - 1 - margin, ny - 1 - margin])
+    pixels = None if valid is None else np.argwhere(valid)[:, ::-1]
     chosen = np.empty((0, 2))
     # Most maps need a few tries per position; a hundred in vain means there is no room.
+    vain = 0
     for _ in range(100 * n):
-        if len(chosen) == n:
+        if len(chosen) == n or vain == _IN_VAIN or (pixels is not None and not len(pixels)):
             break
-        candidate = rng.uniform(margin, (nx - 1 - margin, ny - 1 - margin))
+        if pixels is None:
+            candidate = rng.uniform(low, high)
+        else:
+            # From the valid pixels only, which may be few.
+            candidate = pixels[rng.integers(len(pixels))] + rng.uniform(-0.5, 0.5, 2)
+        vain += 1
+        if not ((candidate >= low) & (candidate <= high)).all():
+            continue
         if (np.hypot(*(chosen - candidate).T) >= separation).all():
             chosen = np.vstack([chosen, candidate])
+            vain = 0
     if len(chosen) < n:
         raise ValueError(
             f'{n} positions {separation} pixels apart do not fit on {ny} x {nx} pixels; '
@@ -52,7 +70,7 @@ def random_positions(shape, n, rng, *, separation, margin=0):
     return chosen[:, 0], chosen[:, 1]
 
 
-def inject_sources(image, x, y, flux, profile, *, size=65):
+def inject_sources(image, x, y, flux, profile, *, size=None, angle=0.0, elongation=1.0):
     """Add point sources to a copy of a map.
 
     Parameters
@@ -64,7 +82,12 @@ def inject_sources(image, x, y, flux, profile, *, size=65):
     profile : callable
         The PSF, as from `~csr_astro.simulation.psf.moffat_profile`.
     size : int, optional
-        Pixels per side of the stamp that holds the whole flux, odd.
+        Pixels per side of the stamp that holds the whole flux, odd. By default
+        it follows from the profile, and is 65 if that has no end.
+    angle : float or (N,) array of float, optional
+        Rotation of the PSF in radians, counter-clockwise.
+    elongation : float or (N,) array of float, optional
+        Stretch along the x axis, before rotation.
 
     Returns
     -------
@@ -80,10 +103,13 @@ def inject_sources(image, x, y, flux, profile, *, size=65):
     8.0
     """
     injected = np.array(image, dtype=float)
-    half = size // 2
-    for column, row, brightness in zip(x, y, flux, strict=True):
+    angle, elongation = (np.broadcast_to(each, len(x)) for each in (angle, elongation))
+    for column, row, brightness, turn, stretch in zip(x, y, flux, angle, elongation, strict=True):
         x0, y0 = int(np.rint(column)), int(np.rint(row))
-        stamp = brightness * psf_stamp(profile, size, offset=(column - x0, row - y0))
+        stamp = brightness * psf_stamp(
+            profile, size, offset=(column - x0, row - y0), angle=turn, elongation=stretch
+        )
+        half = len(stamp) // 2
         ya, yb = max(y0 - half, 0), min(y0 + half + 1, injected.shape[0])
         xa, xb = max(x0 - half, 0), min(x0 + half + 1, injected.shape[1])
         if ya < yb and xa < xb:

@@ -1,0 +1,417 @@
+"""How do simulations become cutouts on disk, split by field?
+
+One memory-mapped array for each split, with a table of what each cutout is: no
+file for each cutout, no copy in memory. Training needs no files when cutouts
+are drawn on the fly, as `~csr_astro.training.data.CutoutSampler` does; files
+are for cutouts that are to be the same for everybody.
+"""
+
+import json
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable, Table
+
+from csr_astro.cutouts import extract, extract_mask
+from csr_astro.io import atomic_path
+from csr_astro.masking import disc, measure_snr
+from csr_astro.simulation.simulate import paper_facts
+
+__all__ = ['SPLITS', 'CutoutDataset', 'read_dataset', 'split_fields', 'write_dataset']
+
+SPLITS = ('train', 'validation', 'test')
+LAYOUTS = ('array', 'paper')
+# What the three channels of an array are, and the paper's folders.
+CHANNELS = ('input', 'mask', 'target')
+_DESCRIPTION = 'dataset.json'
+# Background nearer than this to the central disc decides the scale, in pixels.
+_SURROUNDINGS = 12
+
+
+def split_fields(fields, *, fractions=None, categories=None, seed=0):
+    """Divide fields into training, validation and test, by field.
+
+    Parameters
+    ----------
+    fields : sequence of str
+        Names of the fields.
+    fractions : dict of str to float, optional
+        Of each split; 0.7, 0.15, 0.15 by default.
+    categories : sequence of str, optional
+        What kind of field each is. Every category is divided on its own, and
+        gives at least one field to each split as long as it has enough.
+    seed : int, optional
+        Decides which field goes where.
+
+    Returns
+    -------
+    splits : dict of str to str
+        Split of each field.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.dataset import split_fields
+    >>> splits = split_fields([f'field{i}' for i in range(20)])
+    >>> [list(splits.values()).count(split) for split in ('train', 'validation', 'test')]
+    [14, 3, 3]
+    """
+    fields = [str(name) for name in fields]
+    if len(set(fields)) < len(fields):
+        raise ValueError('fields must have different names.')
+    fractions = paper_facts()['split'] if fractions is None else fractions
+    if set(fractions) - set(SPLITS) or not all(value >= 0 for value in fractions.values()):
+        raise ValueError(f'fractions must be positive numbers for {SPLITS}, got {fractions}.')
+    weights = np.array([fractions.get(split, 0.0) for split in SPLITS])
+    if not weights.sum() > 0:
+        raise ValueError('fractions must not all be zero.')
+    kinds = ['' for _ in fields] if categories is None else list(categories)
+    if len(kinds) != len(fields):
+        raise ValueError(f'there are {len(fields)} fields, but {len(kinds)} categories.')
+    rng = np.random.default_rng(seed)
+    splits = {}
+    for kind in sorted(set(kinds)):
+        members = [name for name, other in zip(fields, kinds, strict=True) if other == kind]
+        for name, number in zip(
+            rng.permutation(members), _assign(len(members), weights), strict=True
+        ):
+            splits[str(name)] = SPLITS[number]
+    return {name: splits[name] for name in fields}
+
+
+def _assign(n, weights):
+    """Numbers of splits of n fields: one each, then wherever most are missing."""
+    used = np.flatnonzero(weights > 0)
+    counts = np.zeros(len(weights))
+    chosen = []
+    for _ in range(n):
+        empty = [i for i in used if counts[i] == 0]
+        missing = weights / weights.sum() * n - counts
+        # The largest fraction is served first.
+        best = max(empty or used, key=lambda i: (missing[i], weights[i]))
+        counts[best] += 1
+        chosen.append(best)
+    return sorted(chosen)
+
+
+class _ArrayWriter:
+    """A ``.npy`` file that grows by stacks of cutouts; its header is completed at the end."""
+
+    def __init__(self, path, shape):
+        self.file = path.open('wb')
+        self.shape = shape
+        self.n = 0
+        # The header leaves room for any number of cutouts.
+        self._write_header()
+        self.start = self.file.tell()
+
+    def _write_header(self):
+        entries = {'descr': '<f4', 'fortran_order': False, 'shape': (self.n, *self.shape)}
+        np.lib.format.write_array_header_1_0(self.file, entries)
+
+    def append(self, cutouts):
+        self.file.write(np.ascontiguousarray(cutouts, dtype='<f4').tobytes())
+        self.n += len(cutouts)
+
+    def close(self):
+        self.file.seek(0)
+        self._write_header()
+        if self.file.tell() != self.start:
+            raise RuntimeError('the header of the array grew; this is a bug.')
+        self.file.close()
+
+
+class _FolderWriter:
+    """The paper's layout: a ``.npy`` file for each cutout of input, mask and target."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.n = 0
+        for channel in CHANNELS:
+            (folder / channel).mkdir(parents=True, exist_ok=True)
+
+    def append(self, cutouts):
+        for number, cutout in enumerate(cutouts, self.n):
+            for channel, values in zip(CHANNELS, cutout, strict=True):
+                # The number is that of the row in the table.
+                path = self.folder / channel / f'{number:06d}.npy'
+                with atomic_path(path) as temporary, temporary.open('wb') as file:
+                    np.save(file, values.astype(np.float32))
+        self.n += len(cutouts)
+
+    def close(self):
+        pass
+
+
+def write_dataset(folder, simulations, splits=None, *, size=None, layout='array', overwrite=False):
+    """Write cutouts of simulated sources.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made if missing.
+    simulations : iterable of `~csr_astro.simulation.simulate.Simulation`
+        One at a time is held in memory.
+    splits : dict of str to str, or str, optional
+        Split of each field, as from `split_fields`; or the one into which all
+        go, ``'train'`` by default. A field is in one split only.
+    size : int, optional
+        Pixels per side of a cutout: by default those of the paper's network
+        plus the shifts of its training, 96 + 2 × 2.
+    layout : {'array', 'paper'}, optional
+        ``'array'``: for each split one array ``SPLIT.npy`` of (N, 3, size,
+        size) float32 to be memory-mapped. ``'paper'``: for each cutout three
+        files, in the folders ``SPLIT/input``, ``SPLIT/mask`` and
+        ``SPLIT/target``. Both have a table ``SPLIT.ecsv`` beside them.
+    overwrite : bool, optional
+        Whether a dataset in the folder is replaced.
+
+    Returns
+    -------
+    counts : dict of str to int
+        Number of cutouts of each split.
+
+    Notes
+    -----
+    Channels: the map with sources, 1 for background and 0 in the discs of all
+    sources and where pixels are invalid, and the map without sources. Invalid
+    and off-map pixels are NaN in both maps. Radii follow from the SNR, as in
+    the removal (paper, Table 3).
+    """
+    folder = Path(folder)
+    size = paper_facts()['cutout_size'] + 2 * paper_facts()['shift'] if size is None else int(size)
+    if size < 16:
+        raise ValueError(f'cutouts need at least 16 pixels per side, got {size}.')
+    if layout not in LAYOUTS:
+        raise ValueError(f'layout must be one of {LAYOUTS}, got {layout!r}.')
+    description = folder / _DESCRIPTION
+    if description.exists() and not overwrite:
+        raise ValueError(f'{str(folder)!r} holds a dataset; overwrite it or choose another folder.')
+    folder.mkdir(parents=True, exist_ok=True)
+    # Without its description a folder is no dataset: a stopped run leaves none.
+    description.unlink(missing_ok=True)
+    splits = 'train' if splits is None else splits
+    rows, fields, writers = {}, {}, {}
+    with ExitStack() as stack:
+        for simulation in simulations:
+            split = splits.get(simulation.field) if isinstance(splits, dict) else splits
+            if split not in SPLITS:
+                raise ValueError(
+                    f'the field {simulation.field!r} must be in one of {SPLITS}, got {split!r}.'
+                )
+            if split not in writers:
+                rows[split] = []
+                if layout == 'paper':
+                    writers[split] = _FolderWriter(folder / split)
+                else:
+                    path = stack.enter_context(atomic_path(folder / f'{split}.npy'))
+                    writers[split] = _ArrayWriter(path, (len(CHANNELS), size, size))
+                stack.callback(writers[split].close)
+            cutouts, new = _cut(simulation, size)
+            writers[split].append(cutouts)
+            rows[split] += new
+            fields.setdefault(split, set()).add(simulation.field)
+        if not rows:
+            raise ValueError('there are no simulations to cut.')
+    for split, entries in rows.items():
+        with atomic_path(folder / f'{split}.ecsv') as temporary:
+            _index(entries).write(temporary, format='ascii.ecsv', overwrite=True)
+    from csr_astro.tables import versions
+
+    entry = {
+        'size': size, 'layout': layout, 'channels': CHANNELS, 'versions': versions(),
+        'splits': {split: {'cutouts': writers[split].n, 'fields': sorted(names)}
+                   for split, names in fields.items()},
+    }  # fmt: skip
+    with atomic_path(description) as temporary:
+        temporary.write_text(json.dumps(entry, indent=1) + '\n', encoding='utf-8')
+    return {split: writer.n for split, writer in writers.items()}
+
+
+def _cut(simulation, size):
+    """Cutouts of a simulation (N, 3, size, size), and what each of them is."""
+    image, sources = simulation.injected, simulation.sources
+    x, y = np.asarray(sources['x'], dtype=float), np.asarray(sources['y'], dtype=float)
+    snr = measure_snr(image, x, y, simulation.instrument)
+    names, radii = simulation.instrument.mask(snr)
+    hole = np.zeros(image.shape, dtype=bool)
+    for column, row, radius in zip(x, y, radii, strict=True):
+        mask = disc(column, row, radius, image.shape)
+        if mask is not None:
+            h, w = mask.pixels.shape
+            hole[mask.y0 : mask.y0 + h, mask.x0 : mask.x0 + w] |= mask.pixels
+    injected, target = (extract(each, x, y, size) for each in (image, simulation.original))
+    background = np.isfinite(injected) & ~extract_mask(hole, x, y, size)
+    rows = [
+        {
+            'name': simulation.name, 'field': simulation.field, 'source': int(number),
+            'x': column, 'y': row, 'flux': flux, 'snr': ratio, 'mask_name': str(mask_name),
+            'mask_radius': radius,
+        }
+        for number, column, row, flux, ratio, mask_name, radius in zip(
+            sources['id'], x, y, sources['flux'].to_value(u.mJy), snr, names, radii, strict=True
+        )
+    ]  # fmt: skip
+    return np.stack([injected, background, target], axis=1), rows
+
+
+def _index(entries):
+    table = QTable(rows=entries)
+    if 'flux' in table.colnames:
+        table['flux'] = np.asarray(table['flux'], dtype=float) * u.mJy
+    return table
+
+
+class CutoutDataset:
+    """The cutouts of a split, memory-mapped.
+
+    A sequence of (input, mask, target), each (1, size, size) float32, as in
+    `write_dataset`: what `torch.utils.data.DataLoader` takes. `batch` gives
+    cutouts as the training takes them.
+
+    Parameters
+    ----------
+    folder : path-like
+        As written by `write_dataset` with ``layout='array'``.
+    split : {'train', 'validation', 'test'}, optional
+        Which of them.
+    size : int, optional
+        Pixels per side in `batch`, at most those of the file; the paper's 96 by
+        default, or those of the file if it has fewer.
+    augment : bool, optional
+        Whether `batch` shifts, turns and flips cutouts at random.
+    seed : int, optional
+        Decides the order and the augmentation of batches.
+
+    Attributes
+    ----------
+    cutouts : (N, 3, size, size) `~numpy.memmap` of float32
+        Input, mask and target.
+    index : `~astropy.table.Table`
+        What each cutout is: ``name`` of the simulation, ``field``, ``source``,
+        ``x``, ``y``, ``flux``, ``snr``, ``mask_name``, ``mask_radius``.
+    """
+
+    def __init__(self, folder, split='train', *, size=None, augment=True, seed=0):
+        folder = Path(folder)
+        try:
+            description = json.loads((folder / _DESCRIPTION).read_text(encoding='utf-8'))
+        except FileNotFoundError:
+            raise ValueError(f'{str(folder)!r} holds no complete dataset.') from None
+        if description['layout'] != 'array':
+            raise ValueError(
+                f'{str(folder)!r} has the layout {description["layout"]!r}, one file for each '
+                "cutout; write it with layout='array' to read it here."
+            )
+        if split not in description['splits']:
+            raise ValueError(f'split must be one of {list(description["splits"])}, got {split!r}.')
+        self.cutouts = np.load(folder / f'{split}.npy', mmap_mode='r')
+        self.index = Table.read(folder / f'{split}.ecsv', format='ascii.ecsv')
+        if len(self.index) != len(self.cutouts):
+            raise ValueError(f'{str(folder)!r} is damaged: array and table differ in length.')
+        stored = self.cutouts.shape[-1]
+        self.size = min(stored, paper_facts()['cutout_size']) if size is None else int(size)
+        if not 0 < self.size <= stored:
+            raise ValueError(f'size must be between 1 and {stored}, got {size}.')
+        self.augment = augment
+        self.seed = seed
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def __len__(self):
+        return len(self.cutouts)
+
+    def __getitem__(self, i):
+        image, mask, target = np.array(self.cutouts[i])[:, np.newaxis]
+        return image, mask, target
+
+    def batch(self, number, batch_size):
+        """One batch, as `~csr_astro.training.data.CutoutSampler.batch` gives it.
+
+        Parameters
+        ----------
+        number : int
+            Number of the batch; the same number gives the same batch. Every
+            cutout is seen once before any is seen again.
+        batch_size : int
+            Number of cutouts.
+
+        Returns
+        -------
+        image, target, valid, hole, central : (B, 1, size, size) `~numpy.ndarray` of float32
+            Cutout with sources, without them, 1 where valid background, 1 where
+            the prediction is judged (measured pixels of the discs), 1 in the
+            central disc. Centred and scaled by the background around that disc,
+            without NaN.
+        radius : (B,) `~numpy.ndarray` of float32
+            Radius of the central disc in pixels.
+        """
+        if not len(self):
+            raise ValueError('the split is empty.')
+        rng = np.random.default_rng([self.seed, 1, number])
+        out = np.zeros((5, batch_size, 1, self.size, self.size), dtype=np.float32)
+        radius = np.zeros(batch_size, dtype=np.float32)
+        for i in range(batch_size):
+            epoch, place = divmod(number * batch_size + i, len(self))
+            chosen = self._order(epoch)[place]
+            radius[i] = np.ceil(self.index['mask_radius'][chosen])
+            out[:, i, 0] = self._scaled(*self._crop(chosen, rng), radius[i])
+        return (*out, radius)
+
+    def _shuffled(self, epoch):
+        return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self))
+
+    def _crop(self, chosen, rng):
+        """Channels of a cutout of the wanted size, and where its source is."""
+        stack = self.cutouts[chosen]
+        room = stack.shape[-1] - self.size
+        # Untouched, the source's pixel is at size // 2.
+        y0 = x0 = stack.shape[-1] // 2 - self.size // 2
+        if self.augment:
+            y0, x0 = rng.integers(0, room + 1, 2)
+        stack = stack[:, y0 : y0 + self.size, x0 : x0 + self.size]
+        yy, xx = np.indices(stack.shape[1:])
+        center = self.cutouts.shape[-1] // 2
+        row = self.index[chosen]
+        # Sources lie within half a pixel of the pixel in the middle.
+        dy, dx = (row[name] - np.floor(row[name] + 0.5) for name in ('y', 'x'))
+        distance = np.hypot(yy + y0 - center - dy, xx + x0 - center - dx)
+        stack = np.concatenate([stack, distance[np.newaxis]])
+        if self.augment:
+            stack = np.rot90(stack, int(rng.integers(4)), axes=(1, 2))
+            if rng.random() < 0.5:
+                stack = stack[:, :, ::-1]
+        return stack
+
+    def _scaled(self, image, mask, target, distance, radius):
+        finite = np.isfinite(image) & np.isfinite(target)
+        valid = finite & (mask > 0)
+        near = valid & (distance <= radius + _SURROUNDINGS)
+        around = image[near if near.sum() > 1 else valid]
+        location, scatter = (np.median(around), around.std()) if around.size else (0.0, 1.0)
+        scale = scatter if scatter > 0 else 1.0
+        image, target = (np.where(finite, (each - location) / scale, 0) for each in (image, target))
+        hole = finite & ~(mask > 0)
+        return image, np.clip(target, -1e4, 1e4), valid, hole, hole & (distance <= radius)
+
+
+def read_dataset(folder, **options):
+    """All splits of a dataset.
+
+    Parameters
+    ----------
+    folder : path-like
+        As written by `write_dataset`.
+    **options
+        As in `CutoutDataset`.
+
+    Returns
+    -------
+    splits : dict of str to `CutoutDataset`
+    """
+    path = Path(folder) / _DESCRIPTION
+    if not path.is_file():
+        raise ValueError(f'{str(folder)!r} holds no complete dataset.')
+    names = json.loads(path.read_text(encoding='utf-8'))['splits']
+    return {split: CutoutDataset(folder, split, **options) for split in SPLITS if split in names}

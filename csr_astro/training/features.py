@@ -1,0 +1,245 @@
+"""What does the texture of a map look like, in numbers that a loss can compare?
+
+Feature maps for `~csr_astro.training.losses.style_loss`: by default those of a
+fixed bank of oriented filters, and those of VGG-16 for whoever has its weights.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ['VGG16Features', 'gram_matrix', 'oriented_features']
+
+# The filters at the finest scale, in pixels. A wave of 4 pixels under an envelope of
+# 1.5 is 1.6 octaves and 55 degrees wide (full width at half maximum): three octaves
+# and four orientations leave no gap.
+_WAVELENGTH = 4.0
+_SIGMA = 1.5
+_RADIUS = 4
+
+# Torchvision's list of layers up to the third pooling: channels out, or pooling.
+_VGG16 = (64, 64, 'pool', 128, 128, 'pool', 256, 256, 256, 'pool')
+
+
+def gram_matrix(features):
+    """Correlations between feature maps, ``G_n = ψ_nᵀψ_n / (C_n H_n W_n)``.
+
+    They know how strong each feature is and which go together, not where
+    (Gatys et al. 2015; paper, Sect. 3.3.2).
+
+    Parameters
+    ----------
+    features : `torch.Tensor`, (B, C, H, W)
+        One set of feature maps, ``ψ_n``.
+
+    Returns
+    -------
+    gram : `torch.Tensor`, (B, C, C)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from csr_astro.training.features import gram_matrix
+    >>> gram_matrix(torch.tensor([[[[3.0]], [[4.0]]]]))
+    tensor([[[4.5000, 6.0000],
+             [6.0000, 8.0000]]])
+    """
+    flat = features.flatten(2)
+    return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+
+
+@lru_cache
+def _oriented_kernels(n_orientations):
+    """Even then odd Morlet wavelets, (2 n, 1, K, K), by angle of the wave from +x to +y."""
+    y, x = np.mgrid[-_RADIUS : _RADIUS + 1, -_RADIUS : _RADIUS + 1]
+    angle = np.pi * np.arange(n_orientations)[:, None, None] / n_orientations
+    phase = 2 * np.pi / _WAVELENGTH * (x * np.cos(angle) + y * np.sin(angle))
+    envelope = np.exp(-(x**2 + y**2) / (2 * _SIGMA**2))
+    # Without this constant the even filters would see the level of the map.
+    mean = (envelope * np.cos(phase)).sum(axis=(1, 2), keepdims=True) / envelope.sum()
+    kernels = np.concatenate([envelope * (np.cos(phase) - mean), envelope * np.sin(phase)])
+    return (kernels / np.sqrt((kernels**2).sum(axis=(1, 2), keepdims=True)))[:, None]
+
+
+def _filter(image, kernels, stride=1):
+    """Convolve with NumPy kernels, (K_out, 1, K, K), the image mirrored at its edges."""
+    # Tensors are made anew each time: one cached under inference mode could not train.
+    weight = torch.as_tensor(kernels, dtype=image.dtype, device=image.device)
+    padded = F.pad(image, [kernels.shape[-1] // 2] * 4, mode='reflect')
+    return F.conv2d(padded, weight, stride=stride)
+
+
+def oriented_features(image, *, n_scales=3, n_orientations=4):
+    """Responses of a fixed bank of oriented band-pass filters.
+
+    Morlet wavelets, ``ψ(u) = (exp(i k·u) − c) exp(−|u|² / 2σ²)`` with ``|k| = 2π / 4``
+    per pixel and σ = 1.5 pixels, at ``n_orientations`` angles. The real parts are
+    even, the imaginary parts odd. The constant c makes each sum to zero, so that a
+    constant has no response, and each is scaled to a sum of squares of 1: the
+    responses to white noise have the noise's variance. From scale to scale the image
+    is smoothed with a binomial filter and every second pixel kept, as in a steerable
+    pyramid: wavelengths are 4, 8, 16 ... pixels.
+
+    Dust and instrument noise are made of such structures at every scale and angle,
+    and unlike a network trained on photographs the bank needs no weights.
+
+    Parameters
+    ----------
+    image : `torch.Tensor`, (B, 1, H, W)
+        Any floating-point type, on any device.
+    n_scales : int, optional
+        Number of octaves.
+    n_orientations : int, optional
+        Number of angles, evenly spaced over half a turn.
+
+    Returns
+    -------
+    features : list of `torch.Tensor`, (B, 2 n_orientations, H / 2ⁿ, W / 2ⁿ)
+        One for each scale n = 0, 1 ...: the even responses by angle of the wave
+        vector, from +x towards +y, then the odd ones. Odd sizes are rounded up.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from csr_astro.training.features import oriented_features
+    >>> [tuple(maps.shape) for maps in oriented_features(torch.zeros(2, 1, 96, 96))]
+    [(2, 8, 96, 96), (2, 8, 48, 48), (2, 8, 24, 24)]
+    """
+    if n_scales < 1 or n_orientations < 1:
+        raise ValueError(
+            'n_scales and n_orientations must be at least 1, '
+            f'got {n_scales} and {n_orientations}.'
+        )
+    _check_image(image, smallest=_RADIUS * 2 ** (n_scales - 1) + 1)
+    bank = _oriented_kernels(n_orientations)
+    binomial = np.array([1, 4, 6, 4, 1]) / 16
+    features = [_filter(image, bank)]
+    for _ in range(n_scales - 1):
+        image = _filter(image, np.outer(binomial, binomial)[None, None], stride=2)
+        features.append(_filter(image, bank))
+    return features
+
+
+class VGG16Features(nn.Module):
+    """Feature maps of VGG-16 after each of its first three pooling layers.
+
+    The paper's features (Sect. 3.3.2; Simonyan & Zisserman 2015). The image is
+    repeated to three channels, its numbers as they are: the mean and scatter of
+    photographs mean nothing to a map. The weights are frozen.
+
+    Parameters
+    ----------
+    path : path-like
+        Weights with torchvision's names, ``features.0.weight`` and so on: a
+        safetensors file, or a PyTorch state dict, which is loaded with
+        ``weights_only=True``, so that it cannot execute code. Further tensors,
+        such as those of the deeper layers, are ignored.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, it cannot be read, or lacks a tensor or has one
+        of another shape or with numbers that are not finite.
+
+    Examples
+    --------
+    >>> from csr_astro.training.features import VGG16Features
+    >>> features = VGG16Features('vgg16.safetensors')  # doctest: +SKIP
+    >>> [tuple(maps.shape) for maps in features(torch.zeros(2, 1, 96, 96))]  # doctest: +SKIP
+    [(2, 64, 48, 48), (2, 128, 24, 24), (2, 256, 12, 12)]
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        layers, channels = [], 3
+        # Nothing is drawn at random only to be replaced.
+        with torch.device('meta'):
+            for layer in _VGG16:
+                if layer == 'pool':
+                    layers.append(nn.MaxPool2d(2))
+                else:
+                    layers += [nn.Conv2d(channels, layer, 3, padding=1), nn.ReLU()]
+                    channels = layer
+        # Torchvision's name, and with it the names of the tensors.
+        self.features = nn.Sequential(*layers)
+        path = Path(path)
+        shapes = {key: tuple(value.shape) for key, value in self.state_dict().items()}
+        state = _read_tensors(path)
+        if missing := sorted(shapes.keys() - state.keys()):
+            raise ValueError(f'{str(path)!r} lacks tensors of VGG-16: {", ".join(missing[:5])}.')
+        state = {key: state[key].float() for key in shapes}
+        for key, shape in shapes.items():
+            found = tuple(state[key].shape)
+            if found != shape:
+                raise ValueError(f'{str(path)!r}: {key} has shape {found}, expected {shape}.')
+        if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+            raise ValueError(f'{str(path)!r} holds numbers that are not finite.')
+        self.load_state_dict(state, assign=True)
+        self.requires_grad_(False)
+
+    def forward(self, image):
+        """Feature maps of an image.
+
+        Parameters
+        ----------
+        image : `torch.Tensor`, (B, 1, H, W)
+            At least 8 pixels wide, of the weights' type and on their device.
+
+        Returns
+        -------
+        features : list of `torch.Tensor`, (B, C, H / 2ⁿ, W / 2ⁿ)
+            After the poolings n = 1, 2, 3, with C = 64, 128, 256.
+        """
+        _check_image(image, smallest=8)
+        x = image.expand(-1, 3, -1, -1)
+        features = []
+        for layer in self.features:
+            x = layer(x)
+            if isinstance(layer, nn.MaxPool2d):
+                features.append(x)
+        return features
+
+
+def _check_image(image, smallest):
+    if image.ndim != 4 or image.shape[1] != 1 or min(image.shape[-2:]) < smallest:
+        raise ValueError(
+            f'image must have shape (B, 1, H, W) with H and W at least {smallest}, '
+            f'got {tuple(image.shape)}.'
+        )
+
+
+def _read_tensors(path):
+    """Tensors by name, from a safetensors file or a PyTorch state dict."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ValueError(f'no such file of VGG-16 weights: {str(path)!r}.')
+    if path.suffix == '.safetensors':
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(
+                f'{str(path)!r} is not a readable safetensors file ({error}).'
+            ) from None
+    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
+        # CVE-2025-32434: before 2.6, weights_only=True could be made to execute code.
+        raise RuntimeError(
+            'loading a PyTorch state dict safely needs PyTorch 2.6 or later; '
+            'use a safetensors file.'
+        )
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # noqa: BLE001
+        # A file that is no state dict fails in as many ways as there are files.
+        reason = str(error).strip().split('\n')[0]
+        raise ValueError(
+            f'{str(path)!r} is not a PyTorch state dict that can be loaded safely ({reason}).'
+        ) from None
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise ValueError(f'{str(path)!r} holds no state dict.')
+    return state
