@@ -5,6 +5,8 @@ is what to read, what to call and what to write.
 """
 
 import argparse
+import math
+import os
 import sys
 from pathlib import Path
 
@@ -131,6 +133,70 @@ def _instruments(args):
         print(f'{"":20s} {band.description}')
 
 
+def _simulate(args):
+    from csr_astro.simulation.simulate import write_simulations
+
+    fields = [_real_field(args, path) for path in args.maps]
+    if args.field or args.match:
+        fields += _synthetic_fields(args)
+    if not fields:
+        raise ValueError('give a MAP with few sources, or a --field or a map to --match.')
+    options = {
+        'psf': _psf(args),
+        'instrument': args.instrument,
+        'number': args.number,
+        'separation': args.separation,
+        'angle': None if args.angle is None else math.radians(args.angle),
+        'elongation': args.elongation,
+        'fast_scan': args.fast_scan,
+        'levels': _numbers(args.flux_levels, '--flux-levels'),
+        'lowest': args.lowest,
+        'highest': args.highest,
+        'random': args.random or 0,
+        'seed': args.seed,
+    }
+    written = write_simulations(
+        args.output, fields, dataset=args.dataset, layout=args.layout, overwrite=args.overwrite,
+        progress=lambda line: print(line, flush=True), **options,
+    )  # fmt: skip
+    print(f'written: {written.n_maps} maps with tables in {args.output}')
+    for split, count in written.cutouts.items():
+        print(f'{split}: {count} cutouts in {args.dataset}')
+
+
+def _evaluate_accuracy(args):
+    from csr_astro.evaluation.accuracy import evaluate_accuracy, get_methods
+    from csr_astro.evaluation.positions import read_groups, read_positions
+    from csr_astro.instruments import get_instrument
+
+    names = None if args.methods is None else args.methods.split(',')
+    methods = get_methods(
+        names, args.weights, orientations=args.orientations, device=args.device
+    )
+    tables = evaluate_accuracy(
+        read_groups(args.maps),
+        methods,
+        args.output,
+        n=args.number,
+        radii=args.radii,
+        apertures=args.aperture,
+        gaussian=args.gaussian,
+        inject=args.inject,
+        psf=args.psf,
+        instrument=get_instrument(args.instrument or 'generic', args.fwhm),
+        flux_levels=_numbers(args.flux_levels, '--flux-levels'),
+        positions=None if args.positions is None else read_positions(args.positions),
+        seed=args.seed,
+        progress=True,
+    )
+    for name, table in tables.items():
+        if name != 'positions' and not name.endswith('_errors'):
+            print(f'{name}:')
+            print('\n'.join(table.pformat(max_lines=-1, max_width=-1)))
+    if args.output:
+        print(f'written: {", ".join(f"{name}.ecsv" for name in tables)} in {args.output}')
+
+
 def _train(args):
     from astropy.io import fits
 
@@ -163,8 +229,12 @@ def _train(args):
         resume=args.resume,
         device=args.device,
         card=card,
+        devices=args.devices,
+        workers=args.workers,
     )
-    print(f'best weights: {path}')
+    # Each device runs this command; the first one speaks.
+    if os.environ.get('LOCAL_RANK', '0') == '0':
+        print(f'best weights: {path}')
 
 
 # --------------------------------------------------------------------- arguments into objects
@@ -263,6 +333,72 @@ def _length(text, option):
             f'{option}: {text.strip()!r} is neither a number of pixels nor an angle.'
         ) from None
     return float(length.value) if length.unit == u.dimensionless_unscaled else length
+
+
+def _real_field(args, path):
+    from csr_astro.images import read_image
+    from csr_astro.sources import read_sources
+
+    image, header = read_image(path, args.hdu)
+    avoid = read_sources(args.avoid) if args.avoid else None
+    name = Path(_stem(Path(path))).name
+    return {'name': name, 'data': image, 'header': header, 'avoid': avoid}
+
+
+def _synthetic_fields(args):
+    """Fields without a map; each has a seed of its own."""
+    from csr_astro.images import read_image
+    from csr_astro.simulation.field import synthetic_map
+
+    options = {
+        name: getattr(args, name)
+        for name in ('slope', 'contrast', 'width')
+        if getattr(args, name) is not None
+    }
+    kind, name = args.field, args.field
+    shape = args.shape
+    if args.match:
+        if args.field:
+            raise ValueError('give --field or --match, not both.')
+        kind, _ = read_image(args.match, args.hdu)
+        name = f'{Path(_stem(Path(args.match))).name}_like'
+        shape = shape or kind.shape
+    fields = []
+    for i in range(args.fields):
+        image = synthetic_map(
+            kind, shape or (512, 512), [args.seed, 4, i], level=args.level, scatter=args.scatter,
+            gradient=args.gradient, faint=args.faint, noise=args.noise, noise_kind=args.noise_kind,
+            gaps=args.gaps, pixel_scale=_field_scale(args), **options,
+        )  # fmt: skip
+        fields.append({'name': f'{name}{i:03d}' if args.fields > 1 else name, 'data': image})
+    return fields
+
+
+def _field_scale(args):
+    """Pixel scale of a synthetic field: as asked, or that of the instrument."""
+    if args.pixel_scale is not None or args.instrument is None:
+        return args.pixel_scale or 1.6
+    from csr_astro.instruments import get_instrument
+
+    return get_instrument(args.instrument).pixel_scale or 1.6
+
+
+def _psf(args):
+    """A file, or a Gaussian beam on the pixels of whatever map; None for the instrument's own."""
+    if args.psf and args.fwhm:
+        raise ValueError('give --psf or --fwhm, not both.')
+    if args.psf:
+        return args.psf
+    return None if args.fwhm is None else _length(args.fwhm, '--fwhm')
+
+
+def _numbers(text, option):
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(',')]
+    except ValueError:
+        raise ValueError(f'{option} must be numbers and commas, got {text!r}.') from None
 
 
 def _mask_radius(args):
@@ -404,15 +540,21 @@ def _parser():
 
     add('instruments', _instruments, 'list instruments and their masks', ['instruments'])
 
+    _add_simulate(add)
+    _add_evaluate(add, commands)
+
     train = add(
         'train', _train, 'train a network',
         [
             'train tiny -o run',
             'train default --maps maps/train --validation maps/validation --psf psf.fits -o run',
             'train default --maps maps/train --validation maps/validation -o run --resume',
+            'train fine-tune --maps mine/train --validation mine/validation -o run',
         ],
     )
-    train.add_argument('recipe', help='default, tiny, or a TOML file')
+    train.add_argument(
+        'recipe', help='default, fine-tune, paper, push-pull, tiny, or a TOML file'
+    )
     train.add_argument('--maps', metavar='FOLDER', help='FITS maps to learn from')
     train.add_argument('--validation', metavar='FOLDER', help='FITS maps of other fields')
     train.add_argument(
@@ -421,10 +563,139 @@ def _parser():
     train.add_argument('-o', '--output', required=True, metavar='FOLDER', help='for the results')
     train.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
     train.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
+    train.add_argument(
+        '--devices', type=int, default=1, metavar='N', help='GPUs that share each batch [1]'
+    )
+    train.add_argument(
+        '--workers', type=int, default=0, metavar='N',
+        help='processes per device that prepare batches: several for a GPU [a thread]',
+    )
     train.add_argument('--title', default='', help='for the model card')
     train.add_argument('--licence', default='', help='for the model card')
     train.add_argument('--training-data', help='for the model card [kinds of maps]')
     return parser
+
+
+def _add_simulate(add):
+    simulate = add(
+        'simulate',
+        _simulate,
+        'put sources of known flux onto maps',
+        [
+            'simulate map.fits --instrument pacs-scanmap-blue -o simulated',
+            'simulate map.fits --psf psf.fits --flux-levels 100,500 --number 50 -o simulated',
+            'simulate map.fits --fwhm 18.2arcsec --random 10 --seed 7 -o simulated',
+            'simulate --field power-law --slope -3 --shape 512 512 --random 1 -o simulated',
+            'simulate maps/*.fits --instrument pacs-scanmap-red -o simulated --dataset cutouts',
+        ],
+    )
+    simulate.add_argument('maps', metavar='MAP', nargs='*', help='FITS files with few sources')
+    simulate.add_argument('-o', '--output', required=True, metavar='FOLDER', help='for the results')
+    simulate.add_argument('--overwrite', action='store_true', help='replace existing files')
+    simulate.add_argument('--seed', type=int, default=0, help='decides everything [%(default)s]')
+    simulate.add_argument('--hdu', help='extension of the image: name or number')
+    simulate.add_argument(
+        '--dataset', metavar='FOLDER', help='write cutouts too, split by field, for training'
+    )
+    simulate.add_argument(
+        '--layout', default='array', choices=('array', 'paper'),
+        help="one array for each split, or the paper's file for each cutout [%(default)s]",
+    )
+
+    sources = simulate.add_argument_group('sources')
+    sources.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
+    sources.add_argument('--psf', metavar='FILE', help='FITS image of the PSF')
+    sources.add_argument('--fwhm', help='Gaussian beam instead: pixels, or 18arcsec')
+    sources.add_argument('--fast-scan', action='store_true',
+                         help='PSF elongated as by parallel mode at 60 arcsec/s (PACS)')
+    sources.add_argument('--elongation', type=float, default=1.0, help='of any PSF [%(default)s]')
+    sources.add_argument('--angle', type=float, metavar='DEG', help='of every PSF [random]')
+    sources.add_argument('--flux-levels', metavar='F[,F...]', help="in mJy [the paper's]")
+    sources.add_argument('--lowest', type=float, metavar='F', help='lowest level [just visible]')
+    sources.add_argument('--highest', type=float, metavar='F', help='highest level [SNR 1000]')
+    sources.add_argument('--random', type=int, nargs='?', const=1, metavar='N',
+                         help='N maps with a random level for each source, not a map per level')
+    sources.add_argument('--number', type=int, help='of sources [25 to 210, by the area]')
+    sources.add_argument('--separation', type=float, metavar='PIXELS',
+                         help='smallest distance between two [no masks overlap]')
+    sources.add_argument('--avoid', metavar='CATALOG', help='sources of the map to stay away from')
+
+    field = simulate.add_argument_group('synthetic fields')
+    field.add_argument('--field', metavar='KIND',
+                       help='power-law, lognormal, filaments, gradient, mixed or flat')
+    field.add_argument('--match', metavar='MAP', help='power spectrum and histogram of this map')
+    field.add_argument('--fields', type=int, default=1, help='how many [%(default)s]')
+    field.add_argument('--shape', type=int, nargs=2, metavar=('NY', 'NX'),
+                       help='pixels [512 512, or those of the matched map]')
+    field.add_argument('--pixel-scale', type=float, metavar='ARCSEC', help="[the instrument's]")
+    field.add_argument('--slope', type=float, help='of the power spectrum [-3]')
+    field.add_argument('--contrast', type=float, help='of a lognormal field [0.6]')
+    field.add_argument('--width', type=float, help='of filaments, in pixels [3]')
+    field.add_argument('--level', type=float, default=5e-3, help='mean, Jy/pixel [%(default)s]')
+    field.add_argument('--scatter', type=float, default=1e-3,
+                       help='of the emission, Jy/pixel [%(default)s]')
+    field.add_argument('--gradient', type=float, default=0.0, help='over the scatter [%(default)s]')
+    field.add_argument('--faint', type=float, default=0.0,
+                       help='unresolved sources, over the scatter [%(default)s]')
+    field.add_argument('--noise', type=float, default=0.1, help='over the scatter [%(default)s]')
+    field.add_argument('--noise-kind', default='white', help='white, correlated or striped')
+    field.add_argument('--gaps', action='store_true', help='an irregular edge, and gaps')
+
+
+def _add_evaluate(add, commands):
+    evaluate = commands.add_parser(
+        'evaluate',
+        help='measure how good predictions are',
+        description='Measure how good predictions are.',
+        epilog='example: csr-astro evaluate accuracy map.fits',
+    )
+    kinds = evaluate.add_subparsers(metavar='WHAT', required=True)
+    accuracy = add(
+        'accuracy',
+        _evaluate_accuracy,
+        'compare the background behind discs with that of other methods',
+        [
+            'evaluate accuracy maps/*.fits -o accuracy',
+            'evaluate accuracy maps/*.fits --weights w.safetensors --positions positions.ecsv',
+            'evaluate accuracy --gaussian --methods network,lpi',
+            'evaluate accuracy map.fits --inject --instrument pacs-scanmap-blue -o accuracy',
+        ],
+        to=kinds,
+    )
+    accuracy.add_argument(
+        'maps', metavar='MAP', nargs='*',
+        help='FITS files or folders; files whose names differ by _tileNN are one group',
+    )
+    accuracy.add_argument('-o', '--output', metavar='FOLDER', help='for the tables')
+    accuracy.add_argument('--weights', default='default', help='name or file [%(default)s]')
+    accuracy.add_argument('--orientations', type=int, choices=(1, 2, 4, 8),
+                          help='flips and rotations to average over [8]')
+    accuracy.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
+    accuracy.add_argument(
+        '--methods', metavar='NAME[,NAME...]',
+        help='network, annulus_mean, annulus_median, plane, background_2d, biharmonic, maskfill, '
+        'lpi; the first is compared with the others [all that are installed]',
+    )
+    accuracy.add_argument(
+        '--number', type=int, default=300,
+        help='positions for each group and radius [%(default)s]',
+    )
+    accuracy.add_argument('--radii', type=float, nargs='+', default=[5.0, 9.0, 12.0], metavar='R',
+                          help='of the discs in pixels [5 9 12]')
+    accuracy.add_argument('--aperture', type=float, nargs='+', default=[4.0], metavar='R',
+                          help='radii in pixels [4]')
+    accuracy.add_argument('--gaussian', action='store_true',
+                          help='Gaussian fields too, against the best possible prediction')
+    accuracy.add_argument('--inject', action='store_true', help='behind injected sources too')
+    accuracy.add_argument('--instrument', help='whose PSF and masks the sources have [generic]')
+    accuracy.add_argument('--psf', metavar='FILE', help="FITS image of the PSF [the instrument's]")
+    accuracy.add_argument('--fwhm', type=float, metavar='PIXELS',
+                          help='beam of any other instrument')
+    accuracy.add_argument('--flux-levels', metavar='F[,F...]',
+                          help="in units of the map's sum [SNR 3 to 1000]")
+    accuracy.add_argument('--positions', metavar='FILE',
+                          help='positions.ecsv of an earlier evaluation')
+    accuracy.add_argument('--seed', type=int, default=0, help='decides positions [%(default)s]')
 
 
 def _removal_options():

@@ -97,7 +97,7 @@ def extract_mask(mask, x, y, size):
     return values
 
 
-def predict(model, values, hole, radius, *, orientations=8):
+def predict(model, values, hole, central, radius, *, orientations=8):
     """Predict the background of a stack of cutouts.
 
     Parameters
@@ -108,6 +108,8 @@ def predict(model, values, hole, radius, *, orientations=8):
         Cutouts as from `extract`, with S odd, a multiple of 32 plus 1.
     hole : (N, S, S) array of bool
         True for the pixels of all masks.
+    central : (N, S, S) array of bool
+        True for those of the source's own.
     radius : (N,) array of float
         Radius of the central mask in pixels.
     orientations : {1, 2, 4, 8}, optional
@@ -128,22 +130,25 @@ def predict(model, values, hole, radius, *, orientations=8):
     image = torch.from_numpy(np.where(measured, values, 0.0))[:, None]
     finite = torch.from_numpy(measured.astype(float))[:, None]
     valid = torch.from_numpy((measured & ~hole).astype(float))[:, None]
+    central = torch.from_numpy(np.array(central, dtype=np.float32))[:, None]
     radius = torch.from_numpy(np.asarray(radius, dtype=float))
     size = values.shape[-1] - 1
-    total = torch.zeros_like(image)
+    total = 0
     with torch.inference_mode():
         if orientations == 1:
             # The one window is all that is looked at, for the normalisation too.
-            seen = (t[..., :size, :size] for t in (image, valid, finite))
-            normalized, location, scale = model.normalize(*seen, radius)
-        else:
-            normalized, location, scale = model.normalize(image, valid, finite, radius)
+            image, valid, finite, central = (
+                t[..., :size, :size] for t in (image, valid, finite, central)
+            )
+        normalized, hints, location, scale = model.prepare(image, valid, finite, central, radius)
         for turns, flip in _ORIENTATIONS[orientations]:
-            oriented = _orient(normalized, turns, flip)[..., :size, :size].to(device)
-            oriented_valid = _orient(valid, turns, flip)[..., :size, :size].float().to(device)
-            output = model.predict_normalized(oriented, oriented_valid).cpu()
-            output = torch.nn.functional.pad(output, (0, 1, 0, 1))
-            total += _reorient(output, turns, flip)
+            seen, seen_valid, *seen_hints = (
+                _orient(t, turns, flip)[..., :size, :size].to(device)
+                for t in (normalized, valid, *hints)
+            )
+            output = model.predict_normalized(seen, seen_valid, seen_hints).cpu()
+            output = torch.nn.functional.pad(output, (0, 1, 0, 1)).double()
+            total = total + _reorient(output, turns, flip)
     prediction = location + scale * (total / orientations)
     return prediction[:, 0].numpy()
 

@@ -60,12 +60,14 @@ class Predictor:
                 x, y = sources.x[index], sources.y[index]
                 values = extract(image, x, y, size)
                 covered = extract_mask(hole, x, y, size)
+                central = np.zeros_like(covered)
+                for k, i in enumerate(index):
+                    central[(k, *_inside(masks[i], sources, i, size))] = True
                 if alone:
-                    for k, i in enumerate(index):
-                        covered[(k, *_inside(masks[i], sources, i, size))] = True
+                    covered |= central
                 radius = np.array([masks[i].radius for i in index])
                 prediction = predict(
-                    self.model, values, covered, radius, orientations=self.orientations
+                    self.model, values, covered, central, radius, orientations=self.orientations
                 )
                 yield index, values, np.isfinite(values) & ~covered, prediction
                 bar.update(len(index))

@@ -26,7 +26,7 @@ SHAPE = (100, 110)
 SOURCES = np.array([(40.3, 60.2), (80.6, 33.4)])
 COMMANDS = [
     '', 'remove', 'photometry', 'demo', 'weights', 'weights list', 'weights info',
-    'weights convert', 'instruments', 'train',
+    'weights convert', 'instruments', 'train', 'evaluate', 'evaluate accuracy',
 ]  # fmt: skip
 
 
@@ -534,7 +534,7 @@ def test_checkpoint_is_converted(run, tmp_path):
     assert code == 0
     model = load_model(output)
     assert model.info.sha256 in out
-    assert (model.info.title, model.normalization, model.residual) == ('Theirs', 'minmax', False)
+    assert (model.info.title, model.normalization, model.fill) == ('Theirs', 'minmax', 'none')
     assert model.network.decoder[-1].conv.bias == 0.25
     code, _, err = run(*arguments)
     assert code == 1

@@ -100,9 +100,10 @@ def cutouts():
     values += 30 * np.exp(-(x**2 + y**2) / 8)
     values[0, :, 70:] = np.nan
     values[1, 40:44, 50:60] = np.nan
-    hole = np.stack([np.hypot(x, y) <= RADIUS] * 2)
+    central = np.stack([np.hypot(x, y) <= RADIUS] * 2)
+    hole = central.copy()
     hole[1] |= np.hypot(x - 12, y + 5) <= 5
-    return values, hole, np.array([RADIUS, RADIUS])
+    return values, hole, central, np.array([RADIUS, RADIUS])
 
 
 @pytest.fixture(scope='module')
@@ -116,45 +117,56 @@ def orient(array, turns, flip):
 
 
 def assert_close(prediction, expected, cutouts, *, rtol=1e-4):
-    """Inside the holes, to a part of the scatter outside."""
-    values, hole, _ = cutouts
-    for p, e, v, h in zip(prediction, expected, values, hole, strict=True):
-        assert_allclose(p[h], e[h], rtol=0, atol=rtol * np.nanstd(v[~h]))
+    """Inside the central masks, to a part of the scatter outside."""
+    values, hole, central, _ = cutouts
+    for p, e, v, h, c in zip(prediction, expected, values, hole, central, strict=True):
+        assert_allclose(p[c], e[c], rtol=0, atol=rtol * np.nanstd(v[~h]))
 
 
 @pytest.mark.parametrize(('turns', 'flip'), ORIENTATIONS[1:])
 def test_prediction_turns_and_flips_with_the_map(model, cutouts, prediction, turns, flip):
-    values, hole, radius = cutouts
-    oriented = orient(values, turns, flip).copy(), orient(hole, turns, flip).copy(), radius
+    oriented = [orient(array, turns, flip).copy() for array in cutouts[:3]] + [cutouts[3]]
     expected = orient(prediction, turns, flip)
     assert_close(predict(model, *oriented), expected, oriented)
 
 
 @pytest.mark.parametrize(('orientations', 'turns'), [(2, 2), (4, 1)])
 def test_fewer_orientations_still_turn_with_the_map(model, cutouts, orientations, turns):
-    values, hole, radius = cutouts
-    oriented = orient(values, turns, False).copy(), orient(hole, turns, False).copy(), radius
+    oriented = [orient(array, turns, False).copy() for array in cutouts[:3]] + [cutouts[3]]
     expected = orient(predict(model, *cutouts, orientations=orientations), turns, False)
     assert_close(predict(model, *oriented, orientations=orientations), expected, oriented)
 
 
 def test_prediction_is_a_background(cutouts, prediction):
     """Nothing of the source, which is ten times as bright as the background's scatter, is left."""
-    values, hole, _ = cutouts
+    values, hole, *_ = cutouts
     for p, v, h in zip(prediction, values, hole, strict=True):
         outside = v[~h & np.isfinite(v)]
         assert abs(p[h] - outside.mean()).max() < 5 * outside.std()
 
 
 @pytest.mark.parametrize('orientations', [1, 2])
-def test_nothing_under_the_masks_matters(model, cutouts, orientations):
-    values, hole, radius = cutouts
-    expected = predict(model, values, hole, radius, orientations=orientations)
-    for inside in (np.nan, 0, 1e30):
-        other = predict(
-            model, np.where(hole, inside, values), hole, radius, orientations=orientations
-        )
+def test_nothing_faint_under_the_masks_matters(model, cutouts, orientations):
+    """Only what outshines the background by far may be seen: where it is, wings are expected."""
+    values, hole, *rest = cutouts
+    level = np.nanmedian(values)
+    expected, *others = (
+        predict(model, np.where(hole, inside, values), hole, *rest, orientations=orientations)
+        for inside in (level, level + 1, level - 100)
+    )
+    for other in others:
         assert_array_equal(other, expected)
+
+
+def test_brightness_of_a_source_hardly_matters(model, cutouts, prediction):
+    """From 30 to 30 000 times the scatter, with and without a measured core."""
+    values, hole, central, radius = cutouts
+    y, x = np.indices((SIZE, SIZE)) - SIZE // 2
+    brighter = values + 1e4 * np.exp(-(x**2 + y**2) / 2)
+    saturated = np.where(np.hypot(x, y) < 3, np.nan, values)
+    for other in (brighter, saturated):
+        found = predict(model, other, hole, central, radius)
+        assert_close(found, prediction, cutouts, rtol=0.5)
 
 
 def test_prediction_does_not_depend_on_the_batch(model, cutouts, prediction):
@@ -166,21 +178,22 @@ def test_prediction_does_not_depend_on_the_batch(model, cutouts, prediction):
 @pytest.mark.parametrize('value', [0, 3.5, -1e-20, 7e12])
 @pytest.mark.parametrize('orientations', [1, 8])
 def test_constant_map_gives_the_constant(model, cutouts, value, orientations):
-    values, hole, radius = cutouts
+    values, *rest = cutouts
     constant = np.where(np.isnan(values), np.nan, value)
-    prediction = predict(model, constant, hole, radius, orientations=orientations)
-    assert_allclose(prediction[hole], np.full(hole.sum(), value), rtol=1e-12)
+    prediction = predict(model, constant, *rest, orientations=orientations)
+    central = cutouts[2]
+    assert_allclose(prediction[central], np.full(central.sum(), value), rtol=1e-12)
 
 
 def test_prediction_without_valid_pixels_is_finite(model, cutouts):
-    _, hole, radius = cutouts
-    nothing = np.full(hole.shape, np.nan)
-    assert np.isfinite(predict(model, nothing, hole, radius, orientations=1)).all()
+    values, *rest = cutouts
+    nothing = np.full(values.shape, np.nan)
+    assert np.isfinite(predict(model, nothing, *rest, orientations=1)).all()
 
 
 def test_inputs_are_not_modified(model, cutouts):
     copies = [array.copy() for array in cutouts]
-    for array in copies[:2]:
+    for array in copies[:3]:
         array.flags.writeable = False
     predict(model, *copies, orientations=2)
     for array, copy in zip(cutouts, copies, strict=True):

@@ -51,9 +51,9 @@ def weights(tmp_path_factory):
         answer = network.eval()(torch.randn(1, 1, 96, 96), torch.ones(1, 1, 96, 96))
         last.weight /= 3 * answer.std()
         save_weights(folder / 'local.safetensors', Inpainter(network, 'local'))
-        save_weights(folder / 'minmax.safetensors', Inpainter(network, 'minmax', residual=False))
+        save_weights(folder / 'minmax.safetensors', Inpainter(network, 'minmax', fill='none'))
         last.weight[:], last.bias[:] = 0, 0
-        save_weights(folder / 'blank.safetensors', Inpainter(network, 'minmax', residual=False))
+        save_weights(folder / 'blank.safetensors', Inpainter(network, 'minmax', fill='none'))
     return {path.stem: path for path in folder.iterdir()}
 
 

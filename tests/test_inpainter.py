@@ -4,8 +4,10 @@ import torch
 from helpers_textbook import random_discs
 from numpy.testing import assert_allclose
 
+from csr_astro.kriging import kriging_fill
 from csr_astro.nn.fill import push_pull_fill
 from csr_astro.nn.inpainter import (
+    FILLS,
     NORMALIZATIONS,
     Inpainter,
     local_normalization,
@@ -13,6 +15,7 @@ from csr_astro.nn.inpainter import (
 )
 from csr_astro.nn.unet import PartialConvUNet
 
+every_fill = pytest.mark.parametrize('fill', list(FILLS))
 both_normalizations = pytest.mark.parametrize('normalization', sorted(NORMALIZATIONS))
 
 
@@ -21,10 +24,18 @@ def seeded():
     torch.manual_seed(0)
 
 
+def make_network(n_hints=0):
+    torch.manual_seed(0)
+    return PartialConvUNet(width=0.0625, n_hints=n_hints).eval().requires_grad_(False)
+
+
 @pytest.fixture(scope='module')
 def network():
-    torch.manual_seed(0)
-    return PartialConvUNet(width=0.0625).eval().requires_grad_(False)
+    return make_network()
+
+
+def make_model(normalization='local', fill='kriging'):
+    return Inpainter(make_network(FILLS[fill]), normalization, fill=fill)
 
 
 def cutouts(shape=(96, 96), n_images=3, dtype=torch.float64, seed=0):
@@ -39,7 +50,8 @@ def cutouts(shape=(96, 96), n_images=3, dtype=torch.float64, seed=0):
     finite = torch.ones_like(valid)
     finite[..., :20] = 0
     image = image * finite
-    return image, valid * finite, finite, torch.tensor([4.0, 7.0, 13.0][:n_images])
+    central = (distance2 < 7**2).to(dtype).expand_as(valid).contiguous()
+    return image, valid * finite, finite, central, torch.tensor([4.0, 7.0, 13.0][:n_images])
 
 
 # Normalisation
@@ -47,7 +59,7 @@ def cutouts(shape=(96, 96), n_images=3, dtype=torch.float64, seed=0):
 
 @pytest.mark.parametrize('shape', [(96, 96), (96, 128)])
 def test_local_normalization_is_a_weighted_mean_and_scatter(shape):
-    image, valid, finite, radius = cutouts(shape)
+    image, valid, finite, _, radius = cutouts(shape)
     location, scale = local_normalization(image, valid, finite, radius)
     assert location.shape == scale.shape == (3, 1, 1, 1)
     y, x = np.indices(shape)
@@ -61,7 +73,7 @@ def test_local_normalization_is_a_weighted_mean_and_scatter(shape):
 
 
 def test_minmax_normalization_spans_measured_pixels_with_the_source():
-    image, valid, finite, radius = cutouts()
+    image, valid, finite, _, radius = cutouts()
     image = torch.where(finite > 0, image, 1e9)
     location, scale = minmax_normalization(image, valid, finite, radius)
     normalized = (image - location) / scale
@@ -73,9 +85,9 @@ def test_minmax_normalization_spans_measured_pixels_with_the_source():
 
 
 def test_normalized_image_is_clipped_and_zero_where_invalid(network):
-    image, valid, finite, radius = cutouts()
+    image, valid, finite, central, radius = cutouts()
     image[..., 10, 30], valid[..., 10, 30] = 1e9, 1
-    normalized, _, _ = Inpainter(network).normalize(image, valid, finite, radius)
+    normalized, *_ = Inpainter(network).prepare(image, valid, finite, central, radius)
     assert normalized.dtype == torch.float32
     assert torch.all(normalized[..., 10, 30] <= 30)
     assert torch.all(normalized[valid == 0] == 0)
@@ -84,35 +96,36 @@ def test_normalized_image_is_clipped_and_zero_where_invalid(network):
 # Prediction
 
 
-@pytest.mark.parametrize('residual', [True, False])
-def test_nothing_under_the_mask_matters(network, residual):
-    image, valid, finite, radius = cutouts()
+@pytest.mark.parametrize('fill', ['none', 'push-pull'])
+def test_nothing_under_the_mask_matters(fill):
+    image, valid, finite, central, radius = cutouts()
     other = torch.where(valid > 0, image, torch.randn_like(image) * 1e9)
-    model = Inpainter(network, 'local', residual=residual)
+    model = make_model(fill=fill)
     assert torch.equal(
-        model(image, valid, finite, radius), model(other, valid, torch.ones_like(finite), radius)
+        model(image, valid, finite, central, radius),
+        model(other, valid, torch.ones_like(finite), central, radius),
     )
 
 
 @both_normalizations
-@pytest.mark.parametrize('residual', [True, False])
+@every_fill
 @pytest.mark.parametrize(('factor', 'offset'), [(1, 5), (1e-20, 0), (1e-3, -100), (1e20, 5)])
-def test_prediction_follows_scale_and_offset(network, normalization, residual, factor, offset):
-    image, valid, finite, radius = cutouts()
-    model = Inpainter(network, normalization, residual=residual)
-    expected = factor * (model(image, valid, finite, radius) + offset)
+def test_prediction_follows_scale_and_offset(normalization, fill, factor, offset):
+    image, valid, finite, central, radius = cutouts()
+    model = make_model(normalization, fill)
+    expected = factor * (model(image, valid, finite, central, radius) + offset)
     shifted = torch.where(finite > 0, factor * (image + offset), 0)
-    prediction = model(shifted, valid, finite, radius)
+    prediction = model(shifted, valid, finite, central, radius)
     _, scale = NORMALIZATIONS[normalization](shifted, valid, finite, radius)
     assert prediction.dtype == torch.float64
     assert ((prediction - expected) / scale).abs().max() < 1e-4
 
 
-def predict_constant(network, normalization, value, dtype):
+def predict_constant(fill, normalization, value, dtype):
     image = torch.full((1, 1, 96, 96), value, dtype=dtype)
     valid = random_discs(1, (96, 96)).to(dtype)
-    model = Inpainter(network, normalization)
-    return model(image, valid, torch.ones_like(valid), torch.tensor([7.0]))
+    model = make_model(normalization, fill)
+    return model(image, valid, torch.ones_like(valid), 1 - valid, torch.tensor([7.0]))
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
@@ -127,34 +140,36 @@ def predict_constant(network, normalization, value, dtype):
         ('minmax', 1e-20),
     ],
 )
-def test_constant_image_gives_exactly_the_constant(network, normalization, value, dtype):
-    prediction = predict_constant(network, normalization, value, dtype)
+@pytest.mark.parametrize('fill', ['push-pull', 'kriging'])
+def test_constant_image_gives_exactly_the_constant(fill, normalization, value, dtype):
+    prediction = predict_constant(fill, normalization, value, dtype)
     assert torch.all(prediction == torch.tensor(value, dtype=dtype))
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_constant_image_gives_exactly_any_constant(network, dtype):
+@pytest.mark.parametrize('fill', ['push-pull', 'kriging'])
+def test_constant_image_gives_exactly_any_constant(fill, dtype):
     for value in (0.1, 0.7, 1 / 3, -1234.567, 7.7e-3, 1e20):
-        prediction = predict_constant(network, 'local', value, dtype)
+        prediction = predict_constant(fill, 'local', value, dtype)
         assert torch.all(prediction == torch.tensor(value, dtype=dtype)), value
 
 
 @both_normalizations
-@pytest.mark.parametrize('residual', [True, False])
+@every_fill
 @pytest.mark.parametrize('measured', [0, 1])
-def test_prediction_without_valid_pixels_is_finite(network, normalization, residual, measured):
-    image, valid, _, radius = cutouts()
+def test_prediction_without_valid_pixels_is_finite(normalization, fill, measured):
+    image, valid, _, central, radius = cutouts()
     finite = torch.full_like(valid, measured)
-    model = Inpainter(network, normalization, residual=residual)
-    assert torch.isfinite(model(image, torch.zeros_like(valid), finite, radius)).all()
+    model = make_model(normalization, fill)
+    assert torch.isfinite(model(image, torch.zeros_like(valid), finite, central, radius)).all()
 
 
-@pytest.mark.parametrize('residual', [True, False])
-def test_prediction_with_one_valid_pixel_is_its_value(network, residual):
-    image, valid, finite, radius = cutouts()
+@every_fill
+def test_prediction_with_one_valid_pixel_is_its_value(fill):
+    image, valid, finite, central, radius = cutouts()
     valid = torch.zeros_like(valid)
     valid[..., 30, 60] = 1
-    prediction = Inpainter(network, 'local', residual=residual)(image, valid, finite, radius)
+    prediction = make_model(fill=fill)(image, valid, finite, central, radius)
     assert_allclose(prediction, image[..., 30:31, 60:61].expand_as(prediction), rtol=1e-9)
 
 
@@ -175,6 +190,59 @@ def test_inputs_are_not_modified(network):
 def test_unknown_normalization_is_refused(network):
     with pytest.raises(ValueError, match=r"one of \['local', 'minmax'\], got 'zscore'\.$"):
         Inpainter(network, 'zscore')
+
+
+def test_unknown_fill_is_refused(network):
+    with pytest.raises(ValueError, match=r"one of \['none', 'push-pull', 'kriging'\], got 'mean'"):
+        Inpainter(network, fill='mean')
+
+
+def test_number_of_hints_must_fit(network):
+    with pytest.raises(ValueError, match=r"^fill='kriging' needs a network that takes 2 hints, not 0"):
+        Inpainter(network, fill='kriging')
+    with pytest.raises(ValueError, match=r"^fill='push-pull' needs a network that takes 0 hints"):
+        Inpainter(make_network(2), fill='push-pull')
+    image = torch.zeros(1, 1, 96, 96)
+    with pytest.raises(ValueError, match=r'^this network takes 2 hints, got 0\.$'):
+        make_network(2)(image, image)
+    with pytest.raises(ValueError, match=r'^this network takes 0 hints, got 1\.$'):
+        network(image, image, [image], [image])
+
+
+def test_network_without_effect_leaves_the_kriging():
+    image, valid, finite, central, radius = cutouts()
+    model = make_model()
+    torch.nn.init.zeros_(model.network.decoder[-1].conv.weight)
+    torch.nn.init.zeros_(model.network.decoder[-1].conv.bias)
+    prediction = model(image, valid, finite, central, radius)
+    for i in range(len(image)):
+        hole, good = central[i, 0].numpy() > 0, valid[i, 0].numpy() > 0
+        values = image[i, 0].numpy()
+        expected = kriging_fill(values, good, hole, float(radius[i]), values[hole].max())
+        assert_allclose(prediction[i, 0].numpy()[hole], expected, rtol=1e-4)
+
+
+def test_hints_are_the_kriging_and_the_bright_pixels():
+    image, valid, finite, central, radius = cutouts()
+    _, (guess, inside, bright, where), location, scale = make_model().prepare(
+        image, valid, finite, central, radius
+    )
+    assert torch.equal(inside, central.float())
+    assert torch.all(guess[central == 0] == 0)
+    units = (image - location) / scale
+    hidden = (valid == 0) & (finite > 0)
+    assert torch.equal(where > 0, hidden & (units > 10))
+    assert_allclose(bright[where > 0], torch.log10(units[where > 0] / 10), rtol=1e-5)
+    assert torch.all(bright[where == 0] == 0)
+
+
+def test_what_is_faint_under_the_mask_does_not_matter():
+    image, valid, finite, central, radius = cutouts()
+    faint = torch.where(valid > 0, image, image.median())
+    other = torch.where(valid > 0, image, image.median() + 1)
+    model = make_model()
+    arguments = valid, finite, central, radius
+    assert torch.equal(model(faint, *arguments), model(other, *arguments))
 
 
 # The smooth fill

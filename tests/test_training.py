@@ -1,8 +1,14 @@
 import csv
 import math
 import os
+import pickle
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.torch import load_file
 from scipy import ndimage
 
+import csr_astro
 from csr_astro.io import atomic_path
 from csr_astro.nn.inpainter import Inpainter
 from csr_astro.nn.weights import load_model
@@ -24,7 +31,14 @@ from csr_astro.simulation.diffuse import (
 from csr_astro.simulation.psf import image_profile, moffat_profile, psf_stamp
 from csr_astro.training.data import CutoutSampler, read_maps
 from csr_astro.training.loop import train
-from csr_astro.training.losses import hole_l1, relative_hole_loss, windowed_l1
+from csr_astro.training.losses import (
+    PAPER_WEIGHTS,
+    LossWeights,
+    hole_l1,
+    relative_hole_loss,
+    windowed_l1,
+)
+from csr_astro.training.module import TrainingModule
 from csr_astro.training.recipe import Recipe, list_recipes, read_recipe
 
 # Cutouts
@@ -57,13 +71,14 @@ def test_batch_depends_on_seed_and_number_only(sampler):
 @pytest.mark.parametrize('real_fraction', [0, 1])
 def test_batch_is_what_it_says(real_fraction):
     sampler = CutoutSampler({'map': [make_map()]}, real_fraction=real_fraction)
-    image, target, valid, hole, radius = sampler.batch(0, 12)
-    for array in (image, target, valid, hole):
+    image, target, valid, hole, central, radius = sampler.batch(0, 12)
+    for array in (image, target, valid, hole, central):
         assert array.shape == (12, 1, 96, 96)
         assert array.dtype == np.float32
         assert np.isfinite(array).all()
-    assert set(np.unique(valid)) == set(np.unique(hole)) == {0, 1}
+    assert set(np.unique(valid)) == set(np.unique(hole)) == set(np.unique(central)) == {0, 1}
     assert not (valid * hole).any()
+    assert not (valid * central).any()
     # Under the discs the image holds the sources; blank pixels hold nothing.
     assert not image[(valid == 0) & (hole == 0)].any()
     # The hole is the disc, up to blank pixels, and the radius is one that holds it.
@@ -71,6 +86,8 @@ def test_batch_is_what_it_says(real_fraction):
     assert ((radius >= 5) & (radius <= 14)).all()
     y, x = np.indices((96, 96)) - 48
     inside = np.hypot(y, x) <= radius[:, None, None, None] - 2
+    assert (central >= inside).all()
+    assert (central <= (np.hypot(y, x) <= radius[:, None, None, None] + 1)).all()
     assert not (valid * inside).any()
     assert (hole * inside).sum() > 0.6 * inside.sum()
     # Of order 1: the target has about unit scatter around its disc.
@@ -79,13 +96,13 @@ def test_batch_is_what_it_says(real_fraction):
 
 def test_without_sources_the_valid_image_is_the_target():
     sampler = CutoutSampler({'map': [make_map()]}, source_fraction=0, seed=1)
-    image, target, valid, hole, _ = sampler.batch(0, 16)
+    image, target, valid, hole, *_ = sampler.batch(0, 16)
     assert_array_equal(image, target * (valid + hole))
 
 
 def test_sources_add_flux_that_reaches_outside_the_discs():
     sampler = CutoutSampler({}, source_fraction=1, seed=1)
-    image, target, valid, _, _ = sampler.batch(0, 16)
+    image, target, valid, *_ = sampler.batch(0, 16)
     wings = (image - target) * valid
     assert wings.min() > -1e-3
     assert (wings.max(axis=(1, 2, 3)) > 1e-3).mean() > 0.9
@@ -96,7 +113,7 @@ def test_blank_pixels_are_neither_valid_nor_judged():
     image = np.full((200, 200), np.nan, dtype=np.float32)
     image[80:120] = np.random.default_rng(0).normal(size=(40, 200))
     sampler = CutoutSampler({'stripe': [image]}, real_fraction=1)
-    _, target, valid, hole, _ = sampler.batch(0, 8)
+    _, target, valid, hole, *_ = sampler.batch(0, 8)
     measured = (valid + hole) > 0
     assert not target[~measured].any()
     assert (measured.mean(axis=(1, 2, 3)) <= 40 / 96 + 1e-6).all()
@@ -107,11 +124,17 @@ def test_real_fraction_decides_where_cutouts_come_from(real_fraction):
     """The second difference of the map is nearly zero, that of a synthetic field is not."""
     maps = {'plane': [make_map()], 'blank': [np.full((200, 200), np.nan)]}
     sampler = CutoutSampler(maps, real_fraction=real_fraction)
-    _, target, valid, _, _ = sampler.batch(0, 20)
+    _, target, valid, *_ = sampler.batch(0, 20)
     whole = (valid[..., :-2] * valid[..., 1:-1] * valid[..., 2:]) > 0
     bend = [np.median(np.abs(np.diff(t, 2)[w])) for t, w in zip(target, whole, strict=True)]
     # A part of the cutouts gets additional noise.
     assert np.mean(np.array(bend) < 2e-3) == pytest.approx(real_fraction, abs=0.4)
+
+
+def test_sampler_travels_to_other_processes(sampler):
+    copy = pickle.loads(pickle.dumps(sampler))
+    for array, expected in zip(copy.batch(5, 2), sampler.batch(5, 2), strict=True):
+        assert_array_equal(array, expected)
 
 
 def test_psf_images_are_used():
@@ -240,7 +263,7 @@ def test_losses_ignore_everything_outside_the_hole(judged):
 
 
 def test_bundled_recipes_are_read():
-    assert {'default', 'tiny'} <= set(list_recipes())
+    assert list_recipes() == ['default', 'fine-tune', 'paper', 'push-pull', 'tiny']
     for name in list_recipes():
         assert isinstance(read_recipe(name), Recipe)
     assert read_recipe('tiny').n_cutouts == 512
@@ -248,9 +271,32 @@ def test_bundled_recipes_are_read():
 
 def test_recipe_file_overrides_defaults(tmp_path):
     path = tmp_path / 'mine.toml'
-    path.write_text('width = 1\nseed = 7\nresidual = false\n')
-    assert read_recipe(path) == replace(Recipe(), width=1.0, seed=7, residual=False)
+    path.write_text('width = 1\nseed = 7\ncompile = true\n')
+    assert read_recipe(path) == replace(Recipe(), width=1.0, seed=7, compile=True)
     assert isinstance(read_recipe(str(path)).width, float)
+
+
+def test_paper_recipe_is_the_paper():
+    recipe = read_recipe('paper')
+    assert (recipe.width, recipe.normalization, recipe.fill) == (1, 'minmax', 'none')
+    assert (recipe.loss, recipe.loss_weights) == ('paper', PAPER_WEIGHTS)
+    assert (recipe.optimizer, recipe.schedule, recipe.learning_rate) == ('adam', 'plateau', 0.005)
+    assert recipe.batch_size == 64
+
+
+def test_terms_of_the_loss_are_switched_one_by_one(tmp_path):
+    path = tmp_path / 'mine.toml'
+    path.write_text('loss = "paper"\n[loss_weights]\nstyle = 0\nhole = 3\n')
+    assert read_recipe(path).loss_weights == LossWeights(style=0.0, hole=3.0)
+
+
+def test_recipe_that_starts_from_weights_takes_their_network(weights, tmp_path):
+    path = tmp_path / 'mine.toml'
+    path.write_text(f'start = "{weights}"\n')
+    recipe = read_recipe(path)
+    assert (recipe.width, recipe.normalization, recipe.fill) == (0.125, 'local', 'push-pull')
+    path.write_text(f'start = "{weights}"\nfill = "kriging"\n')
+    assert read_recipe(path).fill == 'kriging'
 
 
 @pytest.mark.parametrize(
@@ -262,8 +308,25 @@ def test_recipe_file_overrides_defaults(tmp_path):
         (b'n_cutouts = 1.5', 'n_cutouts must be a int, got 1.5'),
         (b'seed = true', 'seed must be a int, got True'),
         (b'width = true', 'width must be a float, got True'),
-        (b'residual = 1', 'residual must be a bool, got 1'),
+        (b'compile = 1', 'compile must be a bool, got 1'),
         (b'normalization = 3', 'normalization must be a str, got 3'),
+        (b'normalization = "robust"', r"normalization must be one of \['local', 'minmax'\]"),
+        (b'fill = "zero"', r"fill must be one of \['none', 'push-pull', 'kriging'\], got 'zero'"),
+        (b'loss = "l2"', r"loss must be one of \['relative', 'paper'\], got 'l2'"),
+        (b'optimizer = "sgd"', r"optimizer must be one of \['adamw', 'adam'\], got 'sgd'"),
+        (b'schedule = "flat"', r"schedule must be one of \['cosine', 'plateau'\], got 'flat'"),
+        (b'start = "none-such"', 'weights must be one of'),
+        (b'average = 1', 'average must be at least 0 and below 1, got 1.0'),
+        (b'others = -1', r'others must be in \[0, inf\], got -1.0'),
+        (b'real_fraction = 2', r'real_fraction must be in \[0, 1\], got 2.0'),
+        (b'learning_rate = nan', 'learning_rate must be positive, got nan'),
+        (b'batch_size = 1', 'batch_size must be at least 2'),
+        (b'loss_weights = 3', 'loss_weights must be a table, got 3'),
+        (b'loss = "paper"\n[loss_weights]\nstlye = 1', r"unknown keys \['stlye'\]; known are"),
+        (b'loss = "paper"\n[loss_weights]\nssim = "on"', 'loss_weights.ssim must be a float'),
+        (b'loss = "paper"\n[loss_weights]\nssim = -1', "weight 'ssim' must be finite and not neg"),
+        (b'[loss_weights]\nssim = 1', "are those of loss = 'paper'"),
+        (b'vgg16 = "vgg16.pth"', "are those of loss = 'paper'"),
         (b'width = ', 'is not valid TOML'),
         (b'width = 1\nwidth = 2', 'is not valid TOML'),
         (b'\xff\xfe', 'is not valid TOML'),
@@ -286,6 +349,7 @@ def test_unknown_recipe_is_refused_with_the_known_ones(name):
 
 RECIPE = Recipe(
     width=0.125,
+    fill='push-pull',
     n_cutouts=64,
     batch_size=8,
     warmup=16,
@@ -294,6 +358,7 @@ RECIPE = Recipe(
     n_validation=16,
     seed=5,
 )
+FOLDERS = ['pictures', 'tensorboard']
 FILES = ['checkpoint.pt', 'last.safetensors', 'log.csv', 'weights.safetensors']
 
 
@@ -324,9 +389,8 @@ def go(sampler, validation_sampler):
     """Train on the CPU without a progress bar."""
 
     def function(folder, recipe=RECIPE, sampler=sampler, **options):
-        return train(
-            recipe, sampler, validation_sampler, folder, device='cpu', progress=False, **options
-        )
+        options = {'device': 'cpu', 'progress': False} | options
+        return train(recipe, sampler, validation_sampler, folder, **options)
 
     return function
 
@@ -373,9 +437,9 @@ def assert_same_training(folder, other):
 
 
 def test_training_writes_weights_that_load(undisturbed):
-    assert names(undisturbed.parent) == FILES
+    assert set(FILES) <= set(names(undisturbed.parent)) <= {*FILES, *FOLDERS}
     info = load_model(undisturbed).info
-    assert (info.width, info.normalization, info.residual) == (0.125, 'local', True)
+    assert (info.width, info.normalization, info.fill) == (0.125, 'local', 'push-pull')
     assert (info.training_data, info.licence) == ('synthetic', 'none')
 
 
@@ -409,7 +473,7 @@ class OneBatch:
 
 def test_training_learns(go, sampler, tmp_path):
     recipe = replace(
-        RECIPE, n_cutouts=480, warmup=32, validate_every=80, n_validation=8, average=0.5
+        RECIPE, n_cutouts=320, warmup=32, validate_every=80, n_validation=8, average=0.5
     )
     go(tmp_path, recipe, OneBatch(sampler))
     losses = [float(row['training_loss']) for row in read_log(tmp_path)]
@@ -417,20 +481,21 @@ def test_training_learns(go, sampler, tmp_path):
 
 
 def test_killed_training_has_its_last_checkpoint(killed):
-    assert names(killed) == FILES
+    assert set(FILES) <= set(names(killed)) <= {*FILES, *FOLDERS}
     assert [row['cutouts'] for row in read_log(killed)] == ['32']
     load_model(killed / 'weights.safetensors')
 
 
-def test_resumed_training_equals_an_undisturbed_one(go, killed, undisturbed):
-    assert go(killed, resume=True) == killed / 'weights.safetensors'
+def test_resumed_training_equals_an_undisturbed_one(go, killed, undisturbed, capsys):
+    assert go(killed, resume=True, progress=True) == killed / 'weights.safetensors'
     assert_same_training(killed, undisturbed.parent)
+    assert '64/64' in capsys.readouterr().err
 
 
 def test_training_killed_before_its_checkpoint_can_start_again(go, sampler, undisturbed, tmp_path):
     with pytest.raises(Killed):
         go(tmp_path, sampler=DyingSampler(sampler, 3))
-    assert names(tmp_path) == []
+    assert not set(FILES) & set(names(tmp_path))
     go(tmp_path)
     assert_same_training(tmp_path, undisturbed.parent)
 
@@ -456,7 +521,14 @@ def test_existing_checkpoint_is_not_overwritten(go, undisturbed):
 
 @pytest.mark.parametrize(
     ('key', 'value'),
-    [('learning_rate', 1e-3), ('batch_size', 4), ('seed', 6), ('residual', False), ('width', 0.25)],
+    [
+        ('learning_rate', 1e-3),
+        ('batch_size', 4),
+        ('seed', 6),
+        ('fill', 'none'),
+        ('width', 0.25),
+        ('schedule', 'plateau'),
+    ],
 )
 def test_resuming_with_another_recipe_is_refused(go, undisturbed, key, value):
     sentence = f'made with {key} = {getattr(RECIPE, key)}, the recipe says {value}'
@@ -471,15 +543,189 @@ def test_nothing_to_resume_is_refused(go, tmp_path):
 
 def test_minmax_training_normalises_as_in_use(go, tmp_path, monkeypatch):
     seen = []
-    normalize = Inpainter.normalize
+    prepare = Inpainter.prepare
 
-    def spy(self, image, valid, finite, radius):
+    def spy(self, image, valid, finite, central, radius):
         seen.append(bool((finite > valid).any()))
-        return normalize(self, image, valid, finite, radius)
+        return prepare(self, image, valid, finite, central, radius)
 
-    monkeypatch.setattr(Inpainter, 'normalize', spy)
+    monkeypatch.setattr(Inpainter, 'prepare', spy)
     go(tmp_path, replace(RECIPE, n_cutouts=8, n_validation=8, normalization='minmax'))
+    assert seen
     assert all(seen)
+
+
+def test_pictures_are_drawn_at_every_validation(undisturbed):
+    pytest.importorskip('matplotlib')
+    folder = undisturbed.parent / 'pictures'
+    assert names(folder) == ['000000032.png', '000000064.png']
+    assert all(path.read_bytes().startswith(b'\x89PNG') for path in folder.iterdir())
+
+
+def test_tensorboard_gets_the_log(undisturbed):
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    events = accumulator.EventAccumulator(str(undisturbed.parent / 'tensorboard')).Reload()
+    for name in ('learning_rate', 'training_loss', 'validation_loss'):
+        rows = [(row['cutouts'], row[name]) for row in read_log(undisturbed.parent)]
+        logged = [(event.step, event.value) for event in events.Scalars(name)]
+        assert_allclose(logged, np.array(rows, dtype=float), rtol=1e-6)
+
+
+SCRIPT = """
+import sys
+import torch
+from csr_astro.cli import main
+torch.set_num_threads(1)
+sys.exit(main(['train', 'recipe.toml', '-o', 'run', '--device', 'cpu', *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    """``csr-astro train`` in a folder of its own, as the arguments of a process."""
+    (tmp_path / 'recipe.toml').write_text(
+        'width = 0.125\nfill = "push-pull"\nn_cutouts = 24\nbatch_size = 4\nwarmup = 8\n'
+        'validate_every = 8\nn_validation = 4\n'
+    )
+    (tmp_path / 'script.py').write_text(SCRIPT)
+    return {
+        'args': [sys.executable, 'script.py'],
+        'cwd': tmp_path,
+        'env': os.environ | {'PYTHONPATH': str(Path(csr_astro.__file__).parents[1])},
+        'stdout': subprocess.DEVNULL,
+        'stderr': subprocess.DEVNULL,
+    }
+
+
+def test_process_killed_at_any_moment_is_resumed_to_the_same_curve(command, tmp_path):
+    process = subprocess.Popen(**command)
+    while not (tmp_path / 'run' / 'log.csv').exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(read_log(tmp_path / 'run')) < 3
+    options = {'device': 'cpu', 'progress': False}
+    recipe = read_recipe(tmp_path / 'recipe.toml')
+    samplers = [
+        CutoutSampler({}, seed=seed, source_fraction=recipe.source_fraction) for seed in (1, 1001)
+    ]
+    train(recipe, *samplers, tmp_path / 'run', resume=True, **options)
+    train(recipe, *samplers, tmp_path / 'undisturbed', **options)
+    assert_same_training(tmp_path / 'run', tmp_path / 'undisturbed')
+
+
+def test_several_devices_share_each_batch(command, tmp_path):
+    command['args'] += ['--devices', '2']
+    subprocess.run(**command, check=True)
+    assert [row['cutouts'] for row in read_log(tmp_path / 'run')] == ['8', '16', '24']
+    load_model(tmp_path / 'run' / 'weights.safetensors')
+
+
+def test_worker_processes_prepare_the_same_batches(go, undisturbed, tmp_path):
+    go(tmp_path, workers=1)
+    assert_same_training(tmp_path, undisturbed.parent)
+
+
+@pytest.mark.parametrize('devices', [3, 8])
+def test_batch_that_devices_cannot_share_is_refused(go, tmp_path, devices):
+    with pytest.raises(ValueError, match=f'multiple of the number of devices, {devices}'):
+        go(tmp_path, devices=devices)
+    assert names(tmp_path) == []
+
+
+PAPER = replace(
+    read_recipe('paper'), width=0.125, n_cutouts=8, batch_size=4, validate_every=4, n_validation=4
+)
+
+
+@pytest.mark.parametrize('weights', [PAPER_WEIGHTS, LossWeights(style=0.0, ssim=0.0)])
+def test_paper_recipe_trains(go, tmp_path, weights):
+    if weights.ssim:
+        pytest.importorskip('kornia')
+    go(tmp_path, replace(PAPER, loss_weights=weights))
+    rows = read_log(tmp_path)
+    assert all(0 < float(row['validation_loss']) < 1e3 for row in rows)
+    # Without an average, the weights of the last step are kept.
+    state = torch.load(tmp_path / 'checkpoint.pt', weights_only=True)
+    for key, value in state['model'].items():
+        assert torch.equal(value, state['average'][f'module.{key}'])
+
+
+def test_plateau_halves_the_rate_when_the_loss_stops_falling(go, sampler, tmp_path, monkeypatch):
+    """Resumed in between: what it remembers of earlier losses is not lost."""
+    loss = TrainingModule.loss
+
+    def constant(self, model, tensors):
+        value, prediction = loss(self, model, tensors)
+        return 0 * value + 1, prediction
+
+    monkeypatch.setattr(TrainingModule, 'loss', constant)
+    recipe = replace(PAPER, batch_size=2, n_cutouts=16, validate_every=2, n_validation=2,
+                     loss_weights=LossWeights(style=0.0, ssim=0.0))
+    with pytest.raises(Killed):
+        go(tmp_path, recipe, DyingSampler(sampler, 4))
+    go(tmp_path, recipe, resume=True)
+    rates = [float(row['learning_rate']) for row in read_log(tmp_path)]
+    assert rates == [0.005] * 7 + [0.0025]
+
+
+def test_fine_tuning_the_bundled_weights_helps_on_ones_own_map(tmp_path):
+    """A map of ripples, which the bundled weights have never seen."""
+    y, x = np.indices((200, 200))
+    ripples = (np.sin(0.9 * x + 0.3 * y) * np.sin(0.07 * x)).astype(np.float32)
+    recipe = replace(
+        read_recipe('fine-tune'), n_cutouts=128, batch_size=8, warmup=8, average=0.5,
+        learning_rate=1e-3, real_fraction=1.0, validate_every=128, n_validation=16,
+    )
+    samplers = [CutoutSampler({'mine': [ripples]}, real_fraction=1.0, seed=n) for n in range(2)]
+    no_steps = replace(recipe, learning_rate=1e-12, n_cutouts=8)
+    losses = []
+    for name, each in (('before', no_steps), ('after', recipe)):
+        train(each, *samplers, tmp_path / name, device='cpu', progress=False)
+        losses.append(float(read_log(tmp_path / name)[-1]['validation_loss']))
+    assert losses[1] < losses[0]
+
+
+def test_loss_that_is_not_finite_ends_the_training(go, killed):
+    class Broken:
+        def batch(self, *_):
+            batch = CutoutSampler({}, seed=3).batch(0, 8)
+            batch[1][:] = np.nan
+            return batch
+
+    before = {name: (killed / name).read_bytes() for name in FILES}
+    with pytest.raises(FloatingPointError, match='not finite after 64 cutouts; lower learning'):
+        go(killed, sampler=Broken(), resume=True)
+    assert {name: (killed / name).read_bytes() for name in FILES} == before
+
+
+def test_interrupted_training_says_so_and_leaves_the_signal_alone(go, sampler, tmp_path):
+    class Interrupted(DyingSampler):
+        def batch(self, number, batch_size):
+            if number == self.number:
+                raise KeyboardInterrupt
+            return self.sampler.batch(number, batch_size)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, sampler=Interrupted(sampler, 1))
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_missing_lightning_is_named_with_its_extra(go, tmp_path, monkeypatch):
+    monkeypatch.setattr('csr_astro.training.loop.find_spec', lambda _: None)
+    with pytest.raises(ImportError, match=r'needs lightning; .*pip install "csr_astro\[train\]"'):
+        go(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_lightning_is_imported_by_training_only():
+    code = (
+        'import sys, csr_astro.cli, csr_astro.training.loop, csr_astro.training.recipe;'
+        "assert 'lightning' not in sys.modules"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 # Files

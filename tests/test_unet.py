@@ -130,5 +130,5 @@ def test_converted_network_equals_textbook(textbook_and_converted, shape):
 
 def test_converted_weights_say_how_the_authors_normalise(textbook_and_converted):
     _, model = textbook_and_converted
-    assert (model.info.width, model.info.normalization, model.info.residual) == (1, 'minmax', False)
+    assert (model.info.width, model.info.normalization, model.info.fill) == (1, 'minmax', 'none')
     assert (model.info.title, model.info.licence) == ('textbook', 'none')

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from csr_astro.nn import weights
-from csr_astro.nn.inpainter import Inpainter
+from csr_astro.nn.inpainter import FILLS, Inpainter
 from csr_astro.nn.unet import PartialConvUNet
 from csr_astro.nn.weights import (
     convert_checkpoint,
@@ -27,14 +27,14 @@ CARD = {
 }
 
 
-def make_model(normalization='local', *, residual=True):
+def make_model(normalization='local', fill='push-pull'):
     torch.manual_seed(3)
-    network = PartialConvUNet(width=0.0625)
+    network = PartialConvUNet(width=0.0625, n_hints=FILLS[fill])
     for block in [*network.encoder, *network.decoder[:-1]]:
         torch.nn.init.normal_(block.norm.running_mean, std=0.3)
         torch.nn.init.uniform_(block.norm.running_var, 0.5, 2)
     torch.nn.init.normal_(network.decoder[-1].conv.bias)
-    return Inpainter(network, normalization, residual=residual).eval().requires_grad_(False)
+    return Inpainter(network, normalization, fill=fill).eval().requires_grad_(False)
 
 
 @pytest.fixture(autouse=True)
@@ -90,10 +90,10 @@ def assert_refused(function, *args, sentence):
 
 
 @pytest.mark.parametrize('normalization', ['local', 'minmax'])
-@pytest.mark.parametrize('residual', [True, False])
-def test_saved_model_loads_as_it_was(tmp_path, normalization, residual):
+@pytest.mark.parametrize('fill', ['none', 'push-pull', 'kriging'])
+def test_saved_model_loads_as_it_was(tmp_path, normalization, fill):
     path = tmp_path / 'model.safetensors'
-    model = make_model(normalization, residual=residual)
+    model = make_model(normalization, fill)
     save_weights(path, model)
     loaded = load_model(path)
     state = model.network.state_dict()
@@ -102,14 +102,14 @@ def test_saved_model_loads_as_it_was(tmp_path, normalization, residual):
         expected = state[key].half().float() if value.ndim == 4 else state[key]
         assert torch.equal(value, expected), key
         assert value.dtype == state[key].dtype
-    assert (loaded.normalization, loaded.residual) == (normalization, residual)
+    assert (loaded.normalization, loaded.fill) == (normalization, fill)
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
 def test_loaded_model_predicts_like_the_saved_one(good):
     image, valid = torch.randn(2, 1, 96, 96), random_discs(2, (96, 96))
-    arguments = image, valid, torch.ones_like(valid), torch.tensor([5.0, 9.0])
+    arguments = image, valid, torch.ones_like(valid), 1 - valid, torch.tensor([5.0, 9.0])
     expected = make_model()(*arguments)
     error = load_model(good)(*arguments) - expected
     assert 0 < error.std() < 0.01 * expected.std()
@@ -120,7 +120,7 @@ def test_info_says_what_the_file_holds(good):
     assert {key: getattr(info, key) for key in CARD} == CARD
     assert (info.name, info.path) == (str(good), good)
     assert info.sha256 == hashlib.sha256(good.read_bytes()).hexdigest()
-    assert (info.width, info.normalization, info.residual) == (0.0625, 'local', True)
+    assert (info.width, info.normalization, info.fill) == (0.0625, 'local', 'push-pull')
     assert load_model(good).info == info
 
 
@@ -141,7 +141,7 @@ def test_unknown_card_entries_are_refused(tmp_path):
 
 
 def test_saving_replaces_an_existing_file(good):
-    save_weights(good, make_model('minmax', residual=False))
+    save_weights(good, make_model('minmax', 'none'))
     assert read_info(good).normalization == 'minmax'
 
 
@@ -174,7 +174,7 @@ def test_bundled_default_loads():
     assert (model.info.name, model.training) == ('default', False)
     image, valid = torch.randn(1, 1, 96, 96), random_discs(1, (96, 96))
     with torch.no_grad():
-        prediction = model(image, valid, torch.ones_like(valid), torch.tensor([9.0]))
+        prediction = model(image, valid, torch.ones_like(valid), 1 - valid, torch.tensor([9.0]))
     assert torch.isfinite(prediction).all()
 
 
@@ -244,8 +244,8 @@ def test_other_safetensors_are_refused(tmp_path, metadata):
         ('width', None, 'does not say the width'),
         ('normalization', 'zscore', 'does not say how its images are normalised'),
         ('normalization', None, 'does not say how its images are normalised'),
-        ('residual', 'yes', 'does not say how its images are normalised'),
-        ('residual', None, 'does not say how its images are normalised'),
+        ('fill', 'mean', 'does not say how its images are normalised'),
+        ('fill', None, 'does not say how its images are normalised'),
     ],
 )
 def test_wrong_headers_are_refused(good, function, key, value, sentence):

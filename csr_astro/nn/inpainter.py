@@ -8,14 +8,21 @@ they cannot disagree.
 import torch
 from torch import nn
 
+from csr_astro.kriging import kriging_fills
 from csr_astro.nn.fill import push_pull_fill
 from csr_astro.nn.unet import memory_format
 
-__all__ = ['NORMALIZATIONS', 'Inpainter', 'local_normalization', 'minmax_normalization']
+__all__ = ['FILLS', 'NORMALIZATIONS', 'Inpainter', 'local_normalization', 'minmax_normalization']
+
+# What the network's output is added to, and how many hints the network takes with it.
+FILLS = {'none': 0, 'push-pull': 0, 'kriging': 2}
 
 # Normalised pixels beyond this many scales are clipped: a neighbour's bright
 # unmasked core must not drown the rest.
 _CLIP = 30.0
+# Of sources the network sees, logarithmically, what is brighter than this many scales. Where
+# nothing is, it can expect no wings; of the background itself it must see nothing.
+_BRIGHT, _BRIGHTEST = 10.0, 1e6
 # How far beyond the disc the local normalisation looks, in pixels.
 _LOCAL_MARGIN = 10.0
 
@@ -91,9 +98,11 @@ class Inpainter(nn.Module):
     network : `~csr_astro.nn.unet.PartialConvUNet`
     normalization : {'local', 'minmax'}, optional
         A key of ``NORMALIZATIONS``.
-    residual : bool, optional
-        Whether the network predicts the difference from the smooth fill of
-        `~csr_astro.nn.fill.push_pull_fill`, or the image itself (the paper).
+    fill : {'none', 'push-pull', 'kriging'}, optional
+        What the network's output is added to: nothing (the paper),
+        `~csr_astro.nn.fill.push_pull_fill`, or that with
+        `~csr_astro.kriging.kriging_fill` behind the central mask. The network
+        then takes two hints: the kriging, and how bright the sources are.
     dtype : `torch.dtype`, optional
         Precision of the network's arithmetic; everything around it keeps the
         image's own precision.
@@ -107,48 +116,93 @@ class Inpainter(nn.Module):
     >>> image, valid = torch.full((1, 1, 96, 96), 3.5), torch.ones(1, 1, 96, 96)
     >>> valid[..., 43:54, 43:54] = 0
     >>> with torch.no_grad():
-    ...     prediction = inpainter(image, valid, valid, torch.tensor([5.0]))
+    ...     prediction = inpainter(image, valid, valid, 1 - valid, torch.tensor([5.0]))
     >>> bool((prediction == 3.5).all())
     True
     """
 
-    def __init__(self, network, normalization='local', *, residual=True, dtype=torch.float32):
+    def __init__(
+        self, network, normalization='local', *, fill='push-pull', dtype=torch.float32
+    ):
         super().__init__()
-        if normalization not in NORMALIZATIONS:
+        for name, value, known in (
+            ('normalization', normalization, sorted(NORMALIZATIONS)),
+            ('fill', fill, list(FILLS)),
+        ):
+            if value not in known:
+                raise ValueError(f'{name} must be one of {known}, got {value!r}.')
+        if network.n_hints != FILLS[fill]:
             raise ValueError(
-                f'normalization must be one of {sorted(NORMALIZATIONS)}, got {normalization!r}.'
+                f'fill={fill!r} needs a network that takes {FILLS[fill]} hints, not '
+                f'{network.n_hints}.'
             )
         self.network = network
         self.normalization = normalization
-        self.residual = residual
+        self.fill = fill
         self.dtype = dtype
 
-    def normalize(self, image, valid, finite, radius):
-        """Normalised image (clipped, 0 where invalid), and its location and scale."""
-        location, scale = NORMALIZATIONS[self.normalization](image, valid, finite, radius)
-        divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
-        normalized = ((image - location) / divisor).clamp(-_CLIP, _CLIP) * valid
-        return normalized.float(), location, scale
+    def prepare(self, image, valid, finite, central, radius):
+        """Everything that the network is shown.
 
-    def predict_normalized(self, normalized, valid):
+        Parameters
+        ----------
+        image, valid, finite, central, radius : `torch.Tensor`
+            As in `forward`.
+
+        Returns
+        -------
+        normalized : `torch.Tensor`, (B, 1, H, W)
+            Float32, clipped, 0 where invalid, wings of the central source taken off.
+        hints : tuple of `torch.Tensor`, (B, 1, H, W)
+            For ``fill='kriging'`` the kriging behind the central mask, 1 in that
+            mask, the logarithm of bright pixels under all masks, 1 in those
+            pixels; else none.
+        location, scale : `torch.Tensor`, (B, 1, 1, 1)
+        """
+        location, scale = NORMALIZATIONS[self.normalization](image, valid, finite, radius)
+        units = (image - location) / torch.where(scale > 0, scale, torch.ones_like(scale))
+        normalized = (units.clamp(-_CLIP, _CLIP) * valid).float()
+        if self.fill != 'kriging':
+            return normalized, (), location, scale
+        central = (central > 0).float()
+        hidden = ((finite > 0) & (valid == 0)).float()
+        # A core that was not measured is taken for bright.
+        peak = torch.where(central * hidden > 0, units, -torch.inf).amax(dim=(-3, -2, -1))
+        peak = torch.where(torch.isfinite(peak), peak, torch.inf)
+        arrays = (tensor[:, 0].cpu().numpy() for tensor in (normalized, valid > 0, central > 0))
+        fills, wings = (
+            torch.from_numpy(stack)[:, None].float().to(image.device)
+            for stack in kriging_fills(*arrays, radius.cpu().numpy(), peak.cpu().numpy())
+        )
+        bright = torch.log10(units.clamp(_BRIGHT, _BRIGHTEST) / _BRIGHT).float() * hidden
+        normalized = (normalized - wings) * (valid > 0)
+        return normalized, (fills, central, bright, (bright > 0).float()), location, scale
+
+    def predict_normalized(self, normalized, valid, hints=()):
         """Prediction of every pixel in normalised units, (B, 1, H, W) float32."""
         device = normalized.device
         valid = valid.float()
+        image = normalized.contiguous(memory_format=memory_format(device))
         with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            output = self.network(
-                normalized.contiguous(memory_format=memory_format(device)), valid
-            ).float()
-        return push_pull_fill(normalized, valid) + output if self.residual else output
+            output = self.network(image, valid, hints[::2], hints[1::2]).float()
+        if self.fill == 'none':
+            return output
+        fill = push_pull_fill(normalized, valid)
+        if hints:
+            guess, central = hints[:2]
+            fill = torch.where(central > 0, guess, fill)
+        return fill + output
 
-    def forward(self, image, valid, finite, radius):
+    def forward(self, image, valid, finite, central, radius):
         """Predict the background in the image's own numbers.
 
         Parameters
         ----------
         image : `torch.Tensor`, (B, 1, H, W)
             Finite numbers, the source at pixel (H // 2, W // 2).
-        valid, finite : `torch.Tensor`, (B, 1, H, W)
-            1 where the image is valid background; 1 where it is measured.
+        valid, finite, central : `torch.Tensor`, (B, 1, H, W)
+            1 where the image is valid background; where it is measured; in the
+            central mask.
         radius : `torch.Tensor`, (B,)
             Radius of the central disc in pixels.
 
@@ -156,6 +210,6 @@ class Inpainter(nn.Module):
         -------
         prediction : `torch.Tensor`, (B, 1, H, W), the dtype of ``image``
         """
-        normalized, location, scale = self.normalize(image, valid, finite, radius)
-        prediction = self.predict_normalized(normalized, valid)
+        normalized, hints, location, scale = self.prepare(image, valid, finite, central, radius)
+        prediction = self.predict_normalized(normalized, valid, hints)
         return location + scale * prediction.to(image.dtype)

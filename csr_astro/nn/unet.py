@@ -69,6 +69,9 @@ class PartialConvUNet(nn.Module):
     width : float, optional
         Factor on every number of channels. 1 is the paper's network, with
         35.07 million trainable parameters; 0.5 has 8.8 million.
+    n_hints : int, optional
+        Number of images besides that the network is shown, each with a
+        validity mask of its own.
 
     Examples
     --------
@@ -81,15 +84,19 @@ class PartialConvUNet(nn.Module):
     (2, 1, 96, 96)
     """
 
-    def __init__(self, width=1.0):
+    def __init__(self, width=1.0, *, n_hints=0):
         super().__init__()
         if not 0 < width <= 4:
             raise ValueError(f'width must be above 0 and at most 4, got {width}.')
         self.width = float(width)
+        self.n_hints = n_hints
         self.encoder = nn.ModuleList(
             _Block(PartialConv2d(_scaled(i, width), _scaled(o, width), k, s, p))
             for i, o, k, s, p in ENCODER
         )
+        if n_hints:
+            _, out, *shape = ENCODER[0]
+            self.encoder[0] = _Block(PartialConv2d(1 + n_hints, _scaled(out, width), *shape))
         widths = [block.conv.out_channels for block in self.encoder]
         self.decoder = nn.ModuleList()
         channels = widths.pop()
@@ -101,7 +108,7 @@ class PartialConvUNet(nn.Module):
             self.decoder.append(_Block(conv, last=last))
             channels = conv.out_channels + (widths.pop() if widths else 0)
 
-    def forward(self, image, mask):
+    def forward(self, image, mask, hints=(), hint_masks=()):
         """Predict the image, invalid pixels included.
 
         Parameters
@@ -111,6 +118,8 @@ class PartialConvUNet(nn.Module):
             as long as it is finite. H and W are multiples of 32 from 96 up.
         mask : `torch.Tensor`, (B, 1, H, W)
             1 where the image is valid background, 0 where it is to be predicted.
+        hints, hint_masks : sequence of ``n_hints`` `torch.Tensor`, (B, 1, H, W)
+            Images besides, and 1 where they are valid.
 
         Returns
         -------
@@ -121,11 +130,14 @@ class PartialConvUNet(nn.Module):
                 f'image height and width must be multiples of {_SIZE_STEP} '
                 f'from {_SIZE_MIN} up, got {tuple(image.shape[-2:])}.'
             )
+        if len(hints) != self.n_hints or len(hint_masks) != self.n_hints:
+            raise ValueError(f'this network takes {self.n_hints} hints, got {len(hints)}.')
         skips = []
-        x = image
+        tensors, masks = [image, *hints], [mask, *hint_masks]
         for block in self.encoder:
-            x, mask = block([x], [mask])
+            x, mask = block(tensors, masks)
             skips.append((x, mask))
+            tensors, masks = [x], [mask]
         skips.pop()
         x, mask = self.decoder[0]([x], [mask])
         for block in self.decoder[1:]:

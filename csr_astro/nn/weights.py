@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from csr_astro.io import atomic_path
-from csr_astro.nn.inpainter import NORMALIZATIONS, Inpainter
+from csr_astro.nn.inpainter import FILLS, NORMALIZATIONS, Inpainter
 from csr_astro.nn.unet import PartialConvUNet, memory_format
 
 __all__ = [
@@ -50,8 +50,9 @@ class WeightsInfo:
         Width of the network; 1 is the paper's.
     normalization : str
         ``'local'`` or ``'minmax'``.
-    residual : bool
-        Whether the network predicts the difference from a smooth fill.
+    fill : str
+        What the network's output is added to: ``'none'``, ``'push-pull'`` or
+        ``'kriging'``.
     title, training_data, licence, description : str
         The model card.
     """
@@ -61,7 +62,7 @@ class WeightsInfo:
     sha256: str
     width: float
     normalization: str
-    residual: bool
+    fill: str
     title: str = ''
     training_data: str = ''
     licence: str = ''
@@ -130,15 +131,12 @@ def _checked_header(handle, path):
         raise ValueError(f'{str(path)!r} does not say the width of its network.') from None
     if not 0 < width <= 4:
         raise ValueError(f'{str(path)!r} says width {width}; it must be above 0 and at most 4.')
-    if header.get('normalization') not in NORMALIZATIONS or header.get('residual') not in (
-        'true',
-        'false',
-    ):
+    if header.get('normalization') not in NORMALIZATIONS or header.get('fill') not in FILLS:
         raise ValueError(f'{str(path)!r} does not say how its images are normalised.')
     return {
         'width': width,
         'normalization': header['normalization'],
-        'residual': header['residual'] == 'true',
+        'fill': header['fill'],
         **{key: header.get(key, '') for key in _DESCRIPTIVE},
     }
 
@@ -218,7 +216,7 @@ def load_model(name_or_path='default', device=None, dtype=torch.float32):
     """
     info = read_info(name_or_path)
     with torch.device('meta'):
-        network = PartialConvUNet(width=info.width)
+        network = PartialConvUNet(width=info.width, n_hints=FILLS[info.fill])
     expected = {
         key: tuple(value.shape)
         for key, value in network.state_dict().items()
@@ -231,11 +229,9 @@ def load_model(name_or_path='default', device=None, dtype=torch.float32):
         state = {key: handle.get_tensor(key).float() for key in found}
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise ValueError(f'{str(info.path)!r} holds numbers that are not finite.')
-    network = PartialConvUNet(width=info.width)
+    network = PartialConvUNet(width=info.width, n_hints=FILLS[info.fill])
     network.load_state_dict(state, strict=False)
-    model = Inpainter(
-        network, info.normalization, residual=info.residual, dtype=dtype
-    )
+    model = Inpainter(network, info.normalization, fill=info.fill, dtype=dtype)
     device = torch.device('cpu' if device is None else device)
     model = model.to(device).to(memory_format=memory_format(device)).eval()
     model.requires_grad_(False)
@@ -267,10 +263,10 @@ def save_weights(path, model, **card):
     **card : str
         ``title``, ``training_data``, ``licence`` and ``description``.
     """
-    _write(path, model.network, model.normalization, model.residual, torch.float16, card)
+    _write(path, model.network, model.normalization, model.fill, torch.float16, card)
 
 
-def _write(path, network, normalization, residual, kernel_dtype, card):
+def _write(path, network, normalization, fill, kernel_dtype, card):
     from safetensors.torch import save_file
 
     unknown = card.keys() - set(_DESCRIPTIVE)
@@ -288,7 +284,7 @@ def _write(path, network, normalization, residual, kernel_dtype, card):
         'architecture': ARCHITECTURE,
         'width': repr(network.width),
         'normalization': normalization,
-        'residual': str(residual).lower(),
+        'fill': fill,
         **{key: str(value) for key, value in card.items()},
     }
     with atomic_path(path) as temporary:
@@ -368,4 +364,4 @@ def convert_checkpoint(checkpoint, path, **card):
             tensor.copy_(state[key])
         for _, block in blocks:
             block.conv.weight.div_(block.conv.n_window)
-    _write(path, network, 'minmax', False, torch.float32, card)
+    _write(path, network, 'minmax', 'none', torch.float32, card)

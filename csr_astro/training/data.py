@@ -25,8 +25,12 @@ _STAMP_SIZE = 97
 _PSF_SCALES = (1.2 / 1.6, 1.2 / 3.2, 2.4 / 3.2, 1.0)
 _RADII = (4.0, 13.5)
 _MAX_NEIGHBOURS = 5
+# Largest wing at the rim of a disc, over the peak of its source.
+_MAX_RIM = 0.07
 # Most draws succeed at once; a thousand in vain mean that none can.
 _TRIES = 1000
+# What stands out by more than this many scatters is not background.
+_BRIGHT = 10.0
 
 
 def read_maps(folder, block_sizes=(1, 2)):
@@ -108,10 +112,23 @@ class CutoutSampler:
         Pixels per side of a cutout.
     seed : int, optional
         Everything is drawn from this and the number of the batch.
+
+    Notes
+    -----
+    Each cutout is shifted (its centre is any measured pixel of a map, and the disc
+    lies up to half a pixel off), flipped and rotated by quarter turns, all of which
+    move pixels without interpolating them; has the masks of up to five neighbours
+    at random places, blank pixels where the map ends or has gaps, sometimes more
+    noise, and sources, turned and stretched at random, whose wings reach outside
+    the masks. `read_maps` adds maps of other resolution.
+
+    A factor on the brightness and an offset are not drawn: normalisation takes
+    both off again. Nor are signs changed: maps are skewed towards bright
+    structures, and so are the errors of a background.
     """
 
     def __init__(
-        self, maps, psfs=(), *, real_fraction=0.6, source_fraction=0.4, size=96, seed=0
+        self, maps, psfs=(), *, real_fraction=0.6, source_fraction=0.2, size=96, seed=0
     ):
         self.kinds = [
             [_RealMap(image) for image in images if np.isfinite(image).any()]
@@ -129,8 +146,19 @@ class CutoutSampler:
         self.source_fraction = source_fraction
         self.size = size
         self.seed = seed
-        self._field = lru_cache(maxsize=_FIELDS + 8)(self._make_field)
         self._stamps = self._make_stamps(psfs)
+        self._remember_fields()
+
+    def _remember_fields(self):
+        self._field = lru_cache(maxsize=_FIELDS + 8)(self._make_field)
+
+    def __getstate__(self):
+        # A cache cannot be sent to another process.
+        return {key: value for key, value in self.__dict__.items() if key != '_field'}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._remember_fields()
 
     def _make_field(self, number):
         rng = np.random.default_rng([self.seed, 1, number])
@@ -168,16 +196,16 @@ class CutoutSampler:
 
         Returns
         -------
-        image, target, valid, hole : (B, 1, size, size) `~numpy.ndarray` of float32
+        image, target, valid, hole, central : (B, 1, size, size) `~numpy.ndarray` of float32
             Cutout with sources, without them, 1 where valid background, 1 where
-            the prediction is judged (measured pixels of the discs). Of order 1,
-            without NaN.
+            the prediction is judged (measured pixels of the discs), 1 in the
+            central disc. Of order 1, without NaN.
         radius : (B,) `~numpy.ndarray` of float32
             Radius of the central disc in pixels.
         """
         rng = np.random.default_rng([self.seed, 0, number])
         shape = (batch_size, 1, self.size, self.size)
-        image, target, valid, hole = (np.zeros(shape, dtype=np.float32) for _ in range(4))
+        image, target, valid, hole, central = (np.zeros(shape, dtype=np.float32) for _ in range(5))
         radius = np.zeros(batch_size, dtype=np.float32)
         for i in range(batch_size):
             for _ in range(_TRIES):
@@ -188,6 +216,7 @@ class CutoutSampler:
                     target[i, 0],
                     valid[i, 0],
                     hole[i, 0],
+                    central[i, 0],
                     radius[i : i + 1],
                 ):
                     break
@@ -196,7 +225,7 @@ class CutoutSampler:
                     f'no usable cutout was found in {_TRIES} tries: the maps are blank, constant, '
                     'or smaller than a disc with its surroundings.'
                 )
-        return image, target, valid, hole, radius
+        return image, target, valid, hole, central, radius
 
     def _background(self, rng, number):
         if rng.random() < self.real_fraction:
@@ -218,7 +247,7 @@ class CutoutSampler:
         cutout = np.rot90(cutout, turns)
         return cutout[:, ::-1] if rng.random() < 0.5 else cutout
 
-    def _draw(self, rng, number, image, target, valid, hole, radius):
+    def _draw(self, rng, number, image, target, valid, hole, central, radius):
         half = self.size // 2
         cutout = self._background(rng, number)
         finite = np.isfinite(cutout)
@@ -242,6 +271,9 @@ class CutoutSampler:
         if not scatter > 0:
             return False
         clean = np.where(finite, (cutout - location) / scatter, 0).astype(np.float32)
+        if clean[discs[0]].max() > _BRIGHT:
+            # A source of the map's own, which is no background.
+            return False
         if rng.random() < 0.15:
             clean += rng.standard_normal(clean.shape, dtype=np.float32) * 10 ** rng.uniform(-2, 0)
         dirty = clean.copy()
@@ -252,18 +284,20 @@ class CutoutSampler:
         target[:] = np.clip(clean, -1e4, 1e4)
         valid[:] = good
         hole[:] = finite & mask
+        central[:] = discs[0]
         radius[0] = np.ceil(radii[0])
         return True
 
     def _inject(self, rng, image, y, x, radius):
-        """Add a source whose wing at the rim of its disc is 0.003 to 6 times the scatter."""
+        """Add a source whose wing at the rim of its disc is 0.03 to 6 times the scatter."""
         stamp = self._stamps[rng.integers(len(self._stamps))]
         half = _STAMP_SIZE // 2
         rim = stamp[half, min(half + int(radius), 2 * half)]
-        if not rim > 0:
+        # Masks are made to cover what stands out.
+        if not 0 < rim < _MAX_RIM * stamp[half, half]:
             return
         # No source is brighter than 10^5 times the scatter.
-        flux = min(10 ** rng.uniform(-2.5, 0.8) / rim, 1e5 / stamp[half, half])
+        flux = min(10 ** rng.uniform(-1.5, 0.8) / rim, 1e5 / stamp[half, half])
         y0, x0 = round(y) - half, round(x) - half
         sy = slice(max(y0, 0), min(y0 + _STAMP_SIZE, self.size))
         sx = slice(max(x0, 0), min(x0 + _STAMP_SIZE, self.size))

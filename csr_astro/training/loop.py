@@ -1,89 +1,122 @@
 """How is a network trained so that a kill at any moment costs only minutes?"""
 
-import csv
-import math
-from concurrent.futures import ThreadPoolExecutor
+import logging
+import multiprocessing
+import signal
+import threading
+import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch.optim.swa_utils import AveragedModel
 
-from csr_astro.io import atomic_path
 from csr_astro.nn.device import best_dtype, resolve_device
-from csr_astro.nn.fill import push_pull_fill
-from csr_astro.nn.inpainter import Inpainter
+from csr_astro.nn.inpainter import FILLS, Inpainter
 from csr_astro.nn.unet import PartialConvUNet, memory_format
-from csr_astro.nn.weights import save_weights
-from csr_astro.training.losses import relative_hole_loss
+from csr_astro.nn.weights import load_model
+from csr_astro.training.recipe import Recipe
 
 __all__ = ['train']
 
-CHECKPOINT = 'checkpoint.pt'
-LOG = 'log.csv'
-WEIGHTS = 'weights.safetensors'
-LAST_WEIGHTS = 'last.safetensors'
-_COLUMNS = ('cutouts', 'learning_rate', 'training_loss', 'validation_loss')
 # What may change when a training goes on: its length, and how often it looks.
 _MAY_CHANGE = {'n_cutouts', 'validate_every', 'n_validation'}
 
 
-def _learning_rate(recipe, cutouts):
-    if cutouts < recipe.warmup:
-        return recipe.learning_rate * (cutouts + recipe.batch_size) / (
-            recipe.warmup + recipe.batch_size
-        )
-    done = (cutouts - recipe.warmup) / max(1, recipe.n_cutouts - recipe.warmup)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
-
-
-def _moving_average(decay):
-    """Exponential moving average that forgets the random start sooner than ``decay`` would."""
-
-    def update(averaged, current, n_averaged):
-        keep = torch.clamp((1 + n_averaged) / (10 + n_averaged), max=decay)
-        return averaged * keep + current * (1 - keep)
-
-    return update
-
-
-def _loss(model, batch):
-    image, target, valid, hole, radius = batch
+def _prepare(model, sampler, batch_size, number):
+    """Arrays of a batch: normalised, and what else the network is shown."""
+    batch = sampler.batch(number, batch_size)
+    image, target, valid, hole, central, radius = (torch.from_numpy(array) for array in batch)
     # Under the masks the image holds the sources: measured, but no background.
-    normalized, location, scale = model.normalize(image, valid, valid + hole, radius)
-    prediction = model.predict_normalized(normalized, valid)
+    normalized, hints, location, scale = model.prepare(image, valid, valid + hole, central, radius)
     divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
-    target = (target - location) / divisor
-    # The fill of the map without sources: what a disc costs that hides nothing.
-    baseline = push_pull_fill(target * valid, valid)
-    return relative_hole_loss(prediction, target, hole, baseline)
+    tensors = (normalized, (target - location) / divisor, valid, hole, central, *hints)
+    return [tensor.numpy() for tensor in tensors]
 
 
-def _tensors(batch, device):
-    return [torch.from_numpy(array).to(device) for array in batch]
+# What a worker process prepares batches with.
+_worker = {}
 
 
-@torch.no_grad()
-def _validate(model, sampler, recipe, device):
-    model.eval()
-    n_batches = max(1, recipe.n_validation // recipe.batch_size)
-    losses = [
-        _loss(model, _tensors(sampler.batch(number, recipe.batch_size), device)).item()
-        for number in range(n_batches)
-    ]
-    return sum(losses) / len(losses)
+def _start_worker(functions):
+    # As many processes as there shall be threads.
+    torch.set_num_threads(1)
+    _worker.update(functions)
+
+
+def _work(kind, number):
+    return _worker[kind](number)
+
+
+@contextmanager
+def _preparing(functions, workers):
+    """A pool, and functions to submit to it; one thread if there are no worker processes."""
+    if workers == 0:
+        pool = ThreadPoolExecutor(1)
+    else:
+        # Started afresh: a fork of a process with threads, or that uses a GPU, can hang.
+        pool = ProcessPoolExecutor(
+            workers, multiprocessing.get_context('spawn'), _start_worker, (functions,)
+        )
+        # Maps are sent to each process once, not with every batch.
+        functions = {kind: partial(_work, kind) for kind in functions}
+    try:
+        yield pool, functions
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _quiet():
+    """Lightning without its greetings, and Ctrl-C afterwards as it was before."""
+    logger = logging.getLogger('lightning.pytorch')
+    level = logger.level
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Lightning up to at least 2.6 on PyTorch 2.13: between the two of them.
+            warnings.filterwarnings('ignore', '.*LeafSpec', FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+        if main:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _initial_model(recipe, device):
+    # The seed decides the initial weights, without touching the user's generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = _build(recipe, best_dtype(device))
+    if recipe.start:
+        _start_from(model, recipe.start)
+    elif recipe.fill != 'none':
+        # The untrained network is then the fill itself.
+        torch.nn.init.zeros_(model.network.decoder[-1].conv.weight)
+    return model.to(memory_format=memory_format(device))
+
+
+def _build(recipe, dtype=torch.float32):
+    network = PartialConvUNet(recipe.width, n_hints=FILLS[recipe.fill])
+    return Inpainter(network, recipe.normalization, fill=recipe.fill, dtype=dtype)
 
 
 def train(
     recipe, sampler, validation_sampler, folder, *, resume=False, device=None, card=None,
-    progress=True,
+    progress=True, devices=1, workers=0,
 ):
     """Train a network.
 
     After every ``recipe.validate_every`` cutouts the folder holds
     ``checkpoint.pt`` (to go on from), ``last.safetensors`` (the averaged
     weights), ``weights.safetensors`` (those with the lowest validation loss so
-    far) and ``log.csv``, each replaced in one step.
+    far) and ``log.csv``, each replaced in one step; with matplotlib a picture of
+    some cutouts in ``pictures``, and with tensorboard its logs in ``tensorboard``.
 
     Parameters
     ----------
@@ -102,117 +135,132 @@ def train(
         Entries of the model card for the weights.
     progress : bool, optional
         Whether to show a progress bar.
+    devices : int, optional
+        Number of GPUs, or on the CPU of processes, that share each batch. More
+        than one need a script or the command line: each runs it again.
+    workers : int, optional
+        Number of processes that prepare batches, for each device; 0 is one
+        thread. A GPU waits for its batches without several. The script that
+        calls this must then be importable: ``if __name__ == '__main__':``.
 
     Returns
     -------
     path : `pathlib.Path`
         The best weights.
     """
-    from tqdm import tqdm
+    if find_spec('lightning') is None:
+        raise ImportError(
+            'training needs lightning; install it with: pip install "csr_astro[train]"'
+        )
+    from csr_astro.training import callbacks
+    from csr_astro.training.module import CutoutData, TrainingModule
 
     folder = Path(folder)
-    checkpoint = folder / CHECKPOINT
-    if checkpoint.exists() and not resume:
-        raise FileExistsError(
-            f'{str(checkpoint)!r} exists; resume it (--resume) or choose another folder.'
-        )
-    if resume and not checkpoint.exists():
-        raise FileNotFoundError(f'there is no {str(checkpoint)!r} to resume.')
-    folder.mkdir(parents=True, exist_ok=True)
-
+    state = _checkpoint_state(folder / callbacks.CHECKPOINT, recipe, resume=resume)
     device = resolve_device(device)
-    # The seed decides the initial weights, without touching the user's generator.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        model = Inpainter(
-            PartialConvUNet(recipe.width),
-            recipe.normalization,
-            residual=recipe.residual,
-            dtype=best_dtype(device),
+    if recipe.batch_size % devices or recipe.batch_size < 2 * devices:
+        raise ValueError(
+            f'batch_size must be a multiple of the number of devices, {devices}, and give each at '
+            f'least 2 cutouts; got {recipe.batch_size}.'
         )
-    if recipe.residual:
-        # The untrained network is then the smooth fill itself.
-        torch.nn.init.zeros_(model.network.decoder[-1].conv.weight)
-    model = model.to(device).to(memory_format=memory_format(device))
-    average = AveragedModel(model, avg_fn=_moving_average(recipe.average), use_buffers=True)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    step, rows, best = 0, [], math.inf
-    if resume:
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        _check_same(saved['recipe'], asdict(recipe))
-        model.load_state_dict(saved['model'])
-        average.load_state_dict(saved['average'])
-        optimizer.load_state_dict(saved['optimizer'])
-        step, rows, best = saved['step'], saved['rows'], saved['best']
+    folder.mkdir(parents=True, exist_ok=True)
+    module = TrainingModule(_initial_model(recipe, device), recipe)
+    if state is not None:
+        module.load_training_state(state)
+    # Preparing needs no numbers of the network.
+    with torch.device('meta'):
+        eyes = _build(recipe)
+    functions = {
+        kind: partial(_prepare, eyes, source, recipe.batch_size // devices)
+        for kind, source in (('training', sampler), ('validation', validation_sampler))
+    }
+    with _preparing(functions, workers) as (pool, functions):
+        data = CutoutData(recipe, pool, *functions.values(), depth=max(1, 2 * workers))
+        n_epochs = data.n_epochs(module.step_number)
+        if n_epochs:
+            records = callbacks.Records(folder, card or {}, state)
+            _fit(module, data, n_epochs, records, device, devices, progress=progress)
+    return folder / callbacks.WEIGHTS
 
-    def save():
-        with atomic_path(checkpoint) as temporary:
-            torch.save(
-                {
-                    'recipe': asdict(recipe),
-                    'model': model.state_dict(),
-                    'average': average.state_dict(),
-                    'optimizer': optimizer.state_dict(),
-                    'step': step,
-                    'rows': rows,
-                    'best': best,
-                },
-                temporary,
+
+def _fit(module, data, n_epochs, records, device, devices, *, progress):
+    """Run Lightning's loop; an epoch is what lies between two validations."""
+    from lightning import pytorch as pl
+
+    from csr_astro.training import callbacks
+
+    listeners = [records]
+    if find_spec('matplotlib') is not None:
+        listeners.append(callbacks.Pictures(records.folder / callbacks.PICTURES))
+    if progress:
+        listeners.append(
+            callbacks.ProgressBar(data.n_steps * data.recipe.batch_size, records)
+        )
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator=device.type,
+            devices=devices if device.index is None else [device.index],
+            strategy='ddp' if devices > 1 else 'auto',
+            sync_batchnorm=devices > 1 and device.type == 'cuda',
+            max_epochs=n_epochs,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            gradient_clip_val=1.0,
+            callbacks=listeners,
+            logger=callbacks.tensorboard_logger(records.folder) or False,
+            log_every_n_steps=1,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=records.folder,
+        )
+        try:
+            trainer.fit(module, datamodule=data)
+        except SystemExit:
+            # What Lightning makes of Ctrl-C.
+            if trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+
+
+def _checkpoint_state(checkpoint, recipe, *, resume):
+    """Content of a checkpoint that may be resumed by this recipe; None for a new training."""
+    if not resume:
+        if checkpoint.exists():
+            raise FileExistsError(
+                f'{str(checkpoint)!r} exists; resume it (--resume) or choose another folder.'
             )
-        with atomic_path(folder / LOG) as temporary, temporary.open('w', newline='') as file:
-            csv.writer(file).writerows([_COLUMNS, *rows])
-
-    n_steps = math.ceil(recipe.n_cutouts / recipe.batch_size)
-    steps_between = max(1, recipe.validate_every // recipe.batch_size)
-    losses = []
-    with (
-        ThreadPoolExecutor(1) as pool,
-        tqdm(total=n_steps * recipe.batch_size, initial=step * recipe.batch_size, unit='cutout',
-             disable=not progress) as bar,
-    ):
-        ahead = pool.submit(sampler.batch, step, recipe.batch_size)
-        while step < n_steps:
-            batch = _tensors(ahead.result(), device)
-            ahead = pool.submit(sampler.batch, step + 1, recipe.batch_size)
-            rate = _learning_rate(recipe, step * recipe.batch_size)
-            for group in optimizer.param_groups:
-                group['lr'] = rate
-            model.train()
-            loss = _loss(model, batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            average.update_parameters(model)
-            losses.append(loss.detach())
-            step += 1
-            bar.update(recipe.batch_size)
-            if step % steps_between and step < n_steps:
-                continue
-            validation = _validate(average.module, validation_sampler, recipe, device)
-            training = torch.stack(losses).mean().item()
-            if not math.isfinite(training + validation):
-                raise FloatingPointError(
-                    f'the loss is not finite after {step * recipe.batch_size} cutouts; lower '
-                    'learning_rate. The last checkpoint is as it was.'
-                )
-            losses.clear()
-            bar.set_postfix(training=f'{training:.4f}', validation=f'{validation:.4f}')
-            rows.append([step * recipe.batch_size, rate, training, validation])
-            save_weights(folder / LAST_WEIGHTS, average.module, **(card or {}))
-            if validation < best:
-                best = validation
-                save_weights(folder / WEIGHTS, average.module, **(card or {}))
-            save()
-    return folder / WEIGHTS
-
-
-def _check_same(saved, asked):
-    for key, value in asked.items():
+        return None
+    if not checkpoint.exists():
+        raise FileNotFoundError(f'there is no {str(checkpoint)!r} to resume.')
+    state = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    # Keys that came later had their defaults.
+    saved = asdict(Recipe()) | state['recipe']
+    for key, value in asdict(recipe).items():
         if key not in _MAY_CHANGE and saved[key] != value:
             raise ValueError(
                 f'the checkpoint was made with {key} = {saved[key]}, the recipe says {value}; '
                 'resume with the same recipe, or choose another folder.'
             )
+    return state
+
+
+def _start_from(model, weights):
+    """Take over weights, of a network without a first guess too."""
+    start = load_model(weights)
+    if start.network.width != model.network.width:
+        raise ValueError(
+            f'the weights {weights!r} have width {start.network.width}, the recipe says '
+            f'{model.network.width}.'
+        )
+    state = start.network.state_dict()
+    if model.network.n_hints and not start.network.n_hints:
+        # The kriging is looked at as if it were the map, the rest not at all. The layer multiplies
+        # by its number of inputs, so that the weights are divided by it.
+        kernel = state['encoder.0.conv.weight'] / 3
+        state['encoder.0.conv.weight'] = torch.cat([kernel, kernel, 0 * kernel], dim=1)
+    model.network.load_state_dict(state)
+    if start.fill != model.fill:
+        # Another fill, another difference from it.
+        torch.nn.init.zeros_(model.network.decoder[-1].conv.weight)
+        torch.nn.init.zeros_(model.network.decoder[-1].conv.bias)

@@ -4,9 +4,32 @@ import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from csr_astro.nn.inpainter import FILLS, NORMALIZATIONS
+from csr_astro.nn.weights import read_info
+from csr_astro.training.losses import PAPER_WEIGHTS, LossWeights
+
 __all__ = ['Recipe', 'list_recipes', 'read_recipe']
 
 _FOLDER = Path(__file__).parent / 'recipes'
+_CHOICES = {
+    'normalization': sorted(NORMALIZATIONS),
+    'fill': list(FILLS),
+    'loss': ['relative', 'paper'],
+    'optimizer': ['adamw', 'adam'],
+    'schedule': ['cosine', 'plateau'],
+}
+# Least and greatest value.
+_RANGES = {
+    'weight_decay': (0, 1),
+    'warmup': (0, float('inf')),
+    'others': (0, float('inf')),
+    'real_fraction': (0, 1),
+    'source_fraction': (0, 1),
+    'seed': (0, float('inf')),
+}
+_POSITIVE = ('width', 'n_cutouts', 'learning_rate', 'validate_every', 'n_validation')
+# What the weights to start from decide, unless the recipe does.
+_OF_WEIGHTS = ('width', 'normalization', 'fill')
 
 
 @dataclass(frozen=True)
@@ -19,20 +42,40 @@ class Recipe:
         Width of the network; 1 is the paper's.
     normalization : {'local', 'minmax'}
         How cutouts are normalised.
-    residual : bool
-        Whether the network predicts the difference from a smooth fill.
+    fill : {'none', 'push-pull', 'kriging'}
+        What the network's output is added to.
+    start : str
+        Weights to start from: a bundled name or a file; random ones if empty.
+        In a recipe file that has them, ``width``, ``normalization`` and ``fill``
+        are by default those of these weights.
     n_cutouts : int
         Number of cutouts in the whole training.
     batch_size : int
-        Cutouts per step.
+        Cutouts per step, on all devices together.
+    loss : {'relative', 'paper'}
+        `~csr_astro.training.losses.relative_hole_loss` or
+        `~csr_astro.training.losses.paper_loss`.
+    loss_weights : `~csr_astro.training.losses.LossWeights`
+        Of the terms of the loss 'paper'. In a recipe file, a table; terms left
+        out keep the paper's weights, and 0 switches one off.
+    others : float
+        Weight of the discs that are not in the centre, in the loss 'relative'.
+    vgg16 : str
+        File of weights for the style term's features, as for
+        `~csr_astro.training.features.VGG16Features`; oriented filters if empty.
+    optimizer : {'adamw', 'adam'}
+        Adam with decoupled weight decay, or with weight decay in the gradient.
     learning_rate, weight_decay : float
-        Of AdamW; the rate rises linearly over ``warmup`` and falls as a cosine
-        to 1 % at the end.
+        Of the optimiser.
+    schedule : {'cosine', 'plateau'}
+        The rate rises linearly over ``warmup`` and falls as a cosine to 1 % at
+        the end; or it is halved when the validation loss has not fallen for more
+        than five validations, without warm-up.
     warmup : int
         Cutouts over which the rate rises.
     average : float
         Decay per step of the exponential moving average of the weights, which
-        is what is kept.
+        is what is kept; 0 keeps the weights themselves.
     real_fraction : float
         Fraction of cutouts from real maps; the others are synthetic.
     source_fraction : float
@@ -41,24 +84,53 @@ class Recipe:
         Cutouts between two validations and checkpoints.
     n_validation : int
         Cutouts per validation.
+    compile : bool
+        Whether `torch.compile` translates the network first.
     seed : int
         Seed of everything that is random.
     """
 
     width: float = 0.5
     normalization: str = 'local'
-    residual: bool = True
+    fill: str = 'kriging'
+    start: str = ''
     n_cutouts: int = 200_000
     batch_size: int = 32
+    loss: str = 'relative'
+    loss_weights: LossWeights = PAPER_WEIGHTS
+    others: float = 0.25
+    vgg16: str = ''
+    optimizer: str = 'adamw'
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
+    schedule: str = 'cosine'
     warmup: int = 10_000
     average: float = 0.999
     real_fraction: float = 0.6
-    source_fraction: float = 0.35
+    source_fraction: float = 0.2
     validate_every: int = 6_400
     n_validation: int = 640
+    compile: bool = False
     seed: int = 1
+
+    def __post_init__(self):
+        for key, known in _CHOICES.items():
+            if getattr(self, key) not in known:
+                raise ValueError(f'{key} must be one of {known}, got {getattr(self, key)!r}.')
+        for key in _POSITIVE:
+            if not getattr(self, key) > 0:
+                raise ValueError(f'{key} must be positive, got {getattr(self, key)}.')
+        for key, (low, high) in _RANGES.items():
+            if not low <= getattr(self, key) <= high:
+                raise ValueError(f'{key} must be in [{low}, {high}], got {getattr(self, key)}.')
+        if not 0 <= self.average < 1:
+            raise ValueError(f'average must be at least 0 and below 1, got {self.average}.')
+        if self.batch_size < 2:
+            raise ValueError('batch_size must be at least 2 for batch normalisation.')
+        if not any(getattr(self.loss_weights, field.name) for field in fields(LossWeights)):
+            raise ValueError('loss_weights must leave at least one term above 0.')
+        if self.loss != 'paper' and (self.loss_weights != PAPER_WEIGHTS or self.vgg16):
+            raise ValueError("loss_weights and vgg16 are those of loss = 'paper'.")
 
 
 def list_recipes():
@@ -98,20 +170,37 @@ def read_recipe(name_or_path):
             content = tomllib.load(file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f'{str(path)!r} is not valid TOML: {error}.') from None
-    types = {field.name: field.type for field in fields(Recipe)}
-    unknown = sorted(content.keys() - types.keys())
-    if unknown:
-        raise ValueError(f'{str(path)!r} has unknown keys {unknown}; known are {sorted(types)}.')
+    try:
+        return Recipe(**_checked(content))
+    except ValueError as error:
+        raise ValueError(f'{str(path)!r}: {error}') from None
+
+
+def _checked(content):
+    """Arguments of `Recipe` from the content of a file, their types checked."""
+    _check_types(content, Recipe)
+    if 'loss_weights' in content:
+        weights = content['loss_weights']
+        _check_types(weights, LossWeights, 'loss_weights.')
+        content['loss_weights'] = LossWeights(**weights)
+    if content.get('start'):
+        info = read_info(content['start'])
+        for key in _OF_WEIGHTS:
+            content.setdefault(key, getattr(info, key))
+    return content
+
+
+def _check_types(content, cls, prefix=''):
+    """Refuse unknown keys and values of another type; whole numbers become floats."""
+    known = [field.name for field in fields(cls)]
+    if unknown := sorted(content.keys() - set(known)):
+        raise ValueError(f'unknown keys {unknown}; known are {sorted(known)}.')
     for key, value in content.items():
-        kind = type(getattr(Recipe, key))
+        kind = type(getattr(cls, key))
         if kind is float and type(value) is int:
             content[key] = float(value)
+        elif kind is LossWeights:
+            if type(value) is not dict:
+                raise ValueError(f'{prefix}{key} must be a table, got {value!r}.')
         elif type(value) is not kind:
-            raise ValueError(f'{str(path)!r}: {key} must be a {kind.__name__}, got {value!r}.')
-    recipe = Recipe(**content)
-    for key in ('width', 'n_cutouts', 'learning_rate', 'validate_every', 'n_validation'):
-        if not getattr(recipe, key) > 0:
-            raise ValueError(f'{str(path)!r}: {key} must be positive, got {getattr(recipe, key)}.')
-    if recipe.batch_size < 2:
-        raise ValueError(f'{str(path)!r}: batch_size must be at least 2 for batch normalisation.')
-    return recipe
+            raise ValueError(f'{prefix}{key} must be a {kind.__name__}, got {value!r}.')

@@ -1,0 +1,274 @@
+"""What do other methods say of the background behind a source?
+
+Every peer is a function ``fill(values, valid, hole, x, y, radius)`` of one
+window of the map and returns the pixels of the hole.
+"""
+
+import warnings
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+
+import numpy as np
+from astropy.utils.exceptions import AstropyUserWarning
+from photutils.background import Background2D
+
+from csr_astro.evaluation.kriging import estimate_covariance, kriging_mean
+
+__all__ = [
+    'BASELINES',
+    'annulus',
+    'background_2d',
+    'biharmonic',
+    'get_baselines',
+    'kriging_limit',
+    'lpi',
+    'maskfill',
+    'plane',
+]
+
+# The annulus begins this far outside the disc, and is this wide, in pixels.
+GAP, WIDTH = 2.0, 10.0
+# Fills that grow from the rim inward see this many pixels around the disc.
+_RIM = 8
+
+
+def _distance(shape, x, y):
+    return np.hypot(*np.ix_(np.arange(shape[0]) - y, np.arange(shape[1]) - x))
+
+
+def annulus(values, valid, hole, x, y, radius, *, inner=None, outer=None, statistic=np.median):
+    """One number for the whole disc, from a ring around it.
+
+    Parameters
+    ----------
+    values, valid, hole, x, y, radius
+        See `BASELINES`.
+    inner, outer : float, optional
+        Radii of the ring in pixels; by default 2 and 12 more than that of the
+        disc.
+    statistic : callable, optional
+        What is taken of the ring's pixels, whose centres lie in it.
+
+    Returns
+    -------
+    prediction : (H,) `~numpy.ndarray` of float
+    """
+    inner = radius + GAP if inner is None else inner
+    outer = radius + GAP + WIDTH if outer is None else outer
+    distance = _distance(values.shape, x, y)
+    ring = values[valid & (distance >= inner) & (distance <= outer)]
+    return np.full(hole.sum(), statistic(ring) if ring.size else np.nan)
+
+
+def plane(values, valid, hole, x, y, radius):
+    """Plane through the pixels up to 12 pixels outside the disc, by least squares.
+
+    Parameters
+    ----------
+    values, valid, hole, x, y, radius
+        See `BASELINES`.
+
+    Returns
+    -------
+    prediction : (H,) `~numpy.ndarray` of float
+    """
+    near = valid & (_distance(values.shape, x, y) <= radius + GAP + WIDTH)
+    if near.sum() < 3:
+        return np.full(hole.sum(), np.nan)
+    yy, xx = np.indices(values.shape)
+    basis = np.stack([np.ones(values.shape), (xx - x) / radius, (yy - y) / radius], axis=-1)
+    level = values[near].mean()
+    coefficients, *_ = np.linalg.lstsq(basis[near], values[near] - level, rcond=None)
+    return level + basis[hole] @ coefficients
+
+
+def background_2d(values, valid, hole, x, y, radius):
+    """`photutils.background.Background2D` with boxes of the disc's diameter.
+
+    Parameters
+    ----------
+    values, valid, hole, x, y, radius
+        See `BASELINES`.
+
+    Returns
+    -------
+    prediction : (H,) `~numpy.ndarray` of float
+    """
+    del x, y
+    box = int(np.clip(2 * np.ceil(radius), 12, min(values.shape)))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', AstropyUserWarning)
+        try:
+            background = Background2D(
+                np.where(valid, values, 0.0),
+                box,
+                mask=~valid,
+                filter_size=3,
+                exclude_percentile=75,
+            ).background
+        except ValueError:
+            # No box has enough valid pixels.
+            return np.full(hole.sum(), np.nan)
+    return np.asarray(background)[hole]
+
+
+def _crop(hole):
+    """The rows and columns around the hole that a fill from its rim can see."""
+    return tuple(
+        slice(max(index.min() - _RIM, 0), index.max() + _RIM + 1) for index in np.nonzero(hole)
+    )
+
+
+def _fill_crop(fill, values, valid, hole):
+    window = _crop(hole)
+    known = valid[window]
+    if not known.any():
+        return np.full(hole.sum(), np.nan)
+    level = values[window][known].mean()
+    centred = np.where(known, values[window] - level, 0.0)
+    return level + fill(centred, ~known)[hole[window]]
+
+
+def biharmonic(values, valid, hole, x, y, radius):
+    """`skimage.restoration.inpaint_biharmonic`.
+
+    Parameters
+    ----------
+    values, valid, hole, x, y, radius
+        See `BASELINES`.
+
+    Returns
+    -------
+    prediction : (H,) `~numpy.ndarray` of float
+    """
+    del x, y, radius
+    inpaint = _require(*_NEEDED['biharmonic']).inpaint_biharmonic
+    return _fill_crop(inpaint, values, valid, hole)
+
+
+def maskfill(values, valid, hole, x, y, radius):
+    """The fill of the package maskfill (van Dokkum & Pasha 2024).
+
+    Parameters
+    ----------
+    values, valid, hole, x, y, radius
+        See `BASELINES`.
+
+    Returns
+    -------
+    prediction : (H,) `~numpy.ndarray` of float
+    """
+    del x, y, radius
+    fill = _require(*_NEEDED['maskfill']).maskfill
+    return _fill_crop(lambda image, mask: fill(image, mask)[0], values, valid, hole)
+
+
+def lpi(values, valid, hole, x, y, radius):
+    """Local pixelwise infilling (Saydjari & Finkbeiner 2022).
+
+    Kriging with the covariance estimated from the valid pixels of the window.
+
+    Parameters
+    ----------
+    values, valid, hole, x, y, radius
+        See `BASELINES`.
+
+    Returns
+    -------
+    prediction : (H,) `~numpy.ndarray` of float
+    """
+    del x, y, radius
+    if not valid.any():
+        return np.full(hole.sum(), np.nan)
+    # No larger than need be: the transforms are what takes time.
+    window = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(valid | hole))
+    values, valid, hole = values[window], valid[window], hole[window]
+    covariance = estimate_covariance(values, valid)
+    level = values[valid].mean()
+    # The covariance is known to percents; the solution need not be better.
+    return kriging_mean(values, valid, covariance, mean=level, tolerance=1e-3)[hole]
+
+
+def kriging_limit(values, valid, hole, x, y, radius, *, covariance):
+    """The best that can be predicted of a Gaussian field of known covariance and mean 0.
+
+    Parameters
+    ----------
+    values, valid, hole, x, y, radius
+        See `BASELINES`.
+    covariance : (my, mx) array of float
+        As in `~csr_astro.evaluation.kriging.kriging_mean`.
+
+    Returns
+    -------
+    prediction : (H,) `~numpy.ndarray` of float
+    """
+    del x, y, radius
+    return kriging_mean(values, valid, covariance, tolerance=1e-4)[hole]
+
+
+def _require(module, package=None):
+    try:
+        return import_module(module)
+    except ImportError:
+        raise ImportError(
+            f'this comparison needs {package or module}; install it with: '
+            'pip install "csr_astro[evaluate]"'
+        ) from None
+
+
+#: The peers by name: functions ``fill(values, valid, hole, x, y, radius)`` that return the
+#: pixels of the hole, in the order of ``values[hole]``, NaN if they have nothing to go by.
+#: ``values`` is a window of the map (S, S); ``valid`` is True for its measured pixels outside
+#: all discs, and nothing else of ``values`` may be looked at; ``hole`` is True for the pixels
+#: to predict; ``x``, ``y`` are the source's position in the window and ``radius`` is that of its
+#: disc, in pixels.
+BASELINES = {
+    'annulus_mean': partial(annulus, statistic=np.mean),
+    'annulus_median': partial(annulus, statistic=np.median),
+    'plane': plane,
+    'background_2d': background_2d,
+    'biharmonic': biharmonic,
+    'maskfill': maskfill,
+    'lpi': lpi,
+}
+# What peers need that is no dependency of the package: module, package.
+_NEEDED = {'biharmonic': ('skimage.restoration', 'scikit-image'), 'maskfill': ('maskfill', None)}
+
+
+def get_baselines(names=None):
+    """Peers by their names.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        Keys of `BASELINES`; by default all that can be used here.
+
+    Returns
+    -------
+    baselines : dict of str to callable
+
+    Raises
+    ------
+    ImportError
+        If a package is missing that one of ``names`` needs.
+
+    Examples
+    --------
+    >>> from csr_astro.evaluation.baselines import get_baselines
+    >>> list(get_baselines(['lpi', 'plane']))
+    ['lpi', 'plane']
+    """
+    if names is None:
+        return {name: fill for name, fill in BASELINES.items() if _usable(name)}
+    for name in names:
+        if name not in BASELINES:
+            raise ValueError(f'a method must be one of {list(BASELINES)}, got {name!r}.')
+        if name in _NEEDED:
+            _require(*_NEEDED[name])
+    return {name: BASELINES[name] for name in names}
+
+
+def _usable(name):
+    return name not in _NEEDED or find_spec(_NEEDED[name][0].split('.')[0]) is not None

@@ -1,0 +1,214 @@
+"""On which maps, and where on them, are methods compared?"""
+
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from astropy.table import QTable, Table, vstack
+from scipy import signal
+
+from csr_astro.cutouts import MAX_RADIUS
+from csr_astro.evaluation.baselines import GAP, WIDTH
+from csr_astro.images import find_image_hdu
+
+__all__ = ['blank_positions', 'draw_positions', 'read_groups', 'read_positions']
+
+POSITION_COLUMNS = ('group', 'map', 'radius', 'x', 'y')
+
+
+def read_groups(paths):
+    """Read maps, grouped by the names of their files.
+
+    Parameters
+    ----------
+    paths : list of path-like
+        FITS files, and folders of them. Of a file with an extension ``image``,
+        ``SCI`` or ``DATA`` that is the map; of others every two-dimensional
+        image is one.
+
+    Returns
+    -------
+    groups : dict of str to list of (ny, nx) `~numpy.ndarray` of float64
+        By file name without ``_tileNN``; blank pixels are NaN.
+    """
+    from astropy.io import fits
+
+    files = []
+    for path in map(Path, paths):
+        found = sorted(path.glob('*.fits*')) if path.is_dir() else [path]
+        if not found:
+            raise FileNotFoundError(f'no FITS files in {str(path)!r}.')
+        files += found
+    groups = {}
+    for file in files:
+        if not file.exists():
+            raise FileNotFoundError(f'there is no file {str(file)!r}.')
+        with fits.open(file) as hdus:
+            named = any(hdu.name.lower() in ('image', 'sci', 'data') for hdu in hdus)
+            chosen = [hdus[find_image_hdu(hdus)]] if named else hdus
+            images = [
+                np.array(hdu.data, dtype=float)
+                for hdu in chosen
+                if hdu.is_image and hdu.header.get('NAXIS') == 2
+            ]
+        if not images:
+            raise ValueError(f'{str(file)!r} holds no two-dimensional image.')
+        groups.setdefault(file.name.split('.fits')[0].split('_tile')[0], []).extend(images)
+    return groups
+
+
+def _cover(finite, inner, outer):
+    """Valid fraction of a ring (a disc, for ``inner`` 0) about every pixel."""
+    reach = int(np.ceil(outer))
+    distance = np.hypot(*np.ogrid[-reach : reach + 1, -reach : reach + 1])
+    ring = ((distance >= inner) & (distance <= outer)).astype(float)
+    return signal.oaconvolve(finite, ring, mode='same') / ring.sum()
+
+
+def blank_positions(images, n, radius, rng, *, aperture=4.0, min_disc=0.8, min_ring=0.25):
+    """Random places of maps where a disc and enough of its surroundings are valid.
+
+    Parameters
+    ----------
+    images : list of (ny, nx) array
+        Maps, NaN where blank.
+    n : int
+        Number of places, no two on one pixel.
+    radius : float
+        Radius of the disc in pixels.
+    rng : `numpy.random.Generator` or int
+        Source of randomness, or a seed.
+    aperture : float, optional
+        Radius within which all pixels must be valid.
+    min_disc, min_ring : float, optional
+        Smallest valid fraction of the disc, and of the annulus around it.
+
+    Returns
+    -------
+    places : `~astropy.table.QTable`
+        Columns ``map`` (index), ``x`` and ``y``.
+    """
+    rng = np.random.default_rng(rng)
+    places = []
+    for number, image in enumerate(images):
+        finite = np.isfinite(image).astype(float)
+        good = (
+            (_cover(finite, 0, aperture + 1) > 1 - 1e-6)
+            & (_cover(finite, 0, radius) >= min_disc)
+            & (_cover(finite, radius + GAP, radius + GAP + WIDTH) >= min_ring)
+        )
+        y, x = np.nonzero(good)
+        places.append(np.column_stack([np.full(len(x), number), x, y]))
+    places = np.concatenate(places)
+    if len(places) < n:
+        raise ValueError(f'the maps have room for {len(places)} discs of radius {radius}, not {n}.')
+    chosen = rng.choice(len(places), n, replace=False)
+    return QTable(places[chosen], names=('map', 'x', 'y'))
+
+
+def draw_positions(groups, radii, n=300, *, aperture=4.0, seed=0):
+    """Random positions of blank discs, the same number in each group for each radius.
+
+    Parameters
+    ----------
+    groups : dict of str to list of (ny, nx) array
+        Maps of one kind share a name, as from `read_groups`.
+    radii : sequence of float
+        Of the discs, in pixels.
+    n : int, optional
+        Number of positions.
+    aperture : float, optional
+        Largest radius of an aperture.
+    seed : int, optional
+        Decides where they are.
+
+    Returns
+    -------
+    positions : `~astropy.table.Table`
+        Columns ``group``, ``map`` (number in the group), ``radius``, ``x``,
+        ``y`` (zero-based pixels); ``meta['seed']``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.positions import draw_positions
+    >>> draw_positions({'flat': [np.zeros((60, 60))]}, [5, 9], 4).colnames
+    ['group', 'map', 'radius', 'x', 'y']
+    """
+    check_radii(radii, aperture)
+    if n < 1:
+        raise ValueError(f'the number of positions must be positive, got {n}.')
+    parts = []
+    for group, images in groups.items():
+        for radius in radii:
+            # The other groups that are measured have no influence.
+            rng = np.random.default_rng([seed, crc32(group.encode()), round(100 * radius)])
+            try:
+                places = blank_positions(images, n, radius, rng, aperture=aperture)
+            except ValueError as error:
+                raise ValueError(f'{group}: {error}') from None
+            part = Table({'group': np.full(n, group), 'map': places['map']})
+            part['radius'] = float(radius)
+            part['x'], part['y'] = places['x'].astype(float), places['y'].astype(float)
+            parts.append(part)
+    positions = vstack(parts, metadata_conflicts='silent')
+    positions.meta['seed'] = seed
+    return positions
+
+
+def check_radii(radii, aperture):
+    """Refuse radii that no disc or aperture can have."""
+    radii = np.atleast_1d(np.asarray(radii, dtype=float))
+    if not (np.isfinite(radii).all() and (radii > 0).all() and (radii <= MAX_RADIUS).all()):
+        raise ValueError(f'radii must be between 0 and {MAX_RADIUS} pixels, got {list(radii)}.')
+    if not (np.isfinite(aperture) and aperture > 0):
+        raise ValueError(f'the aperture must have a positive radius, got {aperture}.')
+
+
+def read_positions(path):
+    """Read positions that an earlier evaluation saved.
+
+    Parameters
+    ----------
+    path : path-like
+        ECSV table with the columns of `draw_positions`.
+
+    Returns
+    -------
+    positions : `~astropy.table.Table`
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f'there is no table of positions {str(path)!r}.')
+    try:
+        positions = Table.read(path, format='ascii.ecsv')
+    except Exception as error:  # noqa: BLE001
+        raise ValueError(f'{str(path)!r} is no ECSV table: {error}') from None
+    missing = [name for name in POSITION_COLUMNS if name not in positions.colnames]
+    if missing:
+        raise ValueError(
+            f'the table of positions {str(path)!r} lacks {missing}; it must have the columns '
+            f'{list(POSITION_COLUMNS)}.'
+        )
+    return positions
+
+
+def check_positions(positions, groups):
+    """Refuse positions that do not lie on the maps."""
+    for group in np.unique(positions['group']):
+        if group not in groups:
+            raise ValueError(
+                f'the positions are on the maps {str(group)!r}, which were not given; '
+                f'given are {list(groups)}.'
+            )
+        rows = positions[positions['group'] == group]
+        if rows['map'].min() < 0 or rows['map'].max() >= len(groups[group]):
+            raise ValueError(
+                f'{group}: the positions are on {rows["map"].max() + 1} maps, '
+                f'{len(groups[group])} were given.'
+            )
+        for m in np.unique(rows['map']):
+            ny, nx = groups[group][m].shape
+            there = rows[rows['map'] == m]
+            off = (there['x'] < 0) | (there['x'] > nx - 1) | (there['y'] < 0)
+            if (off | (there['y'] > ny - 1)).any():
+                raise ValueError(f'{group}: a position lies off map {m} of {ny} x {nx} pixels.')

@@ -1,0 +1,289 @@
+"""How large are errors, and how sure is that?
+
+Tables of robust scatter, rms and bias, and of ratios between methods, with
+errors from bootstrap samples of the positions.
+"""
+
+import numpy as np
+from astropy.table import Table
+
+from csr_astro.evaluation.positions import POSITION_COLUMNS
+
+__all__ = [
+    'average_ratios',
+    'bright_bias',
+    'flux_ratios',
+    'robust_scatter',
+    'scatter_ratios',
+    'summarize',
+]
+
+_BOOTSTRAP = 400
+_BRIGHT = 300.0
+
+
+def robust_scatter(errors, axis=-1):
+    """1.4826 × median absolute deviation.
+
+    Parameters
+    ----------
+    errors : (..., N) array-like of float
+        NaN takes no part.
+    axis : int, optional
+        Along which the scatter is taken.
+
+    Returns
+    -------
+    scatter : `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> from csr_astro.evaluation.statistics import robust_scatter
+    >>> print(robust_scatter([1, 2, 3, 4, 100]))
+    1.4826
+    """
+    errors = np.asarray(errors, dtype=float)
+    center = np.nanmedian(errors, axis=axis, keepdims=True)
+    return 1.4826 * np.nanmedian(np.abs(errors - center), axis=axis)
+
+
+_STATISTICS = {
+    'scatter': robust_scatter,
+    'rms': lambda errors, axis=-1: np.sqrt(np.nanmean(np.square(errors), axis=axis)),
+    'bias': np.nanmean,
+    'median': np.nanmedian,
+}
+
+
+def _resampled(n, rng, n_bootstrap):
+    """Indices of all rows first, then of the bootstrap samples."""
+    return np.vstack([np.arange(n), rng.integers(0, n, (n_bootstrap, n))])
+
+
+def _methods(errors):
+    known = {*POSITION_COLUMNS, 'aperture', 'true', 'local', 'flux', 'flux_aperture', 'snr', 'kind'}
+    return [name for name in errors.colnames if name not in known]
+
+
+def _by_key(errors, by):
+    """Yield (key, rows) for each combination of values, in the order of the table."""
+    keys = list(zip(*(errors[name] for name in by), strict=True))
+    for key in dict.fromkeys(keys):
+        yield key, errors[[i for i, each in enumerate(keys) if each == key]]
+
+
+def _table(rows, names, errors_of=()):
+    table = Table(rows=rows, names=names)
+    for name in table.colnames:
+        if table[name].dtype.kind == 'f':
+            table[name].info.format = '.3g' if name in errors_of else '.4g'
+    return table
+
+
+def summarize(errors, *, by=('group', 'radius', 'aperture'), n_bootstrap=_BOOTSTRAP, seed=0):
+    """Robust scatter, rms and bias of each method, with bootstrap errors.
+
+    Parameters
+    ----------
+    errors : `~astropy.table.Table`
+        As from `~csr_astro.evaluation.accuracy.background_errors` and the like.
+    by : sequence of str, optional
+        Columns whose every combination of values gets a row per method.
+    n_bootstrap : int, optional
+        Number of bootstrap samples of the positions.
+    seed : int, optional
+        Of the bootstrap.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        The columns of ``by``, ``method``, ``n`` (positions with a prediction),
+        and in the unit of the sum ``scatter`` (`robust_scatter`), ``rms`` (about
+        zero), ``bias`` (mean), ``median``; each with its error ``*_err``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.table import Table
+    >>> from csr_astro.evaluation.statistics import summarize
+    >>> errors = Table({'group': ['a'] * 400})
+    >>> errors['radius'], errors['aperture'] = 5.0, 4.0
+    >>> errors['plane'] = np.random.default_rng(1).normal(0.5, 2, 400)
+    >>> row = summarize(errors)[0]
+    >>> print(row['method'], row['n'], abs(row['scatter'] - 2) < 3 * row['scatter_err'])
+    plane 400 True
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for key, part in _by_key(errors, by):
+        for name in _methods(errors):
+            values = np.array(part[name], dtype=float)
+            values = values[np.isfinite(values)]
+            row = [*key, name, len(values)]
+            if not len(values):
+                rows.append([*row, *[np.nan] * (2 * len(_STATISTICS))])
+                continue
+            sample = values[_resampled(len(values), rng, n_bootstrap)]
+            for statistic in _STATISTICS.values():
+                found = statistic(sample, axis=-1)
+                row += [found[0], found[1:].std()]
+            rows.append(row)
+    names = [part for name in _STATISTICS for part in (name, f'{name}_err')]
+    return _table(rows, [*by, 'method', 'n', *names], [f'{name}_err' for name in _STATISTICS])
+
+
+def scatter_ratios(
+    errors,
+    method,
+    references,
+    *,
+    by=('group', 'radius', 'aperture'),
+    n_bootstrap=_BOOTSTRAP,
+    seed=0,
+):
+    """Scatter and rms of one method over those of others, on the same positions.
+
+    Parameters
+    ----------
+    errors, by, n_bootstrap, seed
+        As in `summarize`; both methods are resampled alike.
+    method : str
+        The column above the line.
+    references : sequence of str
+        Those below.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        The columns of ``by``, ``method``, ``reference``, ``n`` (positions that
+        both predict), ``scatter_ratio`` and ``rms_ratio``; each with ``*_err``.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for key, part in _by_key(errors, by):
+        for reference in references:
+            pair = np.array([part[method], part[reference]], dtype=float)
+            pair = pair[:, np.isfinite(pair).all(axis=0)]
+            row = [*key, method, reference, pair.shape[1]]
+            if not pair.shape[1]:
+                rows.append([*row, *[np.nan] * 4])
+                continue
+            sample = pair[:, _resampled(pair.shape[1], rng, n_bootstrap)]
+            for statistic in ('scatter', 'rms'):
+                above, below = _STATISTICS[statistic](sample, axis=-1)
+                with np.errstate(divide='ignore', invalid='ignore'):
+                    ratio = above / below
+                row += [ratio[0], _spread(ratio[1:])]
+            rows.append(row)
+    names = ['scatter_ratio', 'scatter_ratio_err', 'rms_ratio', 'rms_ratio_err']
+    return _table(rows, [*by, 'method', 'reference', 'n', *names], names[1::2])
+
+
+def _spread(values):
+    values = values[np.isfinite(values)]
+    return values.std() if len(values) else np.nan
+
+
+def average_ratios(ratios, *, by=('method', 'reference')):
+    """Means of `scatter_ratios` over groups, radii and apertures.
+
+    Parameters
+    ----------
+    ratios : `~astropy.table.Table`
+        As from `scatter_ratios`.
+    by : sequence of str, optional
+        Columns that are not averaged over.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        The columns of ``by``, ``n_ratios``, and means with their errors;
+        ``scatter_ratio_worst`` is the largest.
+    """
+    rows = []
+    for key, part in _by_key(ratios, by):
+        count = len(part)
+        row = [*key, count]
+        for name in ('scatter_ratio', 'rms_ratio'):
+            error = np.sqrt(np.sum(np.square(part[f'{name}_err']))) / count
+            row += [np.mean(part[name]), error]
+        rows.append([*row, np.max(part['scatter_ratio'])])
+    names = ['scatter_ratio', 'scatter_ratio_err', 'rms_ratio', 'rms_ratio_err']
+    return _table(rows, [*by, 'n_ratios', *names, 'scatter_ratio_worst'], names[1::2])
+
+
+def flux_ratios(errors, *, by=('group', 'aperture', 'flux'), n_bootstrap=_BOOTSTRAP, seed=0):
+    """Measured over injected flux, per flux level.
+
+    The flux is the sum of map minus background in the aperture over the part of
+    the PSF that lies in it.
+
+    Parameters
+    ----------
+    errors : `~astropy.table.Table`
+        As from `~csr_astro.evaluation.accuracy.injected_errors`.
+    by, n_bootstrap, seed
+        As in `summarize`.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        The columns of ``by``, ``method``, ``n``, medians of ``snr`` and
+        ``radius`` (of the mask), ``ratio`` (median) and ``iqr``
+        (interquartile range), the two with ``*_err``.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for key, part in _by_key(errors, by):
+        for name in _methods(errors):
+            ratio = 1 - np.array(part[name]) / np.array(part['flux_aperture'])
+            ratio = ratio[np.isfinite(ratio)]
+            row = [*key, name, len(ratio), np.nanmedian(part['snr']), np.nanmedian(part['radius'])]
+            if not len(ratio):
+                rows.append([*row, *[np.nan] * 4])
+                continue
+            sample = ratio[_resampled(len(ratio), rng, n_bootstrap)]
+            low, middle, high = np.percentile(sample, [25, 50, 75], axis=-1)
+            iqr = high - low
+            rows.append([*row, middle[0], middle[1:].std(), iqr[0], iqr[1:].std()])
+    names = ['ratio', 'ratio_err', 'iqr', 'iqr_err']
+    return _table(rows, [*by, 'method', 'n', 'snr', 'radius', *names], names[1::2])
+
+
+def bright_bias(
+    errors, *, snr=_BRIGHT, by=('group', 'aperture'), n_bootstrap=_BOOTSTRAP, seed=0
+):
+    """Bias of the background sum behind bright sources, whose wings are outside their masks.
+
+    Parameters
+    ----------
+    errors : `~astropy.table.Table`
+        As from `~csr_astro.evaluation.accuracy.injected_errors`.
+    snr : float, optional
+        Sources of a larger SNR are bright.
+    by, n_bootstrap, seed
+        As in `summarize`.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        The columns of ``by``, ``method``, ``n``, and in units of the ring's
+        scatter × the aperture's area ``bias`` (median) and ``scatter``
+        (`robust_scatter`); each with ``*_err``. No rows if no source is bright.
+    """
+    bright = errors[np.array(errors['snr']) > snr]
+    rng = np.random.default_rng(seed)
+    rows = []
+    for key, part in _by_key(bright, by):
+        for name in _methods(errors):
+            with np.errstate(divide='ignore', invalid='ignore'):
+                values = np.array(part[name]) / np.array(part['local'])
+            values = values[np.isfinite(values)]
+            if not len(values):
+                continue
+            sample = values[_resampled(len(values), rng, n_bootstrap)]
+            middle, scatter = np.median(sample, axis=-1), robust_scatter(sample)
+            rows.append([*key, name, len(values), middle[0], middle[1:].std(), scatter[0],
+                         scatter[1:].std()])  # fmt: skip
+    names = ['bias', 'bias_err', 'scatter', 'scatter_err']
+    return _table(rows or None, [*by, 'method', 'n', *names], names[1::2])

@@ -1,0 +1,194 @@
+"""What is written and shown while a network is trained?"""
+
+import csv
+import math
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from lightning import pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+from tqdm import tqdm
+
+from csr_astro.io import atomic_path
+from csr_astro.nn.weights import save_weights
+
+__all__ = ['Pictures', 'ProgressBar', 'Records', 'tensorboard_logger']
+
+CHECKPOINT = 'checkpoint.pt'
+LOG = 'log.csv'
+WEIGHTS = 'weights.safetensors'
+LAST_WEIGHTS = 'last.safetensors'
+PICTURES = 'pictures'
+TENSORBOARD = 'tensorboard'
+
+_COLUMNS = ('cutouts', 'learning_rate', 'training_loss', 'validation_loss')
+_N_PICTURES = 6
+
+
+def tensorboard_logger(folder):
+    """Lightning's logger, which writes to ``folder/tensorboard``; None without tensorboard."""
+    if find_spec('tensorboard') is None and find_spec('tensorboardX') is None:
+        return None
+    return TensorBoardLogger(folder, name=TENSORBOARD, version='')
+
+
+class Records(pl.Callback):
+    """After each validation: weights, log and checkpoint, each replaced in one step.
+
+    Parameters
+    ----------
+    folder : `pathlib.Path`
+        Where they are written.
+    card : dict of str
+        Entries of the model card.
+    state : dict, optional
+        A checkpoint to go on from.
+
+    Attributes
+    ----------
+    rows : list of list
+        The log.
+    best : float
+        Lowest validation loss.
+    """
+
+    def __init__(self, folder, card, state=None):
+        self.folder = folder
+        self.card = card
+        self.rows = state['rows'] if state else []
+        self.best = state['best'] if state else math.inf
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        """Write everything, unless the loss is not finite."""
+        cutouts = pl_module.step_number * pl_module.recipe.batch_size
+        rate = pl_module.learning_rate
+        training, validation = pl_module.finish_validation()
+        if not math.isfinite(training + validation):
+            raise FloatingPointError(
+                f'the loss is not finite after {cutouts} cutouts; lower learning_rate. '
+                'The last checkpoint is as it was.'
+            )
+        row = [cutouts, rate, training, validation]
+        self.rows.append(row)
+        best, self.best = self.best, min(self.best, validation)
+        if not trainer.is_global_zero:
+            return
+        model = pl_module.average.module
+        save_weights(self.folder / LAST_WEIGHTS, model, **self.card)
+        if validation < best:
+            save_weights(self.folder / WEIGHTS, model, **self.card)
+        # Written by us and not by Lightning, whose files are moved into place from the system's
+        # folder for temporary files, which on another disk means copied.
+        with atomic_path(self.folder / CHECKPOINT) as temporary:
+            torch.save(
+                pl_module.training_state() | {'rows': self.rows, 'best': self.best}, temporary
+            )
+        with atomic_path(self.folder / LOG) as temporary, temporary.open('w', newline='') as file:
+            csv.writer(file).writerows([_COLUMNS, *self.rows])
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(dict(zip(_COLUMNS[1:], row[1:], strict=True)), cutouts)
+
+
+class Pictures(pl.Callback):
+    """After each validation: a picture of its first cutouts.
+
+    Parameters
+    ----------
+    folder : `pathlib.Path`
+        Holds the pictures, named after the number of cutouts.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        """Draw what the network was given, what it answered and what was right."""
+        if not trainer.is_global_zero:
+            return
+        self.folder.mkdir(exist_ok=True)
+        cutouts = pl_module.step_number * pl_module.recipe.batch_size
+        arrays = [tensor[:_N_PICTURES].numpy() for tensor in pl_module.shown]
+        draw_cutouts(self.folder / f'{cutouts:09d}.png', *arrays)
+
+
+def draw_cutouts(path, image, hole, target, prediction):
+    """Rows of input, mask, target, prediction and difference.
+
+    Each row's colours span 98 % of its target, those of the difference the same width about 0.
+
+    Parameters
+    ----------
+    path : path-like
+        Picture to write, replaced in one step.
+    image, hole, target, prediction : (N, H, W) `~numpy.ndarray`
+        In normalised units.
+    """
+    from matplotlib.figure import Figure
+
+    titles = ('input', 'mask', 'target', 'prediction', 'difference')
+    height, width = image.shape[1:]
+    # One picture of all panels: thirty of them would take a second.
+    mosaic = np.full((len(image) * (height + 2), len(titles) * (width + 2)), np.nan)
+    for i, panels in enumerate(zip(image, hole, target, prediction, strict=True)):
+        low, high = np.percentile(panels[2], [1, 99])
+        scale = max(high - low, np.finfo(np.float32).tiny)
+        scaled = [(panel - low) / scale for panel in panels]
+        scaled[1] = panels[1]
+        scaled.append(0.5 + scaled[3] - scaled[2])
+        y = slice(i * (height + 2), i * (height + 2) + height)
+        for j, panel in enumerate(scaled):
+            mosaic[y, j * (width + 2) : j * (width + 2) + width] = panel[::-1]
+    drawing = Figure(figsize=(1.4 * len(titles), 1.4 * len(image) + 0.3), layout='constrained')
+    ax = drawing.subplots()
+    ax.imshow(mosaic, vmin=0, vmax=1, interpolation='nearest')
+    ax.set_xticks((np.arange(len(titles)) + 0.5) * (width + 2), titles)
+    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, left=False)
+    ax.set_yticks([])
+    with atomic_path(path) as temporary:
+        drawing.savefig(temporary, dpi=100)
+
+
+class ProgressBar(pl.Callback):
+    """One bar for the whole training, in cutouts; Lightning's begins anew at each validation.
+
+    Parameters
+    ----------
+    n_cutouts : int
+        Number of cutouts in the whole training.
+    records : `Records`
+        Whose last row is shown.
+    """
+
+    def __init__(self, n_cutouts, records):
+        self.n_cutouts = n_cutouts
+        self.records = records
+        self.bar = None
+
+    def on_train_start(self, trainer, pl_module):
+        """Show the bar, at the place from which the training goes on."""
+        self.bar = tqdm(
+            total=self.n_cutouts,
+            initial=pl_module.step_number * pl_module.recipe.batch_size,
+            unit='cutout',
+            disable=not trainer.is_global_zero,
+        )
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        """Count a step."""
+        del trainer
+        self.bar.update(pl_module.recipe.batch_size)
+
+    def on_train_epoch_end(self, *_):
+        """Show the losses."""
+        _, _, training, validation = self.records.rows[-1]
+        self.bar.set_postfix(training=f'{training:.4f}', validation=f'{validation:.4f}')
+
+    def teardown(self, *_, **__):
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(self, *_):
+        """As `teardown`, which Lightning leaves out after an error."""
+        self.teardown()

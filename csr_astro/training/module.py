@@ -1,0 +1,291 @@
+"""What does one step of the training compute, and what is it told to Lightning?"""
+
+import math
+from collections import deque
+from dataclasses import asdict
+
+import torch
+from lightning import pytorch as pl
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
+
+from csr_astro.nn.fill import push_pull_fill
+from csr_astro.training.features import VGG16Features, oriented_features
+from csr_astro.training.losses import paper_loss, relative_hole_loss
+
+__all__ = ['CutoutData', 'TrainingModule']
+
+_OPTIMIZERS = {'adamw': torch.optim.AdamW, 'adam': torch.optim.Adam}
+# Of the paper's schedule.
+_PLATEAU = {'factor': 0.5, 'patience': 5}
+
+
+def _learning_rate(recipe, cutouts):
+    """Rate of the cosine schedule after a number of cutouts."""
+    if cutouts < recipe.warmup:
+        return recipe.learning_rate * (cutouts + recipe.batch_size) / (
+            recipe.warmup + recipe.batch_size
+        )
+    done = (cutouts - recipe.warmup) / max(1, recipe.n_cutouts - recipe.warmup)
+    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
+
+
+def _moving_average(decay):
+    """Exponential moving average that forgets the random start sooner than ``decay`` would."""
+
+    def update(averaged, current, n_averaged):
+        keep = torch.clamp((1 + n_averaged) / (10 + n_averaged), max=decay)
+        return averaged * keep + current * (1 - keep)
+
+    return update
+
+
+class TrainingModule(pl.LightningModule):
+    """A model, its loss, its optimiser, and the moving average of its weights.
+
+    Parameters
+    ----------
+    model : `~csr_astro.nn.inpainter.Inpainter`
+        What is trained.
+    recipe : `~csr_astro.training.recipe.Recipe`
+        How.
+
+    Attributes
+    ----------
+    average : `torch.optim.swa_utils.AveragedModel`
+        The averaged weights, which are validated and kept.
+    step_number : int
+        Steps done. Lightning's own count starts again when a training is resumed.
+    training_losses, validation_losses : list
+        Of the steps since the last validation, and of the validation.
+    shown : tuple of `torch.Tensor`, or None
+        Input, hole, target and prediction of the first batch of the validation.
+
+    Examples
+    --------
+    >>> from csr_astro.nn.inpainter import Inpainter
+    >>> from csr_astro.nn.unet import PartialConvUNet
+    >>> from csr_astro.training.module import TrainingModule
+    >>> from csr_astro.training.recipe import Recipe
+    >>> model = Inpainter(PartialConvUNet(0.125, n_hints=2), fill='kriging')
+    >>> TrainingModule(model, Recipe(width=0.125)).step_number
+    0
+    """
+
+    def __init__(self, model, recipe):
+        super().__init__()
+        self.recipe = recipe
+        self.model = model
+        self.average = AveragedModel(
+            model, avg_fn=_moving_average(recipe.average), use_buffers=True
+        ).requires_grad_(False)
+        if recipe.compile:
+            # In place: the names of the tensors stay. The average, copied before, runs as it is.
+            model.network.compile()
+        self.features = VGG16Features(recipe.vgg16) if recipe.vgg16 else oriented_features
+        self.step_number = 0
+        self.training_losses = []
+        self.validation_losses = []
+        self.shown = None
+        self.plateau = None
+        self._optimizer_states = None
+
+    def loss(self, model, tensors):
+        """Loss of a batch, and its prediction in normalised units."""
+        normalized, target, valid, hole, central, *hints = tensors
+        prediction = model.predict_normalized(normalized, valid, hints)
+        if self.recipe.loss == 'paper':
+            terms = paper_loss(
+                prediction, target, normalized, valid, hole,
+                weights=self.recipe.loss_weights, features=self.features,
+            )
+            return terms.mean(), prediction
+        # The fill of the map without sources: what a disc costs that hides nothing.
+        baseline = push_pull_fill(target * valid, valid)
+        inner, outer = (
+            relative_hole_loss(prediction, target, hole * part, baseline)
+            for part in (central, 1 - central)
+        )
+        # What is asked for is the central disc; the others teach the network too.
+        return inner + self.recipe.others * outer, prediction
+
+    def configure_optimizers(self):
+        """The recipe's optimiser, in the state of a resumed training."""
+        optimizer = _OPTIMIZERS[self.recipe.optimizer](
+            self.model.parameters(),
+            lr=self.recipe.learning_rate,
+            weight_decay=self.recipe.weight_decay,
+        )
+        if self.recipe.schedule == 'plateau':
+            # Stepped by `finish_validation`: Lightning would do so after the checkpoint, and
+            # a resumed training would then differ.
+            self.plateau = ReduceLROnPlateau(optimizer, **_PLATEAU)
+        if self._optimizer_states is not None:
+            state, plateau = self._optimizer_states
+            optimizer.load_state_dict(state)
+            if self.plateau is not None:
+                self.plateau.load_state_dict(plateau)
+        return optimizer
+
+    @property
+    def learning_rate(self):
+        """Rate of the last step."""
+        return self.trainer.optimizers[0].param_groups[0]['lr']
+
+    def on_train_batch_start(self, *_):
+        """Set the rate: a function of the cutouts done, so that nothing needs to be restored."""
+        if self.recipe.schedule == 'cosine':
+            rate = _learning_rate(self.recipe, self.step_number * self.recipe.batch_size)
+            for group in self.trainer.optimizers[0].param_groups:
+                group['lr'] = rate
+
+    def training_step(self, tensors, _):
+        """Loss of a batch."""
+        loss, _ = self.loss(self.model, tensors)
+        self.training_losses.append(loss.detach())
+        return loss
+
+    def on_train_batch_end(self, *_):
+        """Average the weights."""
+        self.average.update_parameters(self.model)
+        self.step_number += 1
+
+    def on_validation_start(self):
+        """Forget the last validation."""
+        self.validation_losses.clear()
+
+    def validation_step(self, tensors, number):
+        """Loss of a batch, by the averaged weights."""
+        loss, prediction = self.loss(self.average.module, tensors)
+        self.validation_losses.append(loss.item())
+        if number == 0:
+            normalized, target, _, hole, *_ = tensors
+            self.shown = tuple(
+                tensor[:, 0].float().cpu() for tensor in (normalized, hole, target, prediction)
+            )
+
+    def finish_validation(self):
+        """Mean losses of the steps since the last validation and of this one, on all devices.
+
+        Returns
+        -------
+        training, validation : float
+        """
+        means = torch.stack([
+            torch.stack(self.training_losses).double().mean().cpu(),
+            torch.tensor(self.validation_losses, dtype=torch.float64).mean(),
+        ])
+        self.training_losses.clear()
+        if self.trainer.world_size > 1:
+            # Half the devices have no double precision.
+            means = self.all_gather(means.float().to(self.device)).mean(dim=0).cpu()
+        training, validation = means.tolist()
+        if self.plateau is not None:
+            self.plateau.step(validation)
+        return training, validation
+
+    def training_state(self):
+        """Everything that a resumed training needs, as `load_training_state` takes it."""
+        return {
+            'recipe': asdict(self.recipe),
+            'model': self.model.state_dict(),
+            'average': self.average.state_dict(),
+            'optimizer': self.trainer.optimizers[0].state_dict(),
+            'plateau': None if self.plateau is None else self.plateau.state_dict(),
+            'step': self.step_number,
+        }
+
+    def load_training_state(self, state):
+        """Go on where another training was; call before Lightning's ``fit``."""
+        self.model.load_state_dict(state['model'])
+        self.average.load_state_dict(state['average'])
+        self._optimizer_states = state['optimizer'], state.get('plateau')
+        self.step_number = state['step']
+
+
+class _Numbered:
+    """Iterable of known length over what a function gives for each number."""
+
+    def __init__(self, function, numbers):
+        self.function = function
+        self.numbers = numbers
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __iter__(self):
+        return map(self.function, self.numbers)
+
+
+class _Ahead:
+    """Results of a function of consecutive numbers, computed ahead in a pool."""
+
+    def __init__(self, pool, function, depth):
+        self.pool = pool
+        self.function = function
+        self.depth = depth
+        self.waiting = deque()
+
+    def __call__(self, number, step, stop):
+        """The result for ``number``; ``number + step`` and so on follow, before ``stop``."""
+        while len(self.waiting) <= self.depth:
+            following = self.waiting[-1][0] + step if self.waiting else number
+            if following >= stop:
+                break
+            self.waiting.append((following, self.pool.submit(self.function, following)))
+        return self.waiting.popleft()[1].result()
+
+
+class CutoutData(pl.LightningDataModule):
+    """Batches for each part of a training between two validations.
+
+    Every batch is drawn from its number, which is that of the step; with several
+    devices each takes the share of its rank.
+
+    Parameters
+    ----------
+    recipe : `~csr_astro.training.recipe.Recipe`
+        What to do.
+    pool : `concurrent.futures.Executor`
+        Where batches are prepared while the network works.
+    prepare, prepare_validation : callable
+        Give the arrays of a batch by its number.
+    depth : int, optional
+        How many batches are prepared ahead.
+    """
+
+    def __init__(self, recipe, pool, prepare, prepare_validation, depth=1):
+        super().__init__()
+        self.recipe = recipe
+        self.n_steps = math.ceil(recipe.n_cutouts / recipe.batch_size)
+        self.steps_between = max(1, recipe.validate_every // recipe.batch_size)
+        self._training = _Ahead(pool, prepare, depth)
+        self._validation = _Ahead(pool, prepare_validation, depth)
+
+    def n_epochs(self, step):
+        """Number of validations still to come after a number of steps."""
+        if step >= self.n_steps:
+            return 0
+        return math.ceil(self.n_steps / self.steps_between) - step // self.steps_between
+
+    def _batches(self, ahead, first, last, stop):
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return _Numbered(
+            lambda number: ahead(number, world, stop * world),
+            range(first * world + rank, last * world + rank, world),
+        )
+
+    def on_before_batch_transfer(self, batch, _):
+        """Arrays, which travel well between processes, become tensors."""
+        return [torch.from_numpy(array) for array in batch]
+
+    def train_dataloader(self):
+        """Batches until the next validation; Lightning asks anew after each."""
+        first = self.trainer.lightning_module.step_number
+        last = min((first // self.steps_between + 1) * self.steps_between, self.n_steps)
+        return self._batches(self._training, first, last, self.n_steps)
+
+    def val_dataloader(self):
+        """Batches of the validation, always the same ones."""
+        n_batches = max(1, self.recipe.n_validation // self.recipe.batch_size)
+        return self._batches(self._validation, 0, n_batches, n_batches)
