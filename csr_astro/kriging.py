@@ -353,7 +353,7 @@ def _covariances(weights, centers, count, parts, places, size):
     sill = 5 * (weights @ models[:, -1]) + noise
     step = weights @ models[:, 1] + noise
     dx, dy = centers
-    reach = {n: max((abs(c[parts[n]]).max(initial=0) for c in centers)) for n in _BLOCKS}
+    reach = {n: max(abs(c[parts[n]]).max(initial=0) for c in centers) for n in _BLOCKS}
     reach[1] = max(reach[1], *(abs(c).max() for c in places))
     tables = {
         (p, q): sill - _combine(weights, _table(size, p, q), 2 * (reach[p] + reach[q]) ** 2 + 1)
