@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.torch import load_file
 from scipy import ndimage
 
-import csr_astro
 from csr_astro.io import atomic_path
 from csr_astro.nn.inpainter import Inpainter
 from csr_astro.nn.weights import load_model
@@ -591,7 +589,7 @@ def command(tmp_path):
     return {
         'args': [sys.executable, 'script.py'],
         'cwd': tmp_path,
-        'env': os.environ | {'PYTHONPATH': str(Path(csr_astro.__file__).parents[1])},
+        'env': os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
         'stdout': subprocess.DEVNULL,
         'stderr': subprocess.DEVNULL,
     }
