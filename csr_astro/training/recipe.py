@@ -85,7 +85,9 @@ class Recipe:
     n_validation : int
         Cutouts per validation.
     compile : bool
-        Whether `torch.compile` translates the network first.
+        Whether `torch.compile` translates the network first, which needs a C++
+        compiler. On one CPU core at width 0.125 a step of the network then took 0.095
+        instead of 0.155 s, after 100 s of translating.
     seed : int
         Seed of everything that is random.
     """
