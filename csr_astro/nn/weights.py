@@ -22,6 +22,7 @@ __all__ = [
     'list_weights',
     'load_model',
     'read_info',
+    'read_state_dict',
     'save_weights',
 ]
 
@@ -291,6 +292,41 @@ def _write(path, network, normalization, fill, kernel_dtype, card):
         save_file(state, temporary, metadata=header)
 
 
+def read_state_dict(path):
+    """Tensors by name from a PyTorch file, which cannot execute code.
+
+    Parameters
+    ----------
+    path : path-like
+        Holds a state dict, alone or below ``'state_dict'`` or
+        ``'model_state_dict'``.
+
+    Returns
+    -------
+    state : dict of str to `torch.Tensor`
+        On the CPU.
+    """
+    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
+        # CVE-2025-32434: before 2.6, weights_only=True could be made to execute code.
+        raise RuntimeError('loading a PyTorch state dict safely needs PyTorch 2.6 or later.')
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # noqa: BLE001
+        # A file that is no checkpoint fails in as many ways as there are files.
+        reason = str(error).strip().split('\n')[0]
+        raise ValueError(
+            f'{str(path)!r} is not a PyTorch state dict that can be loaded safely ({reason}).'
+        ) from None
+    for key in ('state_dict', 'model_state_dict'):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and torch.is_tensor(value) for key, value in state.items()
+    ):
+        raise ValueError(f'{str(path)!r} holds no state dict.')
+    return state
+
+
 def convert_checkpoint(checkpoint, path, **card):
     """Convert a checkpoint of the paper's authors to safetensors.
 
@@ -314,27 +350,10 @@ def convert_checkpoint(checkpoint, path, **card):
         If the file is not such a checkpoint, or lacks a tensor, has an
         additional one or one of another shape.
     """
-    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
-        # CVE-2025-32434: before 2.6, weights_only=True could be made to execute code.
-        raise RuntimeError('converting checkpoints safely needs PyTorch 2.6 or later.')
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
         raise ValueError(f'no such checkpoint: {str(checkpoint)!r}.')
-    try:
-        state = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    except Exception as error:  # noqa: BLE001
-        # A file that is no checkpoint fails in as many ways as there are files.
-        reason = str(error).strip().split('\n')[0]
-        raise ValueError(
-            f'{str(checkpoint)!r} is not a PyTorch state dict that can be loaded safely ({reason}).'
-        ) from None
-    for key in ('state_dict', 'model_state_dict'):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(
-        isinstance(key, str) and torch.is_tensor(value) for key, value in state.items()
-    ):
-        raise ValueError(f'{str(checkpoint)!r} holds no state dict.')
+    state = read_state_dict(checkpoint)
     state = {key.removeprefix('module.'): value for key, value in state.items()}
 
     network = PartialConvUNet(width=1)

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from csr_astro.nn.weights import read_state_dict
+
 __all__ = ['VGG16Features', 'gram_matrix', 'oriented_features']
 
 # The filters at the finest scale, in pixels. A wave of 4 pixels under an envelope of
@@ -226,20 +228,4 @@ def _read_tensors(path):
             raise ValueError(
                 f'{str(path)!r} is not a readable safetensors file ({error}).'
             ) from None
-    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
-        # CVE-2025-32434: before 2.6, weights_only=True could be made to execute code.
-        raise RuntimeError(
-            'loading a PyTorch state dict safely needs PyTorch 2.6 or later; '
-            'use a safetensors file.'
-        )
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # noqa: BLE001
-        # A file that is no state dict fails in as many ways as there are files.
-        reason = str(error).strip().split('\n')[0]
-        raise ValueError(
-            f'{str(path)!r} is not a PyTorch state dict that can be loaded safely ({reason}).'
-        ) from None
-    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
-        raise ValueError(f'{str(path)!r} holds no state dict.')
-    return state
+    return read_state_dict(path)

@@ -246,7 +246,7 @@ def _checkpoint_state(checkpoint, recipe, *, resume):
 
 
 def _start_from(model, weights):
-    """Take over weights, of a network without a first guess too."""
+    """Take over weights, of a network without hints too."""
     start = load_model(weights)
     if start.network.width != model.network.width:
         raise ValueError(
