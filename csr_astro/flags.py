@@ -33,6 +33,7 @@ FLAGS = (
     Flag(2048, 'aperture_exceeds_mask', 'an aperture reaches outside the mask, which limits it'),
     Flag(4096, 'error_unknown', 'the error could not be estimated, or holds invalid pixels'),
     Flag(8192, 'no_correction', 'the mask is smaller than the table of enclosed energy goes'),
+    Flag(16384, 'touching', 'the mask touches that of another source: their errors are related'),
 )
 
 BITS = {flag.name: flag.bit for flag in FLAGS}

@@ -1,39 +1,18 @@
-"""What does the best linear guess behind a mask look like?
+"""What does the best linear guess behind a mask look like, and how far off is it?
 
-Kriging: the conditional mean of a Gaussian field given the valid pixels. The
-field's variogram is measured on the window around the mask and fitted by a sum
-of physical models (power laws seen through a beam, correlated noise, white
-noise), which a window's few pixels determine better than a free covariance.
-Pixels far from the mask enter as averages over blocks, so that a few hundred
-numbers stand for thousands of pixels.
+Kriging: the conditional mean of a Gaussian field given the valid pixels, with
+the variogram of the window around the mask (`csr_astro.variogram`). Pixels far
+from the mask enter as averages over blocks, so that a few hundred numbers stand
+for thousands of pixels.
 """
 
-from functools import lru_cache
-
 import numpy as np
-from scipy import fft, interpolate, linalg, optimize, special
+from scipy import interpolate, linalg
 
-__all__ = ['fit_variogram', 'kriging_fill', 'kriging_fills', 'measure_variogram']
+from csr_astro.variogram import Variogram, fit_variogram, local_weight, measure_variogram
 
-# One lag (dy, dx) of each orbit under flips and rotations at which the variogram is measured.
-_LAGS = (
-    (1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 3), (4, 0), (4, 2), (5, 0),
-    (5, 3), (5, 5), (7, 0), (6, 4), (8, 0), (7, 7), (10, 0), (9, 5), (12, 0), (10, 10),
-    (16, 0), (13, 9), (16, 16), (22, 0), (20, 12), (28, 0), (24, 24), (36, 0),
-)  # fmt: skip
-_MAX_LAG = 36
-_DISTANCES = np.hypot(*np.transpose(_LAGS))
-# Pairs of pixels count by a Gaussian of this many pixels about the source: maps change.
-_LOCAL = 40.0
-# Fewer pairs than this (by weight) say nothing about a lag.
-_MIN_PAIRS = 10.0
-# Short lags decide how a prediction leaves the rim; beyond this they count less and less.
-_FIT_LAG = 8.0
-# The models: Gaussian-correlated noise of these scales, and power laws of these exponents
-# seen through beams of these standard deviations, all in pixels.
-_NOISE_SCALES = (0.6, 1.0, 1.6, 2.5)
-_EXPONENTS = (0.5, 1.0, 1.5, 1.9)
-_BEAMS = (0.0, 0.7, 1.3, 2.5, 5.0)
+__all__ = ['Kriging', 'block_window', 'kriging_fill', 'kriging_fills']
+
 # Single pixels up to this far outside the mask, blocks of 3 x 3 up to that far, then 9 x 9;
 # what gaps leave of those is used up to the third distance.
 _FINE, _MIDDLE, _FAR = 3.5, 8.0, 24.0
@@ -47,118 +26,13 @@ _JITTER = 0.03
 _WING_SLOPES = (2.5, 5.0)
 _THRESHOLD = 3.0
 _CONTRAST = 10.0
+# Discs next to the mask that are left out to see how well the field is understood, and how many
+# blocks one must hold.
+_LEFT_OUT = 12
+_MIN_LEFT_OUT = 3
 # Masks wider than this are filled on a grid of block averages.
 _MAX_RADIUS = 45.0
 
-
-def _orbit(dy, dx):
-    return sorted({
-        (sy * a, sx * b) for a, b in ((dy, dx), (dx, dy)) for sy in (-1, 1) for sx in (-1, 1)
-    })
-
-
-_ORBITS = [_orbit(*lag) for lag in _LAGS]
-_ORBIT_ROWS = np.array([dy for orbit in _ORBITS for dy, _ in orbit])
-_ORBIT_COLUMNS = np.array([dx for orbit in _ORBITS for _, dx in orbit])
-_ORBIT_STARTS = np.cumsum([0] + [len(orbit) for orbit in _ORBITS[:-1]])
-
-
-def _smooth_power(h, exponent, variance):
-    """Mean of ``|h + z|**exponent`` for a Gaussian ``z`` of this variance per axis."""
-    if variance == 0:
-        return h**exponent
-    scaled = special.hyp1f1(-exponent / 2, 1, -(h**2) / (2 * variance))
-    return (2 * variance) ** (exponent / 2) * special.gamma(1 + exponent / 2) * scaled
-
-
-def _models(h, variance):
-    """Variograms of all models at distances ``h``, between averages over blocks.
-
-    ``variance`` is that of a pixel's place in the two blocks together; the
-    blocks are taken as Gaussian, so that all covariances stay consistent.
-    """
-    values = [np.ones_like(h)]
-    for scale in _NOISE_SCALES:
-        width = scale**2 + variance / 2
-        values.append(1 - scale**2 / width * np.exp(-(h**2) / (4 * width)))
-    for beam in _BEAMS:
-        for exponent in _EXPONENTS:
-            at_zero = _smooth_power(np.zeros(1), exponent, 2 * beam**2)
-            values.append(_smooth_power(h, exponent, 2 * beam**2 + variance) - at_zero)
-    return np.array(values)
-
-
-# Models are scaled to about 1 at a typical distance, so that their weights compare.
-_SCALES = _models(np.array([6.0]), 0.0)[:, 0]
-_DESIGN = (_models(_DISTANCES, 0.0) / _SCALES[:, None]).T
-
-
-@lru_cache(maxsize=16)
-def _table(size, first, second):
-    """The models, without white noise, by squared whole-number distance in a window."""
-    distance = np.sqrt(np.arange(2 * (size - 1) ** 2 + 1.0))
-    variance = (first**2 - 1) / 12 + (second**2 - 1) / 12
-    # The hypergeometric functions are slow: knots are dense where they bend.
-    knots = np.concatenate([np.arange(0, 24, 0.125), np.arange(24, distance[-1] + 2, 0.5)])
-    table = interpolate.CubicSpline(knots, _models(knots, variance), axis=1)(distance)
-    if variance == 0:
-        # Power laws without a beam have a cusp at 0 that no spline follows.
-        first_power = 1 + len(_NOISE_SCALES) + _BEAMS.index(0.0) * len(_EXPONENTS)
-        for number, exponent in enumerate(_EXPONENTS):
-            table[first_power + number] = distance**exponent
-    return table[1:] / _SCALES[1:, None]
-
-
-def measure_variogram(values, valid):
-    """Half the mean squared difference of pixels, by their distance.
-
-    Parameters
-    ----------
-    values : (S, S) `~numpy.ndarray` of float
-        Window with the source at pixel (S // 2, S // 2).
-    valid : (S, S) `~numpy.ndarray` of bool
-        Pixels that are background.
-
-    Returns
-    -------
-    variogram, pairs : `~numpy.ndarray` of float
-        At the distances to which the models are fitted; the number of pairs,
-        weighted by a Gaussian about the source.
-    """
-    size = len(values)
-    step2 = (np.arange(size) - size // 2) ** 2
-    weight = np.where(valid, np.exp(-(step2[:, None] + step2) / (4 * _LOCAL**2)), 0.0)
-    values = np.where(valid, values, 0.0)
-    n = fft.next_fast_len(size + min(_MAX_LAG, size - 1), real=True)
-    spectra = fft.rfft2(np.stack([weight, weight * values, weight * values**2]), s=(n, n))
-    product = 2 * (spectra[2].conj() * spectra[0]).real - 2 * np.abs(spectra[1]) ** 2
-    sums, pairs = fft.irfft2(np.stack([product, np.abs(spectra[0]) ** 2]), s=(n, n))
-    at = (_ORBIT_ROWS % n, _ORBIT_COLUMNS % n)
-    pairs = np.add.reduceat(pairs[at], _ORBIT_STARTS)
-    sums = np.add.reduceat(sums[at], _ORBIT_STARTS)
-    return np.maximum(sums, 0) / (2 * np.maximum(pairs, 1e-9)), pairs
-
-
-def fit_variogram(variogram, pairs):
-    """Weights of the models that give a measured variogram.
-
-    Parameters
-    ----------
-    variogram, pairs : `~numpy.ndarray` of float
-        As from `measure_variogram`.
-
-    Returns
-    -------
-    weights : `~numpy.ndarray` of float, or None
-        Not negative; None for a map without any variation.
-    """
-    used = pairs > _MIN_PAIRS
-    if not used.any() or not variogram[used].max() > 0:
-        return None
-    error = np.maximum(variogram, 1e-4 * variogram[used].max())
-    precision = np.where(used, 1 / (error * np.hypot(1, _DISTANCES / _FIT_LAG)), 0)
-    weights, _ = optimize.nnls(_DESIGN * precision[:, None], variogram * precision)
-    return weights
 
 
 def _block_means(values, valid, radius):
@@ -213,6 +87,273 @@ def _block_means(values, valid, radius):
     return *(np.concatenate(column) for column in columns), parts
 
 
+class Kriging:
+    """Ordinary kriging in one window: the mean is unknown and constant.
+
+    Parameters
+    ----------
+    values : (S, S) `~numpy.ndarray` of float
+        Window with the source at pixel (S // 2, S // 2); finite where valid.
+    valid : (S, S) `~numpy.ndarray` of bool
+        Pixels that are background, at least one.
+    radius : float
+        Radius in pixels of what is to be predicted.
+    peak : float, optional
+        Brightest pixel of the source. If it is given, wings of the source that
+        reach outside the radius are looked for, and do not count as background.
+    noise : (S, S) `~numpy.ndarray` of float, optional
+        Known variance of each pixel's own noise; by default it is the same for
+        all, and follows from the variogram.
+
+    Attributes
+    ----------
+    variogram : `~csr_astro.variogram.Variogram` or None
+        None if the window does not vary.
+    wing : (S, S) `~numpy.ndarray` of float or 0
+        What was taken for wings of the source.
+
+    Examples
+    --------
+    Behind 61 pixels of white noise of variance 4, the sum is known no better
+    than its noise and the mean around it:
+
+    >>> import numpy as np
+    >>> from csr_astro.kriging import Kriging
+    >>> values = np.random.default_rng(1).normal(7, 2, (97, 97))
+    >>> y, x = np.mgrid[:97, :97] - 48
+    >>> hidden = np.hypot(x, y) <= 4.5
+    >>> kriging = Kriging(values, ~hidden, 4.5)
+    >>> places = (x[hidden], y[hidden])
+    >>> bool(abs(kriging.predict(places).mean() - 7) < 0.3)
+    True
+    >>> variance = (kriging.covariance(places) + kriging.own_noise(places)).sum()
+    >>> bool(3.5 < variance / hidden.sum() < 6)
+    True
+    """
+
+    def __init__(self, values, valid, radius, *, peak=None, noise=None):
+        size = len(values)
+        self._radius = radius
+        self._level = self._offset = values[valid].mean()
+        self.variogram, self.wing, self._shape = None, 0.0, None
+        values = np.where(valid, values - self._offset, 0.0)
+        *self._centers, mean, self._count, self._parts = _block_means(values, valid, radius)
+        if not len(mean):
+            return
+        self._noise = None
+        if noise is not None:
+            # The white noise of the variogram is taken for what is known of it, and the rest.
+            known = np.where(valid, noise, 0.0)
+            self._noise = noise, _block_means(known, valid, radius)[2], _near_mean(known, valid)
+        distance = np.hypot(*self._centers)
+        shapes = [_wing(distance, radius, slope) for slope in _WING_SLOPES]
+        steps = np.arange(size) - size // 2
+        found = None
+        # Without the source's wing, found in the first round, the variogram is another one.
+        for _ in range(2):
+            weights = fit_variogram(*measure_variogram(values, valid))
+            if weights is None:
+                self._level, self.variogram = self._offset + mean.mean(), None
+                return
+            self.variogram = Variogram(weights, size)
+            self._factor = _cholesky(self._data_covariance(), self.variogram.step)
+            right = np.column_stack([np.ones(len(mean)), mean, *shapes])
+            solved = linalg.cho_solve((self._factor, True), right, check_finite=False)
+            if peak is None:
+                break
+            amplitude, error, number = _wing_amplitude(right.T @ solved)
+            if amplitude == 0 or _CONTRAST * amplitude > peak - self._offset:
+                break
+            mean = mean - amplitude * shapes[number]
+            solved[:, 1] -= amplitude * solved[:, 2 + number]
+            wing = amplitude * _wing(
+                np.hypot(steps[:, None], steps), radius, _WING_SLOPES[number]
+            )
+            values, self.wing = values - wing, self.wing + wing
+            found = error, number
+        self._ones = solved[:, 0]
+        if found is not None:
+            self._shape = found[0] * solved[:, 2 + found[1]]
+        level = solved[:, 1].sum() / self._ones.sum()
+        self._level = self._offset + level
+        self._solved = solved[:, 1] - level * self._ones
+
+    def predict(self, places):
+        """The conditional mean.
+
+        Parameters
+        ----------
+        places : (x, y) of (P,) `~numpy.ndarray` of int
+            Pixels that are not valid, relative to the central one.
+
+        Returns
+        -------
+        prediction : (P,) `~numpy.ndarray` of float
+        """
+        if self.variogram is None:
+            return np.full(len(places[0]), self._level)
+        return self._level + self._to_data(places) @ self._solved
+
+    def covariance(self, places, others=None):
+        """Covariance of the errors of the prediction, but for the noise of the pixels themselves.
+
+        Parameters
+        ----------
+        places, others : (x, y) of (P,) and of (Q,) `~numpy.ndarray` of int
+            As in `predict`; by default both are the same.
+
+        Returns
+        -------
+        covariance : (P, Q) `~numpy.ndarray` of float
+            Of the structure, of the unknown mean, and of the wing if one was found; 0
+            in a window that does not vary. The truth differs from the prediction by
+            `own_noise`, too.
+        """
+        same = others is None
+        others = places if same else others
+        if self.variogram is None:
+            return np.zeros((len(places[0]), len(others[0])))
+        first = self._whitened(places)
+        second = first if same else self._whitened(others)
+        covariance = self.variogram.covariance(places, others)
+        covariance -= first[0].T @ second[0]
+        for one, other in zip(first[1:], second[1:], strict=True):
+            covariance += np.multiply.outer(one, other)
+        return covariance
+
+    def own_noise(self, places, others=None, *, given=True):
+        """Covariance of the white noise of pixels that are predicted.
+
+        Parameters
+        ----------
+        places, others
+            As in `covariance`.
+        given : bool, optional
+            Whether ``noise`` counts, or only what the variogram has beyond it.
+
+        Returns
+        -------
+        covariance : (P, Q) `~numpy.ndarray` of float
+        """
+        others = places if others is None else others
+        covariance = np.zeros((len(places[0]), len(others[0])))
+        if self.variogram is None:
+            return covariance
+        variance = np.full(len(places[0]), self.variogram.noise)
+        if self._noise is not None:
+            noise, _, mean = self._noise
+            x, y = (np.asarray(place) + len(noise) // 2 for place in places)
+            variance = max(self.variogram.noise - mean, 0) + given * noise[y, x]
+        rows, columns = _common(places, others)
+        covariance[rows, columns] = variance[rows]
+        return covariance
+
+    def left_out(self):
+        """How badly the valid pixels near the mask are predicted from all others.
+
+        Returns
+        -------
+        surprise : (4,) `~numpy.ndarray` of float
+            Mean squares of errors over their expected standard deviation, and so 1
+            on average in a Gaussian field: of single pixels at the rim, of the
+            blocks of 3 x 3 beyond, and of the means of discs of 4 pixels' radius and
+            of the mask's own radius next to it. 1 where there is none.
+        """
+        surprise = np.ones(4)
+        if self.variogram is None:
+            return surprise
+        precision = linalg.lapack.dpotri(self._factor, lower=1)[0]
+        precision = np.tril(precision) + np.tril(precision, -1).T
+        precision -= np.multiply.outer(self._ones, self._ones) / self._ones.sum()
+        diagonal = precision.diagonal()
+        single = self._solved**2 / np.maximum(diagonal, 1e-12 * diagonal.max())
+        for number, n in enumerate((1, 3)):
+            if len(single[self._parts[n]]):
+                surprise[number] = single[self._parts[n]].mean()
+        for number, (distance, radius) in enumerate(
+            ((self._radius + 5, 4.0), (2 * self._radius + 2, max(self._radius, 4.0))), start=2
+        ):
+            found = [
+                self._left_out_disc(precision, distance * np.cos(a), distance * np.sin(a), radius)
+                for a in 2 * np.pi * np.arange(_LEFT_OUT) / _LEFT_OUT
+            ]
+            if found := [value for value in found if value is not None]:
+                surprise[number] = np.mean(found)
+        return surprise
+
+    def _left_out_disc(self, precision, x, y, radius):
+        """Squared error over its variance of the mean of a disc predicted from outside of it."""
+        dx, dy = self._centers
+        inside = np.flatnonzero((dx - x) ** 2 + (dy - y) ** 2 <= radius**2)
+        if len(inside) < _MIN_LEFT_OUT:
+            return None
+        block = precision[np.ix_(inside, inside)]
+        block[np.diag_indices(len(inside))] *= 1 + 1e-9
+        weight = self._count[inside] / self._count[inside].sum()
+        try:
+            solved = linalg.solve(
+                block, np.column_stack([self._solved[inside], weight]), assume_a='pos'
+            )
+        except linalg.LinAlgError:
+            return None
+        error, variance = weight @ solved
+        return error**2 / variance if variance > 0 else None
+
+    # ------------------------------------------------------------------------------------ pieces
+
+    def _data_covariance(self):
+        """Covariance of the valid blocks; only the lower triangle is filled."""
+        dx, dy = self._centers
+        covariance = np.empty((len(dx), len(dx)))
+        for p in _BLOCKS:
+            a = self._parts[p]
+            for q in _BLOCKS:
+                if q <= p:
+                    b = self._parts[q]
+                    covariance[a, b] = self.variogram.covariance(
+                        (dx[a], dy[a]), (dx[b], dy[b]), (p, q)
+                    )
+        noise = self.variogram.noise
+        if self._noise is not None:
+            noise = max(noise - self._noise[2], 0) + self._noise[1]
+        covariance[np.diag_indices(len(dx))] += noise / self._count
+        return covariance
+
+    def _to_data(self, places):
+        dx, dy = self._centers
+        covariance = np.empty((len(places[0]), len(dx)))
+        for p in _BLOCKS:
+            a = self._parts[p]
+            covariance[:, a] = self.variogram.covariance(places, (dx[a], dy[a]), (p, 1))
+        return covariance
+
+    def _whitened(self, places):
+        """What the pixels tell of places, and what the unknown mean and the wing add."""
+        to_data = self._to_data(places)
+        ones = to_data @ self._ones
+        rows = [
+            linalg.solve_triangular(self._factor, to_data.T, lower=True, check_finite=False),
+            (1 - ones) / np.sqrt(self._ones.sum()),
+        ]
+        if self._shape is not None:
+            level = self._shape.sum() / self._ones.sum()
+            rows.append(to_data @ self._shape + level * (1 - ones))
+        return rows
+
+
+def _common(places, others):
+    """Indices of the pixels that are in two lists."""
+    first, second = (np.asarray(p[1]) * 2**20 + p[0] for p in (places, others))
+    _, rows, columns = np.intersect1d(first, second, return_indices=True)
+    return rows, columns
+
+
+def _near_mean(values, valid):
+    """Mean of the valid pixels, weighted as in the variogram."""
+    weight = local_weight(len(values)) * valid
+    return (weight * values).sum() / weight.sum()
+
+
 def kriging_fill(values, valid, hole, radius, peak=None):
     """Conditional mean of the background behind a mask.
 
@@ -256,48 +397,19 @@ def kriging_fill(values, valid, hole, radius, peak=None):
     >>> bool(np.allclose(prediction, (x + 2 * y)[hole], atol=0.05))
     True
     """
-    return _krige(values, valid, hole, radius, peak)[0]
+    return _fill(values, valid, hole, radius, peak)[0]
 
 
-def _krige(values, valid, hole, radius, peak):
+def _fill(values, valid, hole, radius, peak):
     """Prediction, and the wing that was taken off, (S, S) or 0."""
     rows, columns = np.nonzero(hole)
     if not valid.any():
         return np.zeros(len(rows)), 0.0
     if radius > _MAX_RADIUS:
         return _coarse_fill(values, valid, hole, radius), 0.0
+    kriging = Kriging(values, valid, radius, peak=peak)
     half = len(values) // 2
-    offset = values[valid].mean()
-    values = np.where(valid, values - offset, 0.0)
-    dx, dy, mean, count, parts = _block_means(values, valid, radius)
-    if not len(mean):
-        return np.full(len(rows), offset), 0.0
-    places = (columns - half, rows - half)
-    steps = np.arange(len(values)) - half
-    wing = 0.0
-    # Without the source's wing, found in the first round, the variogram is another one.
-    for _ in range(2):
-        weights = fit_variogram(*measure_variogram(values, valid))
-        if weights is None:
-            return np.full(len(rows), offset + mean.mean()), wing
-        covariance, to_hole, step = _covariances(
-            weights, (dx, dy), count, parts, places, len(values)
-        )
-        factor = _cholesky(covariance, step)
-        shapes = [_wing(np.hypot(dx, dy), radius, slope) for slope in _WING_SLOPES]
-        right = np.column_stack([np.ones(len(mean)), mean, *shapes])
-        solved = linalg.cho_solve((factor, True), right, check_finite=False)
-        if peak is None:
-            break
-        amplitude, number = _wing_amplitude(right.T @ solved)
-        if amplitude == 0 or _CONTRAST * amplitude > peak - offset:
-            break
-        mean = mean - amplitude * shapes[number]
-        solved[:, 1] -= amplitude * solved[:, 2 + number]
-        found = amplitude * _wing(np.hypot(steps[:, None], steps), radius, _WING_SLOPES[number])
-        values, wing = values - found, wing + found
-    level = solved[:, 1].sum() / solved[:, 0].sum()
-    return offset + level + to_hole @ (solved[:, 1] - level * solved[:, 0]), wing
+    return kriging.predict((columns - half, rows - half)), kriging.wing
 
 
 def _cholesky(covariance, step):
@@ -321,7 +433,7 @@ def _wing(distance, radius, slope):
 
 
 def _wing_amplitude(products):
-    """Amplitude of the wing that the pixels ask for, 0 unless they do so clearly.
+    """Amplitude of the wing that the pixels ask for (0 unless they do so clearly), error, shape.
 
     ``products`` are the scalar products by the inverse covariance of a constant,
     the pixels, and the shapes of wings.
@@ -337,41 +449,10 @@ def _wing_amplitude(products):
     number = int(np.argmax(significance))
     best = significance[number]
     if best <= _THRESHOLD:
-        return 0.0, number
+        return 0.0, 0.0, number
     # Shrunk by what noise alone would give.
-    return best / np.sqrt(information[number]) * (1 - (_THRESHOLD / best) ** 2), number
-
-
-def _covariances(weights, centers, count, parts, places, size):
-    """Covariances of the valid pixels (lower triangle) and between the hole and them.
-
-    With them comes the variogram between neighbouring pixels.
-    """
-    noise, weights = weights[0] / _SCALES[0], weights[1:]
-    # Any constant large enough makes the variogram a covariance; the unknown mean takes it up.
-    models = _table(size, 1, 1)
-    sill = 5 * (weights @ models[:, -1]) + noise
-    step = weights @ models[:, 1] + noise
-    dx, dy = centers
-    reach = {n: max(abs(c[parts[n]]).max(initial=0) for c in centers) for n in _BLOCKS}
-    reach[1] = max(reach[1], *(abs(c).max() for c in places))
-    tables = {
-        (p, q): sill - _combine(weights, _table(size, p, q), 2 * (reach[p] + reach[q]) ** 2 + 1)
-        for p in _BLOCKS
-        for q in _BLOCKS
-        if q <= p
-    }
-    covariance = np.empty((len(dx), len(dx)))
-    to_hole = np.empty((len(places[0]), len(dx)))
-    for p in _BLOCKS:
-        a = parts[p]
-        for q in _BLOCKS:
-            if q <= p:
-                b = parts[q]
-                covariance[a, b] = _by_distance(tables[p, q], dx[a], dy[a], dx[b], dy[b])
-        to_hole[:, a] = _by_distance(tables[p, 1], *places, dx[a], dy[a])
-    covariance[np.diag_indices(len(dx))] += noise / count
-    return covariance, to_hole, step
+    error = 1 / np.sqrt(information[number])
+    return best * error * (1 - (_THRESHOLD / best) ** 2), error, number
 
 
 def kriging_fills(values, valid, hole, radius, peak):
@@ -392,49 +473,54 @@ def kriging_fills(values, valid, hole, radius, peak):
     fills, wings = np.zeros(values.shape), np.zeros(values.shape)
     stack = zip(values.astype(float), valid, hole, radius, peak, strict=True)
     for fill, wing, window in zip(fills, wings, stack, strict=True):
-        fill[window[2]], wing[:] = _krige(*window)
+        fill[window[2]], wing[:] = _fill(*window)
     return fills, wings
 
 
-def _combine(weights, models, length):
-    """Σ weights × models up to a squared distance; most weights are 0."""
-    total = np.zeros(min(length, models.shape[1]))
-    for k in np.flatnonzero(weights):
-        total += weights[k] * models[k, : len(total)]
-    return total
+def block_window(values, valid, noise, n):
+    """A window averaged over blocks of n x n pixels, n odd.
 
+    Parameters
+    ----------
+    values, valid : (S, S) `~numpy.ndarray`
+        Window with the source at pixel (S // 2, S // 2).
+    noise : (S, S) `~numpy.ndarray` of float, or None
+        Variances of the pixels' noise.
+    n : int
+        Odd.
 
-def _by_distance(table, x, y, other_x, other_y):
-    """Entries of a table of squared distances, for all pairs of two lists of places."""
-    squared = np.subtract.outer(x, other_x) ** 2
-    squared += np.subtract.outer(y, other_y) ** 2
-    return table.take(squared)
+    Returns
+    -------
+    values, valid : (C, C) `~numpy.ndarray`
+        With the source's block in the middle; blocks are valid of which half is.
+    noise : (C, C) `~numpy.ndarray` of float, or None
+        Variances of the blocks' noise.
+    """
+    size, half = len(values), len(values) // 2
+    reach = -(-(half + n // 2 + 1) // n)
+    count = 2 * reach + 1
+    before = reach * n + n // 2 - half
+    padding = (before, count * n - size - before)
+
+    def blocks(array):
+        return np.pad(array, (padding, padding)).reshape(count, n, count, n).sum(axis=(1, 3))
+
+    number = blocks(valid.astype(float))
+    mean = blocks(np.where(valid, values, 0.0)) / np.maximum(number, 1)
+    if noise is not None:
+        noise = blocks(noise) / n**4
+    return mean, number >= n * n / 2, noise
 
 
 def _coarse_fill(values, valid, hole, radius):
     """The same on block averages, for masks of thousands of pixels."""
     n = 3
-    size, half = len(values), len(values) // 2
-    before = -(half - n // 2) % n
-    count = -(-(size + before) // n)
-    count += 1 - count % 2
-    padding = (before, count * n - size - before)
-    padded, good = (
-        np.pad(array, (padding, padding)).reshape(count, n, count, n)
-        for array in (np.where(valid, values, 0.0), valid)
-    )
-    number = good.sum(axis=(1, 3))
-    mean = padded.sum(axis=(1, 3)) / np.maximum(number, 1)
-    center = (half + before) // n
-    # The source's block becomes the middle of the coarse window.
-    reach = max(center, count - 1 - center)
-    shift = (reach - center, 2 * reach + 1 - count - (reach - center))
-    mean, number = (np.pad(array, (shift, shift)) for array in (mean, number))
-    open_blocks = number < n * n / 2
-    steps = np.arange(2 * reach + 1) - reach
-    near = np.hypot(steps[:, None], steps) <= radius / n + 2
-    filled = mean.copy()
-    filled[open_blocks & near] = kriging_fill(mean, ~open_blocks, open_blocks & near, radius / n)
+    half = len(values) // 2
+    mean, good, _ = block_window(values, valid, None, n)
+    reach = len(mean) // 2
+    steps = np.arange(-reach, reach + 1)
+    near = ~good & (np.hypot(steps[:, None], steps) <= radius / n + 2)
+    mean[near] = kriging_fill(mean, good, near, radius / n)
     rows, columns = np.nonzero(hole)
     at = [(index - half) / n + reach for index in (rows, columns)]
-    return interpolate.interpn((np.arange(len(filled)),) * 2, filled, np.transpose(at))
+    return interpolate.interpn((np.arange(len(mean)),) * 2, mean, np.transpose(at))

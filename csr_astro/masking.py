@@ -16,7 +16,6 @@ __all__ = [
     'SourceMask',
     'disc',
     'draw_masks',
-    'free_shift',
     'mask_radii',
     'measure_snr',
     'region_mask',
@@ -311,33 +310,3 @@ def draw_masks(image, sources, radii, flags):
 def _reaches(x, y, radius, shape):
     reach = radius + 1
     return -reach < x < shape[1] + reach and -reach < y < shape[0] + reach
-
-
-def free_shift(source_mask, free, rng):
-    """A random shift that moves a mask to free pixels near it.
-
-    Parameters
-    ----------
-    source_mask : `SourceMask`
-        The mask.
-    free : (ny, nx) array of bool
-        True for valid pixels without sources.
-    rng : `numpy.random.Generator`
-        Source of randomness.
-
-    Returns
-    -------
-    shift : (int, int) or None
-        (y, x) in pixels; None if no free place was found.
-    """
-    height, width = source_mask.pixels.shape
-    reach = int(max(3 * max(height, width), 40))
-    ny, nx = free.shape
-    for _ in range(200):
-        dy, dx = rng.integers(-reach, reach + 1, 2)
-        y0, x0 = source_mask.y0 + dy, source_mask.x0 + dx
-        if y0 < 0 or x0 < 0 or y0 + height > ny or x0 + width > nx:
-            continue
-        if free[y0 : y0 + height, x0 : x0 + width][source_mask.pixels].all():
-            return int(dy), int(dx)
-    return None

@@ -18,17 +18,14 @@ from photutils.aperture import (
 from regions import Region, Regions
 
 from csr_astro.background import NeuralBackground, NeuralBackgroundEstimator
-from csr_astro.cutouts import extract, extract_mask
+from csr_astro.errors import aperture_weights
 from csr_astro.flags import BITS, NOT_INPAINTED
-from csr_astro.images import Image, parse_image
-from csr_astro.uncertainty import RING_WIDTH, aperture_scatter
+from csr_astro.images import parse_image
 
 __all__ = ['InpaintedAperturePhotometry']
 
 _ACCEPTED = 'radii (pixels or an angle), photutils apertures or regions, one or many'
 _METHODS = ('exact', 'center', 'subpixel')
-# Pixels of the windows that are handled in one go.
-_CHUNK_PIXELS = 2**20
 # Where a source without a position is measured: nowhere.
 _NOWHERE = -1e6
 
@@ -161,7 +158,7 @@ class InpaintedAperturePhotometry:
             table['sky_center'] = sources['sky_center']
             names = [name for name in table.colnames if name != 'sky_center']
             table = table[[*names[:3], 'sky_center', *names[3:]]]
-        errors, flags = self._errors(result, shapes, table, x, y)
+        errors, flags = self._errors(result, shapes, table)
         flags |= sources['flags']
 
         flux_unit = _flux_unit(image.unit)
@@ -228,34 +225,39 @@ class InpaintedAperturePhotometry:
         table = QTable({name: found[name] for name in found.colnames}, meta=dict(found.meta))
         return table[:n]
 
-    def _errors(self, result, shapes, table, x, y):
+    def _errors(self, result, shapes, table):
         """1-sigma error of each aperture's sum over the predicted background, and flags."""
-        image, sources = result.image, result.sources
-        flags = np.zeros(len(x), dtype=int)
-        if not len(x):
-            return [np.zeros(0) for _ in shapes], flags
+        image, n = result.image, len(table)
         valid = image.valid((slice(None), slice(None)))
-        errors = []
-        for i, shape in enumerate(shapes):
-            kernel = _kernel(shape, self.method)
-            whole = kernel.sum()
+        flags = np.zeros(n, dtype=int)
+        errors = np.full((len(shapes), n), np.nan)
+        if not n:
+            return errors, flags
+        for shape in shapes:
             flags[_holds_invalid(shape, valid, self.method)] |= BITS['aperture_invalid']
-            scatter, noise = _around(result, kernel, x, y)
-            unknown = np.isnan(scatter)
-            flags[unknown] |= BITS['error_unknown']
-            # With too little map to tell, the upper limit: wholly correlated pixels.
-            pixel = u.Quantity(sources['background_scatter']).value
-            scatter = np.where(unknown, pixel * whole, scatter)
-            variance = scatter**2
-            if image.error is not None:
-                # The scatter of empty apertures holds the noise that the error map also holds.
-                own = u.Quantity(table[f'aperture_sum_err{self._suffix(i)}']).value
-                known = np.isfinite(own)
-                flags[~known] |= BITS['error_unknown']
-                with_map = own**2 + np.maximum(variance - noise**2, 0)
-                variance = np.where(known, with_map, variance)
-            flags[~np.isfinite(variance)] |= BITS['error_unknown']
-            errors.append(np.sqrt(variance))
+        own = None
+        if image.error is not None:
+            # What photutils makes of the map's error holds the noise, and the source's own.
+            names = [f'aperture_sum_err{self._suffix(k)}' for k in range(len(shapes))]
+            own = np.array([u.Quantity(table[name]).value for name in names])
+        for i, source_mask in enumerate(result.source_masks):
+            if source_mask is None:
+                continue
+            rows, columns = source_mask.on_map()
+            used = valid[rows, columns]
+            pixels = rows[used], columns[used]
+            weights = np.array([
+                aperture_weights(shape[i], *pixels[::-1], self.method) for shape in shapes
+            ])
+            if own is None or not np.isfinite(own[:, i]).all():
+                errors[:, i] = result.errors.sum_error(i, *pixels, weights)
+            if own is not None:
+                known = np.isfinite(own[:, i])
+                beside = result.errors.sum_error(i, *pixels, weights, given=False)
+                errors[known, i] = np.hypot(own[known, i], beside[known])
+                flags[i] |= BITS['error_unknown'] * bool(not known.all())
+        unknown = np.isnan(errors).any(axis=0)
+        flags[unknown] |= BITS['error_unknown']
         return errors, flags
 
     def _annulus_level(self, result, x, y, invalid):
@@ -410,16 +412,6 @@ def _moved(aperture, x, y):
     return aperture
 
 
-def _kernel(shape, method):
-    """The weights of an aperture's pixels, centred on the middle one of an odd square."""
-    mask = _moved(shape, [0.0], [0.0]).to_mask(method=method)[0]
-    box = mask.bbox
-    half = max(-box.iymin, -box.ixmin, box.iymax - 1, box.ixmax - 1)
-    kernel = np.zeros((2 * half + 1,) * 2)
-    kernel[box.iymin + half : box.iymax + half, box.ixmin + half : box.ixmax + half] = mask.data
-    return kernel
-
-
 def _describe(aperture):
     """One line: some apertures print themselves on several."""
     return repr(aperture) if isinstance(aperture, Aperture) else str(aperture)
@@ -460,34 +452,6 @@ def _holds_invalid(shape, valid, method):
         seen[inside] = valid[overlap]
         holds.append(not seen[counted].all())
     return np.array(holds)
-
-
-def _around(result, kernel, x, y):
-    """Scatter of empty apertures around each source, and the map's noise in one there."""
-    image = result.image
-    radius = np.asarray(result.sources['mask_radius'], dtype=float)
-    scatter, noise = np.full(len(x), np.nan), np.zeros(len(x))
-    known = np.flatnonzero(np.isfinite(radius))
-    if not len(known):
-        return scatter, noise
-    # Sources with windows of one size together, so that one of them alone gives the same.
-    sizes = np.zeros(len(radius), dtype=int)
-    sizes[known] = 2 * np.ceil(radius[known] + RING_WIDTH + kernel.shape[0]).astype(int) + 1
-    for size in np.unique(sizes[known]):
-        same = known[sizes[known] == size]
-        chunk = max(1, _CHUNK_PIXELS // int(size) ** 2)
-        for start in range(0, len(same), chunk):
-            index = same[start : start + chunk]
-            values = extract(image, x[index], y[index], size)
-            valid = np.isfinite(values) & ~extract_mask(result.mask, x[index], y[index], size)
-            scatter[index] = aperture_scatter(values, valid, radius[index], kernel)
-            if image.error is not None:
-                errors = extract(Image(image.error), x[index], y[index], size)
-                used = valid & np.isfinite(errors)
-                mean = np.where(used, errors, 0) ** 2
-                count = np.maximum(used.sum(axis=(1, 2)), 1)
-                noise[index] = np.sqrt(mean.sum(axis=(1, 2)) / count * (kernel**2).sum())
-    return scatter, noise
 
 
 def _flux_unit(unit):

@@ -46,12 +46,8 @@ class Predictor:
             for start in range(0, len(same), count):
                 yield same[start : start + count], int(size) + 1
 
-    def _predictions(self, image, sources, masks, hole, *, alone=False):
-        """Yield (index, values, valid, prediction), a batch at a time.
-
-        ``hole`` holds the pixels of all masks or, if ``alone``, of none of them: each is then
-        added to its own cutout only.
-        """
+    def _predictions(self, image, sources, masks, hole):
+        """Yield (index, values, valid, prediction), a batch at a time."""
         from tqdm import tqdm
 
         total = sum(m is not None for m in masks)
@@ -63,8 +59,6 @@ class Predictor:
                 central = np.zeros_like(covered)
                 for k, i in enumerate(index):
                     central[(k, *_inside(masks[i], sources, i, size))] = True
-                if alone:
-                    covered |= central
                 radius = np.array([masks[i].radius for i in index])
                 prediction = predict(
                     self.model, values, covered, central, radius, orientations=self.orientations
@@ -72,25 +66,14 @@ class Predictor:
                 yield index, values, np.isfinite(values) & ~covered, prediction
                 bar.update(len(index))
 
-    def each(self, image, sources, masks, hole):
-        """The prediction behind each mask as if the others were not there.
-
-        ``hole`` marks the pixels that are no background besides.
-        """
-        out = [None] * len(masks)
-        for index, _, _, prediction in self._predictions(image, sources, masks, hole, alone=True):
-            for k, i in enumerate(index):
-                rows, columns = _inside(masks[i], sources, i, prediction.shape[-1])
-                out[i] = prediction[k][rows, columns]
-        return out
-
     def __call__(self, image, sources, masks, flags):
         """Predict behind all masks.
 
         Returns
         -------
-        pixels, values, rms : (P,) `~numpy.ndarray`
-            Flat indices of the pixels to change, their background, its error.
+        pixels, values, shares : (P,) `~numpy.ndarray`
+            Flat indices of the pixels to change, their background, and how much of it
+            is predicted.
         scatter, mean : (N,) `~numpy.ndarray`
             Scatter of the ring around each mask; mean prediction under it.
         """
@@ -105,7 +88,10 @@ class Predictor:
                 continue
             flags[i] |= BITS['edge'] * source_mask.clipped
             under = claims[source_mask.window][source_mask.pixels]
-            flags[i] |= BITS['overlap'] * bool((under > 1).any())
+            if (under > 1).any():
+                flags[i] |= BITS['overlap']
+            elif _touches(source_mask, claims):
+                flags[i] |= BITS['touching']
             valid = image.valid(source_mask.window)[source_mask.pixels]
             flags[i] |= BITS['invalid_pixels'] * (not valid.all())
 
@@ -132,7 +118,6 @@ class Predictor:
                     (y * image.shape[1] + x)[kept],
                     weight[kept],
                     prediction[k][rows, columns][kept],
-                    np.full(kept.sum(), scatter[i]),
                 ))
         return *self._combine(image, parts), scatter, mean
 
@@ -159,20 +144,19 @@ class Predictor:
         """
         if not parts:
             return np.zeros(0, dtype=int), np.zeros(0), np.zeros(0)
-        flat, weight, value, sigma = (np.concatenate(column) for column in zip(*parts, strict=True))
+        flat, weight, value = (np.concatenate(column) for column in zip(*parts, strict=True))
         pixels, inverse = np.unique(flat, return_inverse=True)
         inverse = inverse.reshape(-1)
         total = np.bincount(inverse, weight)
         # About a level of the map, so that large numbers do not cost digits.
         level = value[0]
         predicted = level + np.bincount(inverse, weight * (value - level)) / total
-        rms = np.sqrt(np.bincount(inverse, weight * sigma**2) / total)
         left = np.ones(len(pixels))
         np.multiply.at(left, inverse, 1 - weight)
         original = np.asarray(image.data).reshape(-1)[pixels].astype(float)
         # What stands under a mask may be infinite, and does not matter.
         original[left == 0] = 0
-        return pixels, left * original + (1 - left) * predicted, rms * (1 - left)
+        return pixels, left * original + (1 - left) * predicted, 1 - left
 
 
 def _inside(source_mask, sources, i, size):
@@ -183,6 +167,18 @@ def _inside(source_mask, sources, i, size):
         rows - nearest_pixel(sources.y[i]) + half,
         columns - nearest_pixel(sources.x[i]) + half,
     )
+
+
+def _touches(source_mask, claims):
+    """Whether a pixel of another mask is next to one of this, which overlaps none."""
+    y0, x0 = max(source_mask.y0 - 1, 0), max(source_mask.x0 - 1, 0)
+    height, width = source_mask.pixels.shape
+    around = claims[y0 : source_mask.y0 + height + 1, x0 : source_mask.x0 + width + 1]
+    own = np.zeros(around.shape, dtype=bool)
+    dy, dx = source_mask.y0 - y0, source_mask.x0 - x0
+    own[dy : dy + height, dx : dx + width] = source_mask.pixels
+    near = ndimage.binary_dilation(own, np.ones((3, 3)))
+    return bool((around[near] > own[near]).any())
 
 
 def _flag_rims(flags, index, valid, radius):

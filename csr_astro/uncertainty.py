@@ -1,22 +1,12 @@
-"""How far off may a predicted background be?
-
-A first estimate from what the map does around the source: the scatter of the
-ring around the mask, about a plane, and the scatter of the sums in empty
-apertures of the same shape there. Both hold the map's noise, correlated or
-not, and its structure; the network predicts part of the structure, so they
-rather over- than underestimate.
-"""
+"""How much does the map scatter around a source?"""
 
 import numpy as np
-from scipy import fft
 
-__all__ = ['aperture_scatter', 'plane_residual', 'ring_scatter']
+__all__ = ['plane_residual', 'ring_scatter']
 
-# Width of the ring around a mask, in pixels; it widens for apertures.
-RING_WIDTH = 10
+# Width of the ring around a mask, in pixels.
+_RING_WIDTH = 10
 _MIN_PIXELS = 12
-_MIN_APERTURES = 12
-_MIN_COVER = 0.8
 # Pixels this many robust scatters off the plane do not belong to the background.
 _CLIP = 5.0
 _MIN_CLIPPED = 50
@@ -95,46 +85,9 @@ def ring_scatter(values, valid, radius):
         1.4826 × median absolute deviation; NaN with fewer than 12 pixels.
     """
     distance = _distance(values.shape[-1])[None]
-    ring = valid & (distance <= np.asarray(radius)[:, None, None] + RING_WIDTH)
+    ring = valid & (distance <= np.asarray(radius)[:, None, None] + _RING_WIDTH)
     residual = plane_residual(values, ring)
     n = len(values)
     scatter = _robust_scatter(residual.reshape(n, -1), ring.reshape(n, -1))
     scatter[ring.sum(axis=(1, 2)) < _MIN_PIXELS] = np.nan
-    return scatter
-
-
-def aperture_scatter(values, valid, radius, kernel):
-    """Robust scatter of the sums in empty apertures around each mask, about a plane.
-
-    Parameters
-    ----------
-    values, valid, radius
-        As in `ring_scatter`.
-    kernel : (k, k) array of float, k odd
-        Weights of the aperture's pixels.
-
-    Returns
-    -------
-    scatter : (N,) `~numpy.ndarray` of float
-        1.4826 × median absolute deviation of the sums whose apertures are at
-        least 80 % valid (and scaled to the whole); NaN with fewer than 12.
-    """
-    size, k = values.shape[-1], kernel.shape[-1]
-    reach = np.asarray(radius)[:, None, None] + RING_WIDTH + k // 2
-    distance = _distance(size)[None]
-    good = valid & (distance <= reach + k // 2)
-    residual = plane_residual(values, good)
-    shape = [fft.next_fast_len(size + k - 1, real=True)] * 2
-    transform = fft.rfft2(kernel[::-1, ::-1], shape)
-
-    def convolve(stack):
-        product = fft.irfft2(fft.rfft2(stack, shape) * transform, shape)
-        return product[:, k // 2 : k // 2 + size, k // 2 : k // 2 + size]
-
-    cover = convolve(good.astype(float)) / kernel.sum()
-    used = (cover >= _MIN_COVER) & (distance <= reach)
-    sums = convolve(residual) / np.where(used, cover, 1)
-    n = len(values)
-    scatter = _robust_scatter(sums.reshape(n, -1), used.reshape(n, -1))
-    scatter[used.sum(axis=(1, 2)) < _MIN_APERTURES] = np.nan
     return scatter

@@ -401,11 +401,12 @@ def test_duplicates_have_equal_rows(estimator, sky):
         assert result.sources[name][0] == result.sources[name][1]
 
 
-@pytest.mark.parametrize(('distance', 'overlap'), [(9.9, True), (12.1, False)])
-def test_overlapping_masks_are_flagged(estimator, sky, distance, overlap):
+@pytest.mark.parametrize(
+    ('distance', 'expected'), [(9.9, ['overlap']), (12.1, ['touching']), (14.1, [])]
+)
+def test_masks_that_overlap_or_touch_are_flagged(estimator, sky, distance, expected):
     positions = [(40, 50), (40 + distance, 50), (90, 90)]
     result = estimator.estimate(sky, positions, mask_radius=6)
-    expected = ['overlap'] if overlap else []
     assert decode_flags(result.flags) == [expected, expected, []]
     assert_array_equal(result.mask, discs(positions, 6))
 

@@ -19,7 +19,6 @@ from csr_astro.instruments import get_instrument
 from csr_astro.masking import (
     disc,
     draw_masks,
-    free_shift,
     mask_radii,
     measure_snr,
     region_mask,
@@ -376,27 +375,6 @@ def test_source_without_position_keeps_its_flag():
     )
     assert flags == [['invalid_position'], []]
     assert masks[0] is None
-
-
-@pytest.mark.parametrize('seed', range(10))
-def test_free_shift_moves_a_mask_to_free_pixels(seed):
-    rng = np.random.default_rng(seed)
-    free = rng.random((80, 90)) > 0.001
-    source_mask = disc(rng.uniform(0, 89), rng.uniform(0, 79), 6, free.shape)
-    dy, dx = free_shift(source_mask, free, rng)
-    rows, columns = np.nonzero(on_map(source_mask, free.shape))
-    rows, columns = rows + dy, columns + dx
-    assert min(rows.min(), columns.min()) >= 0
-    assert rows.max() < 80
-    assert columns.max() < 90
-    assert free[rows, columns].all()
-
-
-def test_free_shift_finds_nothing_where_nothing_is_free():
-    rng = np.random.default_rng(0)
-    assert free_shift(disc(20, 20, 6, SHAPE), np.zeros(SHAPE, dtype=bool), rng) is None
-    whole = disc(25, 20, 100, SHAPE)
-    assert free_shift(whole, np.indices(SHAPE)[0] > 0, rng) is None
 
 
 # Flags

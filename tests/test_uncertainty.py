@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
-from csr_astro.uncertainty import aperture_scatter, plane_residual, ring_scatter
+from csr_astro.uncertainty import plane_residual, ring_scatter
 
 SIZE = 97
 Y, X = np.indices((SIZE, SIZE)) - SIZE // 2
@@ -88,55 +88,26 @@ def test_ring_scatter_sees_the_ring_only():
     assert_array_equal(ring_scatter(np.where(valid, values, np.nan), valid, radius), expected)
 
 
-SCATTERS = {
-    'ring': ring_scatter,
-    'aperture': lambda *args: aperture_scatter(*args, disc_kernel(2)),
-}
-
-
-@pytest.mark.parametrize('scatter', SCATTERS)
-def test_scatter_is_about_a_plane(scatter):
+def test_scatter_is_about_a_plane():
     args = outside(30, 6), np.full(30, 6.0)
-    expected = SCATTERS[scatter](white_noise(30), *args)
-    assert_allclose(SCATTERS[scatter](white_noise(30) + 40 * X - 9 * Y, *args), expected, rtol=1e-9)
+    expected = ring_scatter(white_noise(30), *args)
+    assert_allclose(ring_scatter(white_noise(30) + 40 * X - 9 * Y, *args), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize('scatter', SCATTERS)
-def test_scatter_is_robust_against_a_neighbour(scatter):
+def test_scatter_is_robust_against_a_neighbour():
     """One of 100 sigma, 11 pixels away, covers a few per cent of the ring."""
     args = outside(30, 6), np.full(30, 6.0)
     neighbour = 100 * SIGMA * np.exp(-4 * np.log(2) * ((X - 11) ** 2 + Y**2) / 3.5**2)
-    expected = SCATTERS[scatter](white_noise(30), *args)
-    disturbed = SCATTERS[scatter](white_noise(30) + neighbour, *args)
+    expected = ring_scatter(white_noise(30), *args)
+    disturbed = ring_scatter(white_noise(30) + neighbour, *args)
     assert disturbed.mean() == pytest.approx(expected.mean(), rel=0.4)
-
-
-@pytest.mark.parametrize('kernel', [disc_kernel(1), disc_kernel(4), ramp_kernel()])
-def test_aperture_scatter_of_white_noise_adds_in_quadrature(kernel):
-    n = 60
-    scatter = aperture_scatter(white_noise(n), outside(n, 5), np.full(n, 5.0), kernel)
-    expected = SIGMA * np.sqrt((kernel**2).sum())
-    assert scatter.mean() == pytest.approx(expected, rel=0.1)
-
-
-def test_aperture_scatter_of_smooth_noise_is_larger():
-    n, kernel = 30, disc_kernel(4)
-    valid, radius = outside(n, 5), np.full(n, 5.0)
-    white, smooth = (
-        aperture_scatter(noise(n), valid, radius, kernel) for noise in (white_noise, smooth_noise)
-    )
-    sums = ndimage.convolve(smooth_noise(n), kernel[None], mode='wrap')
-    assert smooth.mean() > 2 * white.mean()
-    # The plane and the median of few independent apertures take some of it away.
-    assert 0.6 * sums.std() < smooth.mean() < 1.1 * sums.std()
 
 
 def test_scatter_scales_with_the_map():
     values, valid, radius = white_noise(3), outside(3, 5), np.full(3, 5.0)
-    for scatter in SCATTERS.values():
-        expected = scatter(values, valid, radius)
-        for factor in (1e-30, 1e30):
-            assert_allclose(scatter(values * factor, valid, radius), expected * factor, rtol=1e-9)
+    expected = ring_scatter(values, valid, radius)
+    for factor in (1e-30, 1e30):
+        assert_allclose(ring_scatter(values * factor, valid, radius), expected * factor, rtol=1e-9)
 
 
 @pytest.mark.parametrize('n_pixels', [0, 11, 12])
@@ -144,17 +115,6 @@ def test_scatter_needs_twelve_pixels(n_pixels):
     valid = np.zeros((2, SIZE, SIZE), dtype=bool)
     valid[0] = DISTANCE > 5
     valid[1, 40, 40 : 40 + n_pixels] = True
-    values, radius = white_noise(2), np.full(2, 5.0)
-    for scatter in (
-        ring_scatter(values, valid, radius),
-        aperture_scatter(values, valid, radius, np.ones((1, 1))),
-    ):
-        assert np.isfinite(scatter[0])
-        assert np.isfinite(scatter[1]) == (n_pixels == 12)
-
-
-def test_one_by_one_aperture_is_a_pixel():
-    values, valid, radius = white_noise(40), outside(40, 5), np.full(40, 5.0)
-    ring = ring_scatter(values, valid, radius)
-    aperture = aperture_scatter(values, valid, radius, np.ones((1, 1)))
-    assert_allclose(aperture, ring, rtol=1e-9)
+    scatter = ring_scatter(white_noise(2), valid, np.full(2, 5.0))
+    assert np.isfinite(scatter[0])
+    assert np.isfinite(scatter[1]) == (n_pixels == 12)

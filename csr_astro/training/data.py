@@ -10,17 +10,28 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from csr_astro.simulation.diffuse import diffuse_field
-from csr_astro.simulation.psf import image_profile, moffat_profile, psf_stamp
+from csr_astro.simulation.psf import (
+    gaussian_profile,
+    image_profile,
+    moffat_profile,
+    pacs_profile,
+    psf_stamp,
+)
 
 __all__ = ['CutoutSampler', 'read_maps']
 
 _FIELD_SIZE = 320
 _FIELDS = 96
 _BATCHES_PER_FIELD = 12
-_STAMPS = 192
+_STAMPS = 384
 _STAMP_SIZE = 97
+# Full widths at half maximum, in pixels.
+_FWHM = (2.0, 6.0)
+# Of the PACS bands, in arcsec, and the length of a fast scan's smear.
+_PACS = {'blue': (5.6, 12.0), 'green': (6.8, 12.0), 'red': (11.4, 6.0)}
 # Pixel scales of maps over those of the PSF images: PACS scan maps and parallel mode.
 _PSF_SCALES = (1.2 / 1.6, 1.2 / 3.2, 2.4 / 3.2, 1.0)
 _RADII = (4.0, 13.5)
@@ -31,6 +42,9 @@ _MAX_RIM = 0.07
 _TRIES = 1000
 # What stands out by more than this many scatters is not background.
 _BRIGHT = 10.0
+# Peaks of injected sources and their wings at the rim, in scatters.
+_PEAKS = (3.0, 1e5)
+_RIMS = (0.03, 6.0)
 
 
 def read_maps(folder, block_sizes=(1, 2)):
@@ -103,11 +117,12 @@ class CutoutSampler:
     maps : dict of str to list of (ny, nx) array
         Real maps by kind, NaN where blank; may be empty.
     psfs : list of (ny, nx) array, optional
-        PSF images; Moffat profiles are always used besides.
+        PSF images; those of PACS, Moffat and Gaussian profiles are always used besides.
     real_fraction : float, optional
         Fraction of the cutouts that come from real maps.
     source_fraction : float, optional
-        Fraction of the discs that hold a source whose wings reach outside.
+        Fraction of the discs that hold a source, of any brightness; the wings of
+        most reach outside.
     size : int, optional
         Pixels per side of a cutout.
     seed : int, optional
@@ -165,24 +180,39 @@ class CutoutSampler:
         return diffuse_field((_FIELD_SIZE, _FIELD_SIZE), rng)
 
     def _make_stamps(self, psfs):
+        """PSFs, each with its mean at every distance over its peak."""
         rng = np.random.default_rng([self.seed, 2])
+        yy, xx = np.indices((_STAMP_SIZE, _STAMP_SIZE)) - _STAMP_SIZE // 2
+        ring = np.rint(np.hypot(yy, xx)).astype(int)
         stamps = []
         for number in range(_STAMPS):
-            if psfs and number % 3:
-                image = psfs[rng.integers(len(psfs))]
-                profile = image_profile(image, rng.choice(_PSF_SCALES), rng.uniform(2.5, 3.5))
-            else:
-                profile = moffat_profile(rng.uniform(2, 6), rng.uniform(1.4, 5))
-            stamps.append(
-                psf_stamp(
-                    profile,
-                    _STAMP_SIZE,
-                    offset=rng.uniform(-0.5, 0.5, 2),
-                    angle=rng.uniform(0, 2 * np.pi),
-                    elongation=rng.uniform(1, 1.3),
-                ).astype(np.float32)
+            stamp = psf_stamp(
+                self._draw_profile(rng, psfs, number),
+                _STAMP_SIZE,
+                offset=rng.uniform(-0.5, 0.5, 2),
+                angle=rng.uniform(0, 2 * np.pi),
+                elongation=rng.uniform(1, 1.3),
             )
-        return np.array(stamps)
+            stamp /= stamp.max()
+            profile = ndimage.mean(stamp, ring, np.arange(_STAMP_SIZE // 2 + 1))
+            stamps.append((stamp.astype(np.float32), profile))
+        return stamps
+
+    @staticmethod
+    def _draw_profile(rng, psfs, number):
+        """PACS, of the user, Moffat or Gaussian: wings of every kind, and none."""
+        kind = number % 6
+        if kind in (0, 1):
+            band, (fwhm, smear) = list(_PACS.items())[rng.integers(len(_PACS))]
+            return pacs_profile(
+                band, fwhm / rng.uniform(*_FWHM), smear=smear * float(rng.random() < 0.3)
+            )
+        if kind in (2, 3) and psfs:
+            image = psfs[rng.integers(len(psfs))]
+            return image_profile(image, rng.choice(_PSF_SCALES), rng.uniform(2.5, 3.5))
+        if kind == 4:
+            return gaussian_profile(rng.uniform(*_FWHM))
+        return moffat_profile(rng.uniform(*_FWHM), rng.uniform(1.4, 5))
 
     def batch(self, number, batch_size):
         """Draw one batch.
@@ -289,16 +319,19 @@ class CutoutSampler:
         return True
 
     def _inject(self, rng, image, y, x, radius):
-        """Add a source whose wing at the rim of its disc is 0.03 to 6 times the scatter."""
-        stamp = self._stamps[rng.integers(len(self._stamps))]
+        """Add a source: of any brightness, or with any wing at the rim of its disc."""
+        stamp, profile = self._stamps[rng.integers(len(self._stamps))]
         half = _STAMP_SIZE // 2
-        rim = stamp[half, min(half + int(radius), 2 * half)]
+        wing = profile[min(round(radius), half)]
         # Masks are made to cover what stands out.
-        if not 0 < rim < _MAX_RIM * stamp[half, half]:
+        if wing >= _MAX_RIM:
             return
-        # No source is brighter than 10^5 times the scatter.
-        flux = min(10 ** rng.uniform(-1.5, 0.8) / rim, 1e5 / stamp[half, half])
+        brightest = min(_PEAKS[1], _RIMS[1] / max(wing, 1e-9))
+        lowest = _PEAKS[0]
+        if rng.random() < 0.7:
+            lowest = max(lowest, min(_RIMS[0] / max(wing, 1e-9), brightest))
+        peak = np.exp(rng.uniform(np.log(lowest), np.log(brightest)))
         y0, x0 = round(y) - half, round(x) - half
         sy = slice(max(y0, 0), min(y0 + _STAMP_SIZE, self.size))
         sx = slice(max(x0, 0), min(x0 + _STAMP_SIZE, self.size))
-        image[sy, sx] += flux * stamp[sy.start - y0 : sy.stop - y0, sx.start - x0 : sx.stop - x0]
+        image[sy, sx] += peak * stamp[sy.start - y0 : sy.stop - y0, sx.start - x0 : sx.stop - x0]

@@ -1,0 +1,204 @@
+"""How alike are pixels at some distance?
+
+The variogram of a window is measured, and fitted by a sum of physical models:
+power laws seen through a beam, correlated noise, white noise.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy import fft, interpolate, optimize, special
+
+__all__ = ['Variogram', 'fit_variogram', 'local_weight', 'measure_variogram']
+
+# One lag (dy, dx) of each orbit under flips and rotations at which the variogram is measured.
+_LAGS = (
+    (1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 3), (4, 0), (4, 2), (5, 0),
+    (5, 3), (5, 5), (7, 0), (6, 4), (8, 0), (7, 7), (10, 0), (9, 5), (12, 0), (10, 10),
+    (16, 0), (13, 9), (16, 16), (22, 0), (20, 12), (28, 0), (24, 24), (36, 0),
+)  # fmt: skip
+_MAX_LAG = 36
+_DISTANCES = np.hypot(*np.transpose(_LAGS))
+# Pairs of pixels count by a Gaussian of this many pixels about the source: maps change.
+_LOCAL = 40.0
+# Fewer pairs than this (by weight) say nothing about a lag.
+_MIN_PAIRS = 10.0
+# Short lags decide how a prediction leaves the rim; beyond this they count less and less.
+_FIT_LAG = 8.0
+# The models: Gaussian-correlated noise of these scales, and power laws of these exponents
+# seen through beams of these standard deviations, all in pixels.
+_NOISE_SCALES = (0.6, 1.0, 1.6, 2.5)
+_EXPONENTS = (0.5, 1.0, 1.5, 1.9)
+_BEAMS = (0.0, 0.7, 1.3, 2.5, 5.0)
+
+
+def _orbit(dy, dx):
+    return sorted({
+        (sy * a, sx * b) for a, b in ((dy, dx), (dx, dy)) for sy in (-1, 1) for sx in (-1, 1)
+    })
+
+
+_ORBITS = [_orbit(*lag) for lag in _LAGS]
+_ORBIT_ROWS = np.array([dy for orbit in _ORBITS for dy, _ in orbit])
+_ORBIT_COLUMNS = np.array([dx for orbit in _ORBITS for _, dx in orbit])
+_ORBIT_STARTS = np.cumsum([0] + [len(orbit) for orbit in _ORBITS[:-1]])
+
+
+def _smooth_power(h, exponent, variance):
+    """Mean of ``|h + z|**exponent`` for a Gaussian ``z`` of this variance per axis."""
+    if variance == 0:
+        return h**exponent
+    scaled = special.hyp1f1(-exponent / 2, 1, -(h**2) / (2 * variance))
+    return (2 * variance) ** (exponent / 2) * special.gamma(1 + exponent / 2) * scaled
+
+
+def _models(h, variance):
+    """Variograms of all models at distances ``h``, between averages over blocks.
+
+    ``variance`` is that of a pixel's place in the two blocks together; the
+    blocks are taken as Gaussian, so that all covariances stay consistent.
+    """
+    values = [np.ones_like(h)]
+    for scale in _NOISE_SCALES:
+        width = scale**2 + variance / 2
+        values.append(1 - scale**2 / width * np.exp(-(h**2) / (4 * width)))
+    for beam in _BEAMS:
+        for exponent in _EXPONENTS:
+            at_zero = _smooth_power(np.zeros(1), exponent, 2 * beam**2)
+            values.append(_smooth_power(h, exponent, 2 * beam**2 + variance) - at_zero)
+    return np.array(values)
+
+
+# Models are scaled to about 1 at a typical distance, so that their weights compare.
+_SCALES = _models(np.array([6.0]), 0.0)[:, 0]
+_DESIGN = (_models(_DISTANCES, 0.0) / _SCALES[:, None]).T
+
+
+@lru_cache(maxsize=16)
+def _table(size, first, second):
+    """The models, without white noise, by squared whole-number distance in a window."""
+    distance = np.sqrt(np.arange(2 * (size - 1) ** 2 + 1.0))
+    variance = (first**2 - 1) / 12 + (second**2 - 1) / 12
+    # The hypergeometric functions are slow: knots are dense where they bend.
+    knots = np.concatenate([np.arange(0, 24, 0.125), np.arange(24, distance[-1] + 2, 0.5)])
+    table = interpolate.CubicSpline(knots, _models(knots, variance), axis=1)(distance)
+    if variance == 0:
+        # Power laws without a beam have a cusp at 0 that no spline follows.
+        first_power = 1 + len(_NOISE_SCALES) + _BEAMS.index(0.0) * len(_EXPONENTS)
+        for number, exponent in enumerate(_EXPONENTS):
+            table[first_power + number] = distance**exponent
+    return table[1:] / _SCALES[1:, None]
+
+
+def local_weight(size):
+    """Weight of the pixels of a window, (size, size): a Gaussian about the central one."""
+    step2 = (np.arange(size) - size // 2) ** 2
+    return np.exp(-(step2[:, None] + step2) / (4 * _LOCAL**2))
+
+
+def measure_variogram(values, valid):
+    """Half the mean squared difference of pixels, by their distance.
+
+    Parameters
+    ----------
+    values : (S, S) `~numpy.ndarray` of float
+        Window with the source at pixel (S // 2, S // 2).
+    valid : (S, S) `~numpy.ndarray` of bool
+        Pixels that are background.
+
+    Returns
+    -------
+    variogram, pairs : `~numpy.ndarray` of float
+        At the distances to which the models are fitted; the number of pairs,
+        weighted by a Gaussian about the source.
+    """
+    size = len(values)
+    weight = np.where(valid, local_weight(size), 0.0)
+    values = np.where(valid, values, 0.0)
+    n = fft.next_fast_len(size + min(_MAX_LAG, size - 1), real=True)
+    spectra = fft.rfft2(np.stack([weight, weight * values, weight * values**2]), s=(n, n))
+    product = 2 * (spectra[2].conj() * spectra[0]).real - 2 * np.abs(spectra[1]) ** 2
+    sums, pairs = fft.irfft2(np.stack([product, np.abs(spectra[0]) ** 2]), s=(n, n))
+    at = (_ORBIT_ROWS % n, _ORBIT_COLUMNS % n)
+    pairs = np.add.reduceat(pairs[at], _ORBIT_STARTS)
+    sums = np.add.reduceat(sums[at], _ORBIT_STARTS)
+    return np.maximum(sums, 0) / (2 * np.maximum(pairs, 1e-9)), pairs
+
+
+def fit_variogram(variogram, pairs):
+    """Weights of the models that give a measured variogram.
+
+    Parameters
+    ----------
+    variogram, pairs : `~numpy.ndarray` of float
+        As from `measure_variogram`.
+
+    Returns
+    -------
+    weights : `~numpy.ndarray` of float, or None
+        Not negative; None for a map without any variation.
+    """
+    used = pairs > _MIN_PAIRS
+    if not used.any() or not variogram[used].max() > 0:
+        return None
+    error = np.maximum(variogram, 1e-4 * variogram[used].max())
+    precision = np.where(used, 1 / (error * np.hypot(1, _DISTANCES / _FIT_LAG)), 0)
+    weights, _ = optimize.nnls(_DESIGN * precision[:, None], variogram * precision)
+    return weights
+
+
+class Variogram:
+    """The variogram of a window as a covariance of pixels and of blocks of pixels.
+
+    Any constant large enough makes a variogram a covariance; an unknown mean
+    takes it up.
+
+    Parameters
+    ----------
+    weights : `~numpy.ndarray` of float
+        From `fit_variogram`.
+    size : int
+        Width of the window: places in it are less than this apart.
+
+    Attributes
+    ----------
+    noise : float
+        Variance of the white noise.
+    step : float
+        The variogram between neighbouring pixels.
+    """
+
+    def __init__(self, weights, size):
+        self.noise = weights[0] / _SCALES[0]
+        self._weights = weights[1:]
+        self._size = size
+        models = _table(size, 1, 1)
+        self._sill = 5 * (self._weights @ models[:, -1]) + self.noise
+        self.step = self._weights @ models[:, 1] + self.noise
+
+    def covariance(self, places, others, blocks=(1, 1)):
+        """Covariance without the white noise.
+
+        Parameters
+        ----------
+        places, others : (x, y) of (M,) and of (N,) `~numpy.ndarray` of int
+            Where two lists of blocks are centred.
+        blocks : (int, int), optional
+            How many pixels wide they are.
+
+        Returns
+        -------
+        covariance : (M, N) `~numpy.ndarray` of float
+        """
+        (x, y), (other_x, other_y) = places, others
+        squared = np.subtract.outer(x, other_x) ** 2
+        squared += np.subtract.outer(y, other_y) ** 2
+        return self._by_distance(*blocks, int(squared.max(initial=0))).take(squared)
+
+    def _by_distance(self, first, second, longest):
+        """By squared distance; most weights are 0."""
+        models = _table(self._size, max(first, second), min(first, second))
+        total = np.full(longest + 1, self._sill)
+        for k in np.flatnonzero(self._weights):
+            total -= self._weights[k] * models[k, : longest + 1]
+        return total
