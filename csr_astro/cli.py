@@ -43,6 +43,7 @@ def _remove(args):
             hdu=args.hdu,
             background=background,
             history=_history(result, args.realization),
+            errors=args.errors,
         )
     print(f'{_count(result.sources)} removed: {output}, {table_path}')
 
@@ -487,6 +488,10 @@ def _parser():
     remove.add_argument(
         '--realization', type=int, metavar='SEED',
         help="fill with the map's noise and texture too, for statistics of the map",
+    )
+    remove.add_argument(
+        '--errors', action=argparse.BooleanOptionalAction, default=True,
+        help='write the 1-sigma errors of the filled pixels, extension CSR_RMS',
     )
 
     photometry = add(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy import linalg
 
-from csr_astro.cutouts import extract, extract_mask, nearest_pixel, window_size
+from csr_astro.cutouts import MAX_RADIUS, extract, extract_mask, nearest_pixel, window_size
 from csr_astro.images import Image
 from csr_astro.kriging import Kriging, block_window
 
@@ -255,20 +255,23 @@ class BackgroundErrors:
         covariance : (P, Q) `~numpy.ndarray` of float
             In the order of the masks' ``on_map()``.
         """
-        masks = self._masks[i], self._masks[i if j is None else j]
+        j = i if j is None else j
+        if self._order.index(j) < self._order.index(i):
+            # One window for both ways round.
+            return self.covariance(j, i).T
+        masks = self._masks[i], self._masks[j]
         pixels = max(int(m.pixels.sum()) for m in masks)
         if pixels > _MAX_PIXELS:
             raise ValueError(
                 f'the mask has {pixels} pixels; covariances are given for up to {_MAX_PIXELS}.'
             )
         reach = 0.0
-        if j is not None and j != i:
+        if j != i:
             reach = np.hypot(self._x[i] - self._x[j], self._y[i] - self._y[j]) + masks[1].radius
-        try:
-            window = self._window(i, reach)
-        except ValueError:
+        if reach > MAX_RADIUS:
             # Too far apart for one window: nothing connects them.
             return np.zeros(tuple(int(m.pixels.sum()) for m in masks))
+        window = self._window(i, reach)
         (first, number), (second, other) = (window.places(*mask.on_map()) for mask in masks)
         if window.kriging is None:
             return np.full((len(number), len(other)), np.nan)

@@ -79,12 +79,14 @@ def _quiet():
         yield
 
 
-def write_source_free(path, template, result, *, hdu=None, background=None, history=()):
+def write_source_free(
+    path, template, result, *, hdu=None, background=None, history=(), errors=True
+):
     """Write a source-free map as a copy of the file that the map came from.
 
     All extensions and headers are kept; the image is replaced, and the
-    extensions ``CSR_MASK`` (1 for inpainted pixels) and ``CSR_RMS`` (their
-    1-sigma error) are added.
+    extensions ``CSR_MASK`` (1 for inpainted pixels) and, with ``errors``,
+    ``CSR_RMS`` (their 1-sigma error) are added.
 
     Parameters
     ----------
@@ -100,6 +102,8 @@ def write_source_free(path, template, result, *, hdu=None, background=None, hist
         Written in place of ``result.background``: a realization, say.
     history : sequence of str, optional
         Lines for the ``HISTORY`` of the image's header.
+    errors : bool, optional
+        Whether to write ``CSR_RMS``.
     """
     background = result.background if background is None else background
     background = u.Quantity(background).value
@@ -110,10 +114,12 @@ def write_source_free(path, template, result, *, hdu=None, background=None, hist
         replaced = _replacement(image, background.reshape(image.shape), history)
         # Pixels of the image and of what belongs to it lie at the same place of the sky.
         wcs = WCS(image.header, fobj=hdus).celestial.to_header(relax=True)
-    rms = fits.ImageHDU(u.Quantity(result.background_rms).value, wcs, name='CSR_RMS')
-    if 'BUNIT' in replaced.header:
-        rms.header['BUNIT'] = replaced.header['BUNIT']
-    mask = fits.ImageHDU(result.mask.astype(np.uint8), wcs, name='CSR_MASK')
+    added = [fits.ImageHDU(result.mask.astype(np.uint8), wcs, name='CSR_MASK')]
+    if errors:
+        rms = fits.ImageHDU(u.Quantity(result.background_rms).value, wcs, name='CSR_RMS')
+        if 'BUNIT' in replaced.header:
+            rms.header['BUNIT'] = replaced.header['BUNIT']
+        added.append(rms)
     # Neither scaled nor unpacked, so that the other extensions stay as they are to the bit.
     untouched = {'do_not_scale_image_data': True, 'disable_image_compression': True}
     with atomic_path(path) as temporary, _quiet(), fits.open(template, **untouched) as hdus:
@@ -123,7 +129,7 @@ def write_source_free(path, template, result, *, hdu=None, background=None, hist
             # Of an earlier removal, whose output this input is.
             while name in hdus:
                 del hdus[name]
-        hdus.extend([mask, rms])
+        hdus.extend(added)
         hdus.writeto(temporary, overwrite=True, output_verify='silentfix', checksum=checksums)
 
 

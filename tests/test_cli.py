@@ -217,6 +217,14 @@ def test_remove_refines_centers_on_request(run, map_path, tmp_path):
     assert_allclose([table['x_center'][0], table['y_center'][0]], SOURCES[0], atol=0.1)
 
 
+def test_errors_can_be_left_out(run, map_path, tmp_path):
+    run('remove', map_path, *PIXELS, '--no-errors', '-o', tmp_path / 'plain.fits')
+    run('remove', map_path, *PIXELS, '--errors', '-o', tmp_path / 'full.fits')
+    with fits.open(tmp_path / 'plain.fits') as plain, fits.open(tmp_path / 'full.fits') as full:
+        assert [hdu.name for hdu in full] == [hdu.name for hdu in plain] + ['CSR_RMS']
+        assert_array_equal(plain['image'].data, full['image'].data)
+
+
 def test_realization_fills_with_noise(run, map_path, tmp_path):
     for seed, name in ((3, 'a'), (3, 'b'), (4, 'c')):
         run('remove', map_path, *PIXELS, '--realization', seed, '-o', tmp_path / f'{name}.fits')

@@ -17,6 +17,7 @@ from photutils.aperture import CircularAperture
 from scipy import fft
 
 from csr_astro.cutouts import extract, extract_mask, nearest_pixel, window_size
+from csr_astro.errors import aperture_weights
 from csr_astro.evaluation.baselines import annulus, get_baselines, kriging_limit
 from csr_astro.evaluation.kriging import power_law_covariance
 from csr_astro.evaluation.positions import (
@@ -27,6 +28,7 @@ from csr_astro.evaluation.positions import (
 from csr_astro.evaluation.statistics import (
     average_ratios,
     bright_bias,
+    coverage,
     flux_ratios,
     scatter_ratios,
     summarize,
@@ -93,7 +95,7 @@ def _together(image, truth, x, y, radius, methods, apertures, reach=0.0):
     Returns
     -------
     errors : dict of str to (N, A) array
-        Predicted minus true.
+        Predicted minus true; and, as ``*_err``, what the method says of it.
     true, local : (N, A) array
         Sum of the truth; scatter of the ring times the aperture's area.
     """
@@ -129,6 +131,7 @@ def _together(image, truth, x, y, radius, methods, apertures, reach=0.0):
             found = extract(parse_image(np.asarray(result.background)), x, y, size)
             predicted[inside] = found[inside]
             predicted[result.flags & NOT_INPAINTED > 0] = np.nan
+            errors[f'{name}_err'] = _stated_errors(result, apertures)
         else:
             for i in range(n):
                 center = (
@@ -146,9 +149,28 @@ def _together(image, truth, x, y, radius, methods, apertures, reach=0.0):
     return errors, true, local
 
 
+def _stated_errors(result, apertures):
+    """1-sigma errors of the sums behind each source, (N, A); NaN where there are none."""
+    stated = np.full((len(result), len(apertures)), np.nan)
+    for i, mask in enumerate(result.source_masks):
+        if mask is None:
+            continue
+        rows, columns = mask.on_map()
+        measured = np.isfinite(np.asarray(result.image.data)[rows, columns])
+        rows, columns = rows[measured], columns[measured]
+        center = result.sources['x_center'][i], result.sources['y_center'][i]
+        weights = np.array([
+            aperture_weights(CircularAperture(center, a), columns, rows, 'exact')
+            for a in apertures
+        ])
+        stated[i] = result.errors.sum_error(i, rows, columns, weights)
+    return stated
+
+
 def _measure(table, images, methods, apertures, progress):
     """Add columns true, local and one per method; a row per position and aperture."""
     names = ['true', 'local', *methods]
+    names += [f'{name}_err' for name, method in methods.items() if hasattr(method, 'estimate')]
     columns = {name: np.full((len(table), len(apertures)), np.nan) for name in names}
     for m in np.unique(table['map']):
         rows = np.flatnonzero(table['map'] == m)
@@ -576,9 +598,11 @@ def evaluate_accuracy(
     if len(chosen['blank']):
         errors = background_errors(groups, chosen['blank'], methods, **options)
         tables |= _compared('blank', errors, [*methods])
+        tables |= _covered('blank', errors, 'radius')
     if len(chosen['gaussian']):
         errors = gaussian_errors(methods, positions=chosen['gaussian'], **options)
         tables |= _compared('gaussian', errors, [*methods, 'limit'])
+        tables |= _covered('gaussian', errors, 'radius')
     if len(chosen['injected']):
         band = get_instrument(instrument)
         profile = instrument_profile(band) if psf is None else psf_profile(psf, band.pixel_scale)
@@ -588,12 +612,19 @@ def evaluate_accuracy(
         )  # fmt: skip
         tables |= {'injected_errors': errors, 'injected': flux_ratios(errors)}
         tables['bright'] = bright_bias(errors)
+        ranges = [_SNR_RANGES[np.searchsorted(_SNR_EDGES, snr)] for snr in errors['snr']]
+        errors = errors.copy(copy_data=False)
+        errors['snr_range'] = ranges
+        tables |= _covered('injected', errors, 'snr_range')
     if folder is not None:
         _write(Path(folder), tables)
     return tables
 
 
 _KINDS = ('blank', 'gaussian', 'injected')
+# In which errors of injected sources are compared with those that are stated.
+_SNR_EDGES = (10.0, 50.0, 300.0)
+_SNR_RANGES = ('below 10', '10 to 50', '50 to 300', 'above 300')
 
 
 def _with_kind(positions):
@@ -642,6 +673,21 @@ def _compared(kind, errors, names):
             average_ratios(ratios, by=('group', 'method', 'reference')), everywhere
         ])
     return tables
+
+
+def _covered(kind, errors, column):
+    """Coverage by group, by another column, and of all; none if no method states errors."""
+    if not any(f'{name}_err' in errors.colnames for name in errors.colnames):
+        return {}
+    errors = errors.copy(copy_data=False)
+    errors['all'] = np.full(len(errors), 'all')
+    parts = []
+    for by in ('all', 'group', column):
+        part = coverage(errors, by=(by,))
+        part.rename_column(by, 'part')
+        part['part'] = [str(value) for value in part['part']]
+        parts.append(part)
+    return {f'{kind}_coverage': vstack(parts, metadata_conflicts='silent')}
 
 
 def _write(folder, tables):

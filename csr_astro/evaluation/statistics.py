@@ -12,6 +12,7 @@ from csr_astro.evaluation.positions import POSITION_COLUMNS
 __all__ = [
     'average_ratios',
     'bright_bias',
+    'coverage',
     'flux_ratios',
     'robust_scatter',
     'scatter_ratios',
@@ -20,6 +21,8 @@ __all__ = [
 
 _BOOTSTRAP = 400
 _BRIGHT = 300.0
+# Errors this many times larger than expected are outliers.
+_OUTLIER = 5.0
 
 
 def robust_scatter(errors, axis=-1):
@@ -62,6 +65,7 @@ def _resampled(n, rng, n_bootstrap):
 
 def _methods(errors):
     known = {*POSITION_COLUMNS, 'aperture', 'true', 'local', 'flux', 'flux_aperture', 'snr', 'kind'}
+    known |= {'snr_range', 'all', *(f'{name}_err' for name in errors.colnames)}
     return [name for name in errors.colnames if name not in known]
 
 
@@ -287,3 +291,79 @@ def bright_bias(
                          scatter[1:].std()])  # fmt: skip
     names = ['bias', 'bias_err', 'scatter', 'scatter_err']
     return _table(rows or None, [*by, 'method', 'n', *names], names[1::2])
+
+
+def coverage(errors, *, by=('group',), n_bootstrap=_BOOTSTRAP, seed=0):
+    """Are the 1-sigma errors that methods state those that they make?
+
+    Parameters
+    ----------
+    errors : `~astropy.table.Table`
+        As from `~csr_astro.evaluation.accuracy.background_errors` and the like. Methods
+        that state their errors have a column ``*_err``.
+    by, n_bootstrap, seed
+        As in `summarize`. Rows of one position, as those of several apertures, are
+        resampled together.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        The columns of ``by``, ``method``, ``n``; the fractions of errors
+        ``within_1_sigma`` (0.683 if Gaussian) and ``within_2_sigma`` (0.954) of the
+        stated ones; ``pull`` (standard deviation of the ratio of the two, without
+        outliers of more than 5), each with ``*_err``; and ``n_outliers``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.table import Table
+    >>> from csr_astro.evaluation.statistics import coverage
+    >>> errors = Table({'group': ['a'] * 2000, 'network': np.random.default_rng(1).normal(size=2000)})
+    >>> errors['network_err'] = 1.0
+    >>> row = coverage(errors)[0]
+    >>> print(bool(abs(row['within_1_sigma'] - 0.683) < 3 * row['within_1_sigma_err']))
+    True
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for key, part in _by_key(errors, by):
+        for name in _methods(errors):
+            if f'{name}_err' not in errors.colnames:
+                continue
+            with np.errstate(divide='ignore', invalid='ignore'):
+                pull = np.array(part[name], dtype=float) / np.array(part[f'{name}_err'])
+            known = np.isfinite(pull)
+            pull, members = pull[known], _members(part[known])
+            sample = [pull] + [
+                pull[np.concatenate([members[k] for k in chosen])]
+                for chosen in rng.integers(0, len(members), (n_bootstrap, len(members)))
+            ] if len(pull) else [pull]
+            found = np.array([_coverage_of(each) for each in sample])
+            spread = found[1:].std(axis=0) if len(pull) else found[0]
+            outliers = int((np.abs(pull) > _OUTLIER).sum())
+            row = np.ravel(np.column_stack([found[0], spread]))
+            rows.append([*key, name, len(pull), *row, outliers])
+    names = [part for name in _COVERAGE for part in (name, f'{name}_err')]
+    return _table(rows or None, [*by, 'method', 'n', *names, 'n_outliers'], names[1::2])
+
+
+_COVERAGE = ('within_1_sigma', 'within_2_sigma', 'pull')
+
+
+def _coverage_of(pull):
+    if not len(pull):
+        return [np.nan] * 3
+    size = np.abs(pull)
+    kept = pull[size <= _OUTLIER]
+    return [(size <= 1).mean(), (size <= 2).mean(), kept.std() if len(kept) else np.nan]
+
+
+def _members(rows):
+    """Row numbers by position."""
+    names = [name for name in (*POSITION_COLUMNS, 'flux') if name in rows.colnames]
+    if 'x' not in names:
+        return [[i] for i in range(len(rows))]
+    members = {}
+    for i, key in enumerate(zip(*(rows[name] for name in names), strict=True)):
+        members.setdefault(key, []).append(i)
+    return list(members.values())
