@@ -21,7 +21,7 @@ from photutils.centroids import centroid_sources
 from scipy.spatial import KDTree
 
 from csr_astro.cutouts import extract, nearest_pixel
-from csr_astro.errors import BackgroundCovariance, BackgroundErrors
+from csr_astro.errors import BackgroundCovariance, BackgroundErrors, sorted_sources
 from csr_astro.flags import BITS, NOT_INPAINTED, decode_flags
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
@@ -135,42 +135,35 @@ class NeuralBackground:
         pixels are not independent: that of a sum needs `covariance`.
         """
         variance, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
-        width = self.image.shape[1]
-        for i in self._predicted():
-            rows, columns = self.source_masks[i].on_map()
-            index = np.searchsorted(self._pixels, rows * width + columns)
+        x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
+        for i in sorted_sources(x, y, self.source_masks):
+            index = self._index(*self.source_masks[i].on_map())
             variance[index] += self.errors.rms(i) ** 2
             count[index] += 1
         rms = np.sqrt(variance / np.maximum(count, 1))
         if (count == 0).any():
             # Blended pixels around a mask, of which part is predicted.
             known = np.flatnonzero(count)
-            places = np.column_stack(np.divmod(self._pixels, width))
+            places = np.column_stack(np.divmod(self._pixels, self.image.shape[1]))
             rms[count == 0] = rms[known][KDTree(places[known]).query(places[count == 0])[1]]
         return self._map(0, rms * self._shares)
 
     @cached_property
     def errors(self):
         """`~csr_astro.errors.BackgroundErrors` of all sources, for sums of pixels."""
-        hole = np.zeros(self.image.shape, dtype=bool)
-        peaks = np.full(len(self), np.nan)
-        for i in self._predicted():
-            rows, columns = self.source_masks[i].on_map()
-            hole[rows, columns] = True
-            index = np.searchsorted(self._pixels, rows * self.image.shape[1] + columns)
-            # A core that was not measured is taken for bright.
-            measured = self._measured[index]
-            measured = measured[np.isfinite(measured)]
-            peaks[i] = measured.max() if len(measured) else np.inf
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
-        return BackgroundErrors(self.image, hole, x, y, self.source_masks, peaks)
-
-    def _predicted(self):
-        """Numbers of the sources that have a prediction, in the order of their positions."""
-        x, y, radius = (
-            np.asarray(self.sources[name]) for name in ('x_center', 'y_center', 'mask_radius')
+        under = [
+            None if mask is None else self._index(*mask.on_map()) for mask in self.source_masks
+        ]
+        measured, predicted = (
+            [None if index is None else values[index] for index in under]
+            for values in (self._measured, self._values)
         )
-        return [i for i in np.lexsort((radius, x, y)) if self.source_masks[i] is not None]
+        return BackgroundErrors(self.image, x, y, self.source_masks, measured, predicted)
+
+    def _index(self, rows, columns):
+        """Numbers among the changed pixels of some that are."""
+        return np.searchsorted(self._pixels, rows * self.image.shape[1] + columns)
 
     def covariance(self, source_id, other=None):
         """Covariance of the errors of the background behind a source.

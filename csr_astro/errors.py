@@ -20,7 +20,7 @@ from csr_astro.kriging import Kriging, block_window
 
 __all__ = ['BackgroundCovariance', 'BackgroundErrors']
 
-_MODEL = Path(__file__).parent / 'data' / 'error_model.toml'
+_FILE = Path(__file__).parent / 'data' / 'error_model.toml'
 # Values this many scatters off are clipped, as for the network.
 _CLIP = 30.0
 # Fewer valid pixels than this say nothing.
@@ -34,8 +34,8 @@ _NEAR = 12.0
 
 
 @cache
-def _coefficients():
-    with _MODEL.open('rb') as file:
+def _model():
+    with _FILE.open('rb') as file:
         return tomllib.load(file)
 
 
@@ -89,56 +89,74 @@ def aperture_weights(aperture, x, y, method):
 class _Window:
     """Kriging around one source, and how pixels of the map become places of it."""
 
-    def __init__(self, image, hole, x, y, radius, peak, reach):
-        self.x0, self.y0 = int(nearest_pixel(x)), int(nearest_pixel(y))
+    def __init__(self, image, hole, source, reach=0.0):
+        x, y = np.array([source.x]), np.array([source.y])
+        self.x0, self.y0 = int(nearest_pixel(source.x)), int(nearest_pixel(source.y))
+        radius = source.mask.radius
         size = int(window_size(max(radius, reach))) + 1
-        values, covered = (
-            of(array, np.array([x]), np.array([y]), size)[0]
-            for of, array in ((extract, image), (extract_mask, hole))
-        )
+        values, covered = extract(image, x, y, size)[0], extract_mask(hole, x, y, size)[0]
         valid = np.isfinite(values) & ~covered
         self.kriging = None
         if valid.sum() < _MIN_PIXELS:
             return
         location, self.scale = _normalization(values, valid)
         values = np.where(valid, (values - location) / self.scale, 0).clip(-_CLIP, _CLIP)
-        peak = (peak - location) / self.scale
         noise = None
         if image.error is not None:
-            noise = extract(Image(image.error), np.array([x]), np.array([y]), size)[0]
-            noise = (noise / self.scale) ** 2
+            noise = (extract(Image(image.error), x, y, size)[0] / self.scale) ** 2
             # Where it is not known it is taken for what it typically is.
             known = np.isfinite(noise)
             noise[~known] = np.median(noise[known]) if known.any() else 0
-        self.block = 2 * int(np.ceil((radius / _MAX_RADIUS - 1) / 2)) + 1 if radius else 1
-        if self.block > 1:
-            values, valid, noise = block_window(values, valid, noise, self.block)
+        self._block = 2 * int(np.ceil((radius / _MAX_RADIUS - 1) / 2)) + 1 if radius else 1
+        if self._block > 1:
+            values, valid, noise = block_window(values, valid, noise, self._block)
             if valid.sum() < _MIN_PIXELS:
                 return
-        kriging = Kriging(values, valid, radius / self.block, peak=peak, noise=noise)
+        kriging = Kriging(
+            values, valid, radius / self._block,
+            peak=(source.peak - location) / self.scale, noise=noise,
+        )  # fmt: skip
         if kriging.variogram is None and np.ptp(values[valid]) > 0:
             # Too few pixels to tell how they vary.
             return
         self.kriging = kriging
-        coefficients = _coefficients()
-        surprise = np.log(np.clip(self.kriging.left_out(), *coefficients['range']))
-        self.factor = np.exp(
-            2 * (coefficients['constant'] + np.dot(coefficients['surprise'], surprise))
+        self.places, self.number = self.blocks(*source.mask.on_map())
+        self._structure = kriging.covariance(self.places)
+        self.features = self._features((source.predicted - location) / self.scale)
+        model = _model()
+        self._factor = np.exp(
+            2 * (model['constant'] + np.dot(model['coefficients'], self.features))
         )
 
-    def places(self, rows, columns):
+    def _features(self, predicted):
+        """Logarithms of what tells how far the errors are from those in a Gaussian field."""
+        difference = np.abs(predicted - self.kriging.predict(self.places)[self.number]).mean()
+        weights = np.bincount(self.number) / len(self.number)
+        expected = np.sqrt(max(weights @ self._structure @ weights, 0))
+        disagreement = difference / expected if expected > 0 else 1.0
+        return np.log(np.clip([*self.kriging.left_out(), disagreement], *_model()['range']))
+
+    def blocks(self, rows, columns):
         """Blocks in which pixels of the map lie, and of each pixel the number of its block."""
         dx, dy = columns - self.x0, rows - self.y0
-        if self.block > 1:
-            dx, dy = (np.floor(d / self.block + 0.5).astype(int) for d in (dx, dy))
+        if self._block > 1:
+            dx, dy = (np.floor(d / self._block + 0.5).astype(int) for d in (dx, dy))
         blocks, number = np.unique(np.stack([dy, dx]), axis=1, return_inverse=True)
         return (blocks[1], blocks[0]), number.reshape(-1)
 
-    def covariance(self, places, others=None, *, given=True):
-        """Of blocks, in the units of the map, squared."""
+    def parts(self, *, given=True):
+        """Structure, not scaled, and noise of the pixels under the mask, in the map's unit^2."""
+        own = self.kriging.own_noise(self.places, given=given)
+        return self._structure * self.scale**2, own * self.scale**2
+
+    def covariance(self, places=None, others=None, *, given=True):
+        """Between blocks, by default those under the mask, in the map's unit^2."""
+        if places is None:
+            structure, own = self.parts(given=given)
+            return self._factor * structure + own
         structure = self.kriging.covariance(places, others)
         own = self.kriging.own_noise(places, others, given=given)
-        return (self.factor * structure + own) * self.scale**2
+        return (self._factor * structure + own) * self.scale**2
 
 
 def _normalization(values, valid):
@@ -152,6 +170,17 @@ def _normalization(values, valid):
     return location, unit * np.sqrt(np.mean((difference / unit) ** 2))
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A source that has a prediction: where it is, what is under its mask."""
+
+    x: float
+    y: float
+    mask: object
+    peak: float
+    predicted: np.ndarray
+
+
 class BackgroundErrors:
     """Errors of the background behind every source of a map.
 
@@ -159,35 +188,31 @@ class BackgroundErrors:
     ----------
     image : `~csr_astro.images.Image`
         The map.
-    hole : (ny, nx) array of bool
-        True for the pixels of all masks.
     x, y : (N,) array of float
         Positions of the sources.
     masks : list of `~csr_astro.masking.SourceMask` or None
         Their masks.
-    peaks : (N,) array of float
-        Brightest pixel of each source; infinite if none was measured.
+    measured, predicted : list of (P,) array of float, or None
+        The map and the predicted background in the pixels of each mask.
     """
 
-    def __init__(self, image, hole, x, y, masks, peaks):
+    def __init__(self, image, x, y, masks, measured, predicted):
         self._image = image
-        self._hole = hole
-        self._x, self._y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-        self._masks = masks
-        self._peaks = peaks
-        radii = np.array([np.nan if mask is None else mask.radius for mask in masks])
-        self._order = [i for i in np.lexsort((radii, x, y)) if masks[i] is not None]
+        self._sources = {}
+        self._hole = np.zeros(image.shape, dtype=bool)
+        for i in sorted_sources(x, y, masks):
+            self._hole[masks[i].on_map()] = True
+            seen = measured[i][np.isfinite(measured[i])]
+            # A core that was not measured is taken for bright.
+            peak = seen.max() if len(seen) else np.inf
+            self._sources[i] = _Source(float(x[i]), float(y[i]), masks[i], peak, predicted[i])
         self._last = None, None
 
     def _window(self, i, reach=0.0):
         # The last one is kept: an aperture is seldom alone.
-        key = i, reach
-        if self._last[0] != key:
-            mask = self._masks[i]
-            window = _Window(
-                self._image, self._hole, self._x[i], self._y[i], mask.radius, self._peaks[i], reach
-            )
-            self._last = key, window
+        if self._last[0] != (i, reach):
+            window = _Window(self._image, self._hole, self._sources[i], reach)
+            self._last = (i, reach), window
         return self._last[1]
 
     def rms(self, i):
@@ -201,27 +226,23 @@ class BackgroundErrors:
         Returns
         -------
         rms : (P,) `~numpy.ndarray` of float
-            In the order of the mask's ``on_map()``.
+            In the order of the mask's ``on_map()``; NaN where nothing is known of the
+            map around the source.
         """
         window = self._window(i)
-        rows, columns = self._masks[i].on_map()
         if window.kriging is None:
-            return np.full(len(rows), np.nan)
-        places, number = window.places(rows, columns)
-        covariance = window.covariance(places)
-        return np.sqrt(np.maximum(covariance.diagonal(), 0))[number]
+            return np.full(len(self._sources[i].predicted), np.nan)
+        return np.sqrt(np.maximum(window.covariance().diagonal(), 0))[window.number]
 
-    def sum_error(self, i, rows, columns, weights, *, given=True):
-        """1-sigma error of weighted sums of the background in pixels of a mask.
+    def sum_error(self, i, weights, *, given=True):
+        """1-sigma error of weighted sums of the background under a mask.
 
         Parameters
         ----------
         i : int
             Number of the source, from 0.
-        rows, columns : (P,) `~numpy.ndarray` of int
-            Pixels of the map inside the mask.
         weights : (..., P) `~numpy.ndarray` of float
-            Their weights in each of the sums.
+            Of the pixels of the mask, in the order of its ``on_map()``.
         given : bool, optional
             Whether the error of the map that was given counts, or only what there is
             besides.
@@ -234,13 +255,29 @@ class BackgroundErrors:
         window = self._window(i)
         if window.kriging is None:
             return np.full(np.shape(weights)[:-1], np.nan)
-        places, number = window.places(rows, columns)
-        into_blocks = np.zeros((len(number), len(places[0])))
-        into_blocks[np.arange(len(number)), number] = 1
-        weights = weights @ into_blocks
-        covariance = window.covariance(places, given=given)
-        variance = np.einsum('...i,ij,...j->...', weights, covariance, weights, optimize=True)
-        return np.sqrt(np.maximum(variance, 0))
+        return np.sqrt(_variances(window, window.covariance(given=given), weights))
+
+    def variance_parts(self, i, weights):
+        """What the variance of weighted sums is made of, for those who fit the model.
+
+        Parameters
+        ----------
+        i, weights
+            As in `sum_error`.
+
+        Returns
+        -------
+        structure, noise : (...) `~numpy.ndarray` of float
+            Variance of the structure, in a Gaussian field, and of the pixels' noise.
+        features : (F,) `~numpy.ndarray` of float
+            By which the first is scaled, see ``data/error_model.toml``; None where
+            nothing is known of the map around the source.
+        """
+        window = self._window(i)
+        if window.kriging is None:
+            return *np.full((2, *np.shape(weights)[:-1]), np.nan), None
+        structure, noise = (_variances(window, part, weights) for part in window.parts())
+        return structure, noise, window.features
 
     def covariance(self, i, j=None):
         """Covariance of the pixels of one mask, or between those of two.
@@ -256,26 +293,29 @@ class BackgroundErrors:
             In the order of the masks' ``on_map()``.
         """
         j = i if j is None else j
-        if self._order.index(j) < self._order.index(i):
+        order = list(self._sources)
+        if order.index(j) < order.index(i):
             # One window for both ways round.
             return self.covariance(j, i).T
-        masks = self._masks[i], self._masks[j]
-        pixels = max(int(m.pixels.sum()) for m in masks)
-        if pixels > _MAX_PIXELS:
+        first, second = self._sources[i], self._sources[j]
+        shape = len(first.predicted), len(second.predicted)
+        if max(shape) > _MAX_PIXELS:
             raise ValueError(
-                f'the mask has {pixels} pixels; covariances are given for up to {_MAX_PIXELS}.'
+                f'the mask has {max(shape)} pixels; covariances are given for up to {_MAX_PIXELS}.'
             )
         reach = 0.0
         if j != i:
-            reach = np.hypot(self._x[i] - self._x[j], self._y[i] - self._y[j]) + masks[1].radius
+            reach = np.hypot(first.x - second.x, first.y - second.y) + second.mask.radius
         if reach > MAX_RADIUS:
             # Too far apart for one window: nothing connects them.
-            return np.zeros(tuple(int(m.pixels.sum()) for m in masks))
+            return np.zeros(shape)
         window = self._window(i, reach)
-        (first, number), (second, other) = (window.places(*mask.on_map()) for mask in masks)
         if window.kriging is None:
-            return np.full((len(number), len(other)), np.nan)
-        return window.covariance(first, second)[np.ix_(number, other)]
+            return np.full(shape, np.nan)
+        if i == j:
+            return window.covariance()[np.ix_(window.number, window.number)]
+        places, number = window.blocks(*second.mask.on_map())
+        return window.covariance(window.places, places)[np.ix_(window.number, number)]
 
     def draw(self, rng_of, n):
         """Deviations of the truth from the prediction, drawn at random.
@@ -300,45 +340,55 @@ class BackgroundErrors:
         flat = np.flatnonzero(self._hole)
         drawn = np.zeros(len(flat), dtype=bool)
         deviations = np.zeros((n, len(flat)))
-        for i in self._order:
-            rows, columns = self._masks[i].on_map()
+        for i, source in self._sources.items():
+            rows, columns = source.mask.on_map()
             mine = np.searchsorted(flat, rows * width + columns)
             mine = mine[~drawn[mine]]
-            if not len(mine):
-                continue
             window = self._window(i)
-            rng = rng_of(window.y0, window.x0)
-            noise = rng.standard_normal((len(mine), n))
-            if window.kriging is None:
-                drawn[mine] = True
+            if not len(mine) or window.kriging is None:
                 continue
-            before = self._drawn_near(i, flat, drawn)
+            noise = rng_of(window.y0, window.x0).standard_normal((len(mine), n))
+            before = self._drawn_near(source, flat, drawn)
             deviations[:, mine] = _conditional_draw(
                 window, flat[mine], flat[before], deviations[:, before].T, noise, width
             ).T
             drawn[mine] = True
         return flat, deviations
 
-    def _drawn_near(self, i, flat, drawn):
+    def _drawn_near(self, source, flat, drawn):
         """Numbers of the pixels around a mask that have been drawn."""
         height, width = self._image.shape
-        reach = self._masks[i].radius + _NEAR
-        y0 = max(int(self._y[i] - reach), 0)
-        y1 = min(int(np.ceil(self._y[i] + reach)) + 1, height)
+        reach = source.mask.radius + _NEAR
+        y0 = max(int(source.y - reach), 0)
+        y1 = min(int(np.ceil(source.y + reach)) + 1, height)
         between = np.arange(*np.searchsorted(flat, [y0 * width, y1 * width]))
         between = between[drawn[between]]
         y, x = np.divmod(flat[between], width)
-        return between[(y - self._y[i]) ** 2 + (x - self._x[i]) ** 2 <= reach**2]
+        return between[(y - source.y) ** 2 + (x - source.x) ** 2 <= reach**2]
+
+
+def sorted_sources(x, y, masks):
+    """Numbers of the sources that have a mask, in the order of their positions."""
+    radius = [np.nan if mask is None else mask.radius for mask in masks]
+    return [int(i) for i in np.lexsort((radius, x, y)) if masks[i] is not None]
+
+
+def _variances(window, covariance, weights):
+    into_blocks = np.zeros((len(window.number), len(window.places[0])))
+    into_blocks[np.arange(len(window.number)), window.number] = 1
+    weights = weights @ into_blocks
+    variance = np.einsum('...i,ij,...j->...', weights, covariance, weights, optimize=True)
+    return np.maximum(variance, 0)
 
 
 def _conditional_draw(window, mine, before, known, noise, width):
     """Draws for some pixels, given those for others, (P, n)."""
-    places, number = window.places(*np.divmod(mine, width))
+    places, number = window.blocks(*np.divmod(mine, width))
     noise = noise[: len(places[0])]
     covariance = window.covariance(places)
     mean = 0.0
     if len(before):
-        others, other_number = window.places(*np.divmod(before, width))
+        others, other_number = window.blocks(*np.divmod(before, width))
         _, first = np.unique(other_number, return_index=True)
         between = window.covariance(places, others)
         factor = _cholesky(window.covariance(others))

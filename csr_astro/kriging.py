@@ -156,7 +156,8 @@ class Kriging:
                 self._level, self.variogram = self._offset + mean.mean(), None
                 return
             self.variogram = Variogram(weights, size)
-            self._factor = _cholesky(self._data_covariance(), self.variogram.step)
+            covariance = self._data_covariance()
+            self._factor = _cholesky(covariance, self.variogram.step)
             right = np.column_stack([np.ones(len(mean)), mean, *shapes])
             solved = linalg.cho_solve((self._factor, True), right, check_finite=False)
             if peak is None:
@@ -171,6 +172,8 @@ class Kriging:
             )
             values, self.wing = values - wing, self.wing + wing
             found = error, number
+        rim = self._parts[1]
+        self._rim_scatter = mean[rim], covariance[rim, rim]
         self._ones = solved[:, 0]
         if found is not None:
             self._shape = found[0] * solved[:, 2 + found[1]]
@@ -253,13 +256,14 @@ class Kriging:
 
         Returns
         -------
-        surprise : (4,) `~numpy.ndarray` of float
+        surprise : (5,) `~numpy.ndarray` of float
             Mean squares of errors over their expected standard deviation, and so 1
             on average in a Gaussian field: of single pixels at the rim, of the
             blocks of 3 x 3 beyond, and of the means of discs of 4 pixels' radius and
-            of the mask's own radius next to it. 1 where there is none.
+            of the mask's own radius next to it; and, of the pixels at the rim, the
+            variance over that expected. 1 where there is none.
         """
-        surprise = np.ones(4)
+        surprise = np.ones(5)
         if self.variogram is None:
             return surprise
         precision = linalg.lapack.dpotri(self._factor, lower=1)[0]
@@ -279,6 +283,9 @@ class Kriging:
             ]
             if found := [value for value in found if value is not None]:
                 surprise[number] = np.mean(found)
+        values, covariance = self._rim_scatter
+        if len(values) >= _MIN_LEFT_OUT:
+            surprise[4] = values.var() / (covariance.diagonal().mean() - covariance.mean())
         return surprise
 
     def _left_out_disc(self, precision, x, y, radius):

@@ -244,16 +244,14 @@ class InpaintedAperturePhotometry:
             if source_mask is None:
                 continue
             rows, columns = source_mask.on_map()
-            used = valid[rows, columns]
-            pixels = rows[used], columns[used]
-            weights = np.array([
-                aperture_weights(shape[i], *pixels[::-1], self.method) for shape in shapes
+            weights = valid[rows, columns] * np.array([
+                aperture_weights(shape[i], columns, rows, self.method) for shape in shapes
             ])
             if own is None or not np.isfinite(own[:, i]).all():
-                errors[:, i] = result.errors.sum_error(i, *pixels, weights)
+                errors[:, i] = result.errors.sum_error(i, weights)
             if own is not None:
                 known = np.isfinite(own[:, i])
-                beside = result.errors.sum_error(i, *pixels, weights, given=False)
+                beside = result.errors.sum_error(i, weights, given=False)
                 errors[known, i] = np.hypot(own[known, i], beside[known])
                 flags[i] |= BITS['error_unknown'] * bool(not known.all())
         unknown = np.isnan(errors).any(axis=0)

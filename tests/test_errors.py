@@ -27,7 +27,8 @@ def estimator(weights):
 @pytest.fixture(scope='module')
 def sky():
     rng = np.random.default_rng(2)
-    return 20 + power_law_field((256, 256), -3, 5)[: SHAPE[0], : SHAPE[1]] + rng.normal(0, 0.3, SHAPE)
+    field = power_law_field((256, 256), -3, 5)[: SHAPE[0], : SHAPE[1]]
+    return 20 + field + rng.normal(0, 0.3, SHAPE)
 
 
 @pytest.fixture(scope='module')

@@ -157,13 +157,12 @@ def _stated_errors(result, apertures):
             continue
         rows, columns = mask.on_map()
         measured = np.isfinite(np.asarray(result.image.data)[rows, columns])
-        rows, columns = rows[measured], columns[measured]
         center = result.sources['x_center'][i], result.sources['y_center'][i]
-        weights = np.array([
+        weights = measured * np.array([
             aperture_weights(CircularAperture(center, a), columns, rows, 'exact')
             for a in apertures
         ])
-        stated[i] = result.errors.sum_error(i, rows, columns, weights)
+        stated[i] = result.errors.sum_error(i, weights)
     return stated
 
 
