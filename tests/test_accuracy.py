@@ -446,8 +446,9 @@ def test_command_writes_tables_that_repeat(map_path, weights, tmp_path, capsys):
     assert 'bright:' in printed
     names = sorted(path.name for path in (tmp_path / 'one').iterdir())
     assert names == [
-        'blank.ecsv', 'blank_averages.ecsv', 'blank_errors.ecsv', 'blank_ratios.ecsv',
-        'bright.ecsv', 'injected.ecsv', 'injected_errors.ecsv', 'positions.ecsv',
+        'blank.ecsv', 'blank_averages.ecsv', 'blank_coverage.ecsv', 'blank_errors.ecsv',
+        'blank_ratios.ecsv', 'bright.ecsv', 'injected.ecsv', 'injected_coverage.ecsv',
+        'injected_errors.ecsv', 'positions.ecsv',
     ]  # fmt: skip
     again = ['--positions', str(tmp_path / 'one' / 'positions.ecsv'), '-o', str(tmp_path / 'two')]
     assert main(command + again) == 0

@@ -131,7 +131,8 @@ def _together(image, truth, x, y, radius, methods, apertures, reach=0.0):
             found = extract(parse_image(np.asarray(result.background)), x, y, size)
             predicted[inside] = found[inside]
             predicted[result.flags & NOT_INPAINTED > 0] = np.nan
-            errors[f'{name}_err'] = _stated_errors(result, apertures)
+            if hasattr(result, 'errors'):
+                errors[f'{name}_err'] = _stated_errors(result, apertures)
         else:
             for i in range(n):
                 center = (
@@ -168,9 +169,7 @@ def _stated_errors(result, apertures):
 
 def _measure(table, images, methods, apertures, progress):
     """Add columns true, local and one per method; a row per position and aperture."""
-    names = ['true', 'local', *methods]
-    names += [f'{name}_err' for name, method in methods.items() if hasattr(method, 'estimate')]
-    columns = {name: np.full((len(table), len(apertures)), np.nan) for name in names}
+    columns = {}
     for m in np.unique(table['map']):
         rows = np.flatnonzero(table['map'] == m)
         x, y, radius = (np.array(table[c][rows], dtype=float) for c in ('x', 'y', 'radius'))
@@ -179,10 +178,9 @@ def _measure(table, images, methods, apertures, progress):
             errors, true, local = _together(
                 image, image, x[members], y[members], radius[members], methods, apertures
             )
-            index = rows[members]
-            columns['true'][index], columns['local'][index] = true, local
-            for name, values in errors.items():
-                columns[name][index] = values
+            for name, values in ({'true': true, 'local': local} | errors).items():
+                column = columns.setdefault(name, np.full((len(table), len(apertures)), np.nan))
+                column[rows[members]] = values
             progress(len(members))
     repeated = table[np.repeat(np.arange(len(table)), len(apertures))]
     repeated['aperture'] = np.tile(np.asarray(apertures, dtype=float), len(table))
