@@ -261,8 +261,8 @@ def test_draws_join_the_map_and_each_other_without_a_seam(estimator):
         claims[rows[free], columns[free]] = number
     left, right = claims[:, :-1], claims[:, 1:]
     # As in the map itself, of whose steps between masks there are few.
-    seams = {0.12: (left != right) & (left * right == 0), 0.25: (left != right) & (left * right > 0)}
-    for tolerance, seam in seams.items():
+    rim, between = left * right == 0, left * right > 0
+    for tolerance, seam in ((0.12, (left != right) & rim), (0.25, (left != right) & between)):
         assert seam.sum() > 100
         steps = np.array([np.diff(image, axis=1)[seam].std() for image in maps])
         assert steps.mean() == pytest.approx(np.diff(sky, axis=1)[seam].std(), rel=tolerance)
