@@ -77,7 +77,7 @@ def main():
     parser.add_argument('--number', type=int, default=5, help='of realizations [%(default)s]')
     parser.add_argument('--size', type=int, default=400, help='largest side used [%(default)s]')
     parser.add_argument('--orientations', type=int, default=2)
-    parser.add_argument('--picture', help='PNG file, of the last map')
+    parser.add_argument('--picture', help='PNG file, of the first map')
     args = parser.parse_args()
     estimator = NeuralBackgroundEstimator(orientations=args.orientations)
     groups = read_groups(args.maps) if args.maps else {}
@@ -97,8 +97,8 @@ def main():
             ratio = np.mean([power_spectrum(each) for each in found], axis=0) / power
             print(f'{name:22s} {product:12s} {std / true[0]:6.3f} {iqr / true[1]:6.3f} '
                   f'{skew - true[2]:+6.2f}           ' + ' '.join(f'{r:.3f}' for r in ratio))
-    if args.picture:
-        draw_picture(args.picture, image, result, maps[0])
+        if args.picture and name == next(iter(groups)):
+            draw_picture(args.picture, image, result, maps[0])
 
 
 if __name__ == '__main__':
