@@ -141,10 +141,13 @@ def fit_variogram(variogram, pairs):
     used = pairs > _MIN_PAIRS
     if not used.any() or not variogram[used].max() > 0:
         return None
-    error = np.maximum(variogram, 1e-4 * variogram[used].max())
-    precision = np.where(used, 1 / (error * np.hypot(1, _DISTANCES / _FIT_LAG)), 0)
-    weights, _ = optimize.nnls(_DESIGN * precision[:, None], variogram * precision)
-    return weights
+    # In units of the largest, so that the solver's absolute tolerances fit every map.
+    unit = variogram[used].max()
+    scaled = variogram / unit
+    precision = np.where(used, 1 / np.maximum(scaled, 1e-4), 0)
+    precision /= np.hypot(1, _DISTANCES / _FIT_LAG)
+    weights, _ = optimize.nnls(_DESIGN * precision[:, None], scaled * precision)
+    return unit * weights
 
 
 class Variogram:
