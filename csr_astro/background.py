@@ -131,8 +131,9 @@ class NeuralBackground:
         """1-sigma error of each predicted pixel, (ny, nx); zero outside `mask`.
 
         What the map does behind the mask as far as its surroundings do not tell, its
-        noise included. Worked out when it is first asked for. Errors of neighbouring
-        pixels are not independent: that of a sum needs `covariance`.
+        noise included; NaN where too little of the map is left to tell. Worked out when
+        it is first asked for. Errors of neighbouring pixels are not independent: that of
+        a sum needs `covariance`.
         """
         variance, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))

@@ -30,6 +30,7 @@ from csr_astro.evaluation.positions import (
 from csr_astro.evaluation.statistics import (
     average_ratios,
     bright_bias,
+    coverage,
     flux_ratios,
     robust_scatter,
     scatter_ratios,
@@ -344,6 +345,35 @@ def make_errors(n=2000, **columns):
     errors = Table({'group': ['a'] * n, **columns})
     errors['radius'], errors['aperture'] = 5.0, 4.0
     return errors
+
+
+def test_coverage_of_errors_that_are_right_and_that_are_half_as_large():
+    rng = np.random.default_rng(3)
+    error = rng.uniform(1, 5, 4000)
+    values = rng.normal(0, error)
+    errors = make_errors(4000, right=values, small=values, silent=values)
+    errors['right_err'], errors['small_err'] = error, error / 2
+    errors['right'][0], errors['right'][1] = 100.0, np.nan
+    right, small = coverage(errors)
+    assert (right['method'], right['n'], right['n_outliers']) == ('right', 3999, 1)
+    assert (small['method'], small['n']) == ('small', 4000)
+    # Of a normal distribution within 1, 2, 1/2 and 1 of its standard deviations.
+    for row, expected in ((right, (0.6827, 0.9545, 1)), (small, (0.3829, 0.6827, 2))):
+        for name, value in zip(('within_1_sigma', 'within_2_sigma', 'pull'), expected, strict=True):
+            assert abs(row[name] - value) < 4 * row[f'{name}_err']
+        assert row['within_1_sigma_err'] == pytest.approx(np.sqrt(0.22 / 4000), rel=0.2)
+
+
+def test_coverage_resamples_positions_and_not_apertures():
+    """Five apertures that err alike are one."""
+    values = np.random.default_rng(4).normal(size=400)
+    single = make_errors(400, network=values)
+    single['map'], single['x'], single['y'] = 0, np.arange(400.0), 0.0
+    single['network_err'] = 1.0
+    many = single[np.repeat(np.arange(400), 5)]
+    first, second = coverage(single)[0], coverage(many)[0]
+    assert first['within_1_sigma'] == second['within_1_sigma']
+    assert second['within_1_sigma_err'] == pytest.approx(first['within_1_sigma_err'], rel=0.15)
 
 
 def test_summary_and_its_errors():
