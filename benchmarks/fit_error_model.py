@@ -19,7 +19,7 @@ from csr_astro import NeuralBackgroundEstimator, get_instrument
 from csr_astro.cutouts import extract
 from csr_astro.errors import aperture_weights
 from csr_astro.evaluation.accuracy import gaussian_fields
-from csr_astro.evaluation.positions import draw_positions, read_groups
+from csr_astro.evaluation.positions import draw_positions, read_groups, separate_positions
 from csr_astro.images import parse_image
 from csr_astro.simulation.inject import inject_sources
 from csr_astro.simulation.psf import instrument_profile
@@ -28,19 +28,6 @@ RADII = (4.5, 6.0, 8.0, 10.5, 13.0)
 APERTURES = (3.0, 4.0, 5.0, 6.0, 8.0)
 DEGREES = 15.0
 RIDGE = 1e-3
-
-
-def separate(x, y, distance):
-    """Indices in groups whose members are at least a distance apart."""
-    groups = []
-    for i in range(len(x)):
-        for group in groups:
-            if (np.hypot(x[i] - x[group], y[i] - y[group]) >= distance).all():
-                group.append(i)
-                break
-        else:
-            groups.append([i])
-    return groups
 
 
 def samples(result, truth):
@@ -70,7 +57,7 @@ def samples(result, truth):
 def measure(estimator, image, x, y, radius, rng, *, profile=None):
     """Samples behind discs of one radius, or behind injected sources with masks by their SNR."""
     rows = []
-    for members in separate(x, y, 30 + 2 * radius):
+    for members in separate_positions(x, y, 30 + 2 * radius):
         px, py, data, radii = x[members], y[members], image, radius
         if profile is not None:
             px, py = (p + rng.uniform(-0.5, 0.5, len(p)) for p in (px, py))

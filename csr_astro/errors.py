@@ -144,19 +144,16 @@ class _Window:
         blocks, number = np.unique(np.stack([dy, dx]), axis=1, return_inverse=True)
         return (blocks[1], blocks[0]), number.reshape(-1)
 
-    def parts(self, *, given=True):
-        """Structure, not scaled, and noise of the pixels under the mask, in the map's unit^2."""
-        own = self.kriging.own_noise(self.places, given=given)
-        return self._structure * self.scale**2, own * self.scale**2
+    def parts(self, places=None, others=None, *, given=True):
+        """Structure, not scaled, and noise: of the mask's blocks or others, in the map's unit^2."""
+        structure = self._structure if places is None else self.kriging.covariance(places, others)
+        own = self.kriging.own_noise(self.places if places is None else places, others, given=given)
+        return structure * self.scale**2, own * self.scale**2
 
     def covariance(self, places=None, others=None, *, given=True):
-        """Between blocks, by default those under the mask, in the map's unit^2."""
-        if places is None:
-            structure, own = self.parts(given=given)
-            return self._factor * structure + own
-        structure = self.kriging.covariance(places, others)
-        own = self.kriging.own_noise(places, others, given=given)
-        return (self._factor * structure + own) * self.scale**2
+        """Covariance of the errors; arguments as in `parts`."""
+        structure, own = self.parts(places, others, given=given)
+        return self._factor * structure + own
 
 
 def _normalization(values, valid):

@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from csr_astro.cutouts import extract, extract_mask, nearest_pixel, predict, window_size
 from csr_astro.flags import BITS
-from csr_astro.uncertainty import ring_scatter
+from csr_astro.scatter import ring_scatter
 
 __all__ = ['Predictor']
 

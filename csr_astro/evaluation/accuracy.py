@@ -24,6 +24,7 @@ from csr_astro.evaluation.positions import (
     check_positions,
     check_radii,
     draw_positions,
+    separate_positions,
 )
 from csr_astro.evaluation.statistics import (
     average_ratios,
@@ -37,9 +38,9 @@ from csr_astro.flags import NOT_INPAINTED
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
 from csr_astro.masking import disc, measure_snr
+from csr_astro.scatter import ring_scatter
 from csr_astro.simulation.inject import inject_sources
 from csr_astro.simulation.psf import instrument_profile, psf_profile, psf_stamp
-from csr_astro.uncertainty import ring_scatter
 
 __all__ = [
     'GAUSSIAN_FIELDS',
@@ -65,19 +66,6 @@ _WHITE = 'white noise'
 
 
 # ------------------------------------------------------------------------------------- errors
-
-
-def _groups(x, y, separation):
-    """Indices in groups whose members are at least ``separation`` apart."""
-    groups = []
-    for i in range(len(x)):
-        for group in groups:
-            if (np.hypot(x[i] - x[group], y[i] - y[group]) >= separation).all():
-                group.append(i)
-                break
-        else:
-            groups.append([i])
-    return groups
 
 
 def _aperture_weights(x, y, radius, size):
@@ -174,7 +162,7 @@ def _measure(table, images, methods, apertures, progress):
         rows = np.flatnonzero(table['map'] == m)
         x, y, radius = (np.array(table[c][rows], dtype=float) for c in ('x', 'y', 'radius'))
         image = images[m]
-        for members in _groups(x, y, _SEPARATION + 2 * radius.max()):
+        for members in separate_positions(x, y, _SEPARATION + 2 * radius.max()):
             errors, true, local = _together(
                 image, image, x[members], y[members], radius[members], methods, apertures
             )
@@ -466,7 +454,7 @@ def _inject(table, images, profile, instrument, methods, apertures, progress):
         rows = table[table['map'] == m]
         x, y = np.array(rows['x'], dtype=float), np.array(rows['y'], dtype=float)
         truth = images[m]
-        for members in _groups(x, y, _SEPARATION_INJECTED):
+        for members in separate_positions(x, y, _SEPARATION_INJECTED):
             part = rows[members]
             place = x[members], y[members]
             image = inject_sources(truth, *place, part['flux'], profile)

@@ -11,7 +11,13 @@ from csr_astro.cutouts import MAX_RADIUS
 from csr_astro.evaluation.baselines import GAP, WIDTH
 from csr_astro.images import find_image_hdu
 
-__all__ = ['blank_positions', 'draw_positions', 'read_groups', 'read_positions']
+__all__ = [
+    'blank_positions',
+    'draw_positions',
+    'read_groups',
+    'read_positions',
+    'separate_positions',
+]
 
 POSITION_COLUMNS = ('group', 'map', 'radius', 'x', 'y')
 
@@ -154,6 +160,39 @@ def draw_positions(groups, radii, n=300, *, aperture=4.0, seed=0):
     positions = vstack(parts, metadata_conflicts='silent')
     positions.meta['seed'] = seed
     return positions
+
+
+def separate_positions(x, y, distance):
+    """Groups of positions that are far enough from each other to be measured at once.
+
+    Parameters
+    ----------
+    x, y : (N,) `~numpy.ndarray` of float
+        Positions in pixels.
+    distance : float
+        Least distance between the members of a group, in pixels.
+
+    Returns
+    -------
+    groups : list of list of int
+        Indices of the positions, each of them once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.positions import separate_positions
+    >>> separate_positions(np.array([0, 5, 40]), np.zeros(3), 20)
+    [[0, 2], [1]]
+    """
+    groups = []
+    for i in range(len(x)):
+        for group in groups:
+            if (np.hypot(x[i] - x[group], y[i] - y[group]) >= distance).all():
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    return groups
 
 
 def check_radii(radii, aperture):
