@@ -168,6 +168,17 @@ def test_brightness_of_a_source_hardly_matters(model, cutouts, prediction):
         assert abs((f - p)[c].sum()) < 0.01 * source.sum()
 
 
+@pytest.mark.xfail(
+    strict=True, reason='a bump under a wingless bright source passes for wings: 0.9 of the scatter'
+)
+def test_brightness_of_a_source_moves_no_pixel(model, cutouts, prediction):
+    """By more than half a scatter."""
+    values, hole, central, radius = cutouts
+    y, x = np.indices((SIZE, SIZE)) - SIZE // 2
+    found = predict(model, values + 1e4 * np.exp(-(x**2 + y**2) / 2), hole, central, radius)
+    assert_close(found, prediction, cutouts, rtol=0.5)
+
+
 def test_a_core_that_was_not_measured_hardly_matters(model, cutouts, prediction):
     values, hole, central, radius = cutouts
     y, x = np.indices((SIZE, SIZE)) - SIZE // 2

@@ -356,6 +356,17 @@ def test_error_contains_that_of_the_map(estimator, ccd):
     assert_allclose(found, own * 50, rtol=0.1)
 
 
+@pytest.mark.xfail(
+    strict=True, reason='the bundled weights take part of a noiseless slope for wings: 2.9 % off'
+)
+def test_faint_star_on_a_noiseless_slope():
+    yy, xx = np.indices((120, 120))
+    star = 100 / (4 * np.pi) * np.exp(-0.5 * ((xx - 60) ** 2 + (yy - 50) ** 2) / 2.0)
+    photometry = InpaintedAperturePhotometry(6.0, estimator=NeuralBackgroundEstimator(fwhm=3.3))
+    table = photometry(3 + 0.01 * xx + star, [(60, 50)])
+    assert abs(table['flux'][0] - 100) < 2
+
+
 def test_error_on_white_noise_is_that_of_independent_pixels():
     sky = np.random.default_rng(3).normal(100, 2, (140, 140))
     positions = [(35, 35), (105, 40), (40, 100), (100.5, 105.2)]
