@@ -82,6 +82,8 @@ class NeuralBackground:
         The map that was given.
     source_masks : list of `~csr_astro.masking.SourceMask` or None
         The pixels of each source; None where it has no prediction.
+    estimator : `NeuralBackgroundEstimator`
+        What made it.
     """
 
     def __init__(self, image, sources, source_masks, pixels, values, shares, estimator):
@@ -92,14 +94,14 @@ class NeuralBackground:
         self._pixels = pixels
         self._values = values
         self._shares = shares
-        self._estimator = estimator
+        self.estimator = estimator
         # Kept, in case the user cleans the map in place.
         self._measured = np.asarray(image.data).reshape(-1)[pixels].astype(image.dtype)
 
     @property
     def instrument(self):
         """The `~csr_astro.instruments.Instrument`, on the pixels of the map."""
-        return self._estimator.instrument.on_pixels(self.image.pixel_scale)
+        return self.estimator.instrument.on_pixels(self.image.pixel_scale)
 
     @property
     def unit(self):
@@ -218,14 +220,18 @@ class NeuralBackground:
         rows, columns = self.source_masks[numbers[0]].on_map()
         return BackgroundCovariance(columns, rows, matrix)
 
-    def _number(self, source_id):
+    def _row(self, source_id):
         found = np.flatnonzero(np.asarray(self.sources['id']) == source_id)
         if not len(found):
             raise ValueError(f'there is no source with id {source_id!r}; ids are 1 to {len(self)}.')
-        if self.source_masks[found[0]] is None:
-            flags = decode_flags(self.flags[found[0]])
-            raise ValueError(f'source {source_id} has no prediction: {", ".join(flags)}.')
         return int(found[0])
+
+    def _number(self, source_id):
+        row = self._row(source_id)
+        if self.source_masks[row] is None:
+            flags = decode_flags(self.flags[row])
+            raise ValueError(f'source {source_id} has no prediction: {", ".join(flags)}.')
+        return row
 
     @cached_property
     def mask(self):
@@ -324,6 +330,29 @@ class NeuralBackground:
         from csr_astro.plotting import plot_removal
 
         return plot_removal(self, axes=axes, percentile=percentile)
+
+    def plot_source(self, source_id, *, axes=None):
+        """Show one source: map, mask, prediction, difference and error.
+
+        Parameters
+        ----------
+        source_id : int
+            The source, by its ``id`` in `sources`.
+        axes : sequence of five `~matplotlib.axes.Axes`, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        axes : `~numpy.ndarray` of `~matplotlib.axes.Axes`
+
+        Raises
+        ------
+        ValueError
+            If there is no such source, or it is off the map.
+        """
+        from csr_astro.plotting import plot_source
+
+        return plot_source(self, self._row(source_id), axes=axes)
 
 
 class NeuralBackgroundEstimator(LocalBackground):

@@ -198,6 +198,49 @@ def _evaluate_accuracy(args):
         print(f'written: {", ".join(f"{name}.ecsv" for name in tables)} in {args.output}')
 
 
+def _evaluate_report(args):
+    from csr_astro.evaluation.report import write_report
+
+    page = Path(args.output) / 'report.html'
+    if Path(args.output).is_dir():
+        _refuse_overwrite(args, page)
+    evaluation = _evaluation(args)
+    name = 'a simulated field' if args.map is None else Path(args.map).name
+    page = write_report(
+        args.output, evaluation, title=args.title or f'Sources removed from {name}',
+        overwrite=args.overwrite, progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    print(f'written: {page}')
+
+
+def _evaluate_stars(args):
+    from csr_astro.evaluation.standard_stars import measure_stars
+
+    if args.output:
+        from csr_astro.products import check_table_path, write_table
+
+        check_table_path(args.output)
+        _refuse_overwrite(args, Path(args.output))
+    from astropy import units as u
+
+    apertures = [_length(text, '--apertures') for text in args.apertures.split(',')]
+    if not all(isinstance(each, u.Quantity) for each in apertures):
+        raise ValueError(f'--apertures must be angles such as 12arcsec, got {args.apertures!r}.')
+    table = measure_stars(
+        args.maps,
+        apertures=u.Quantity(apertures),
+        instrument=args.instrument,
+        estimator_options={'weights': args.weights, 'device': args.device},
+    )
+    if not len(table):
+        raise ValueError('there is no standard star on these maps.')
+    shown = [name for name in table.colnames if name not in ('map', 'reference_source')]
+    print('\n'.join(table[shown].pformat(max_lines=-1, max_width=-1)))
+    if args.output:
+        write_table(args.output, table)
+        print(f'written: {args.output}')
+
+
 def _train(args):
     from astropy.io import fits
 
@@ -344,6 +387,75 @@ def _real_field(args, path):
     avoid = read_sources(args.avoid) if args.avoid else None
     name = Path(_stem(Path(path))).name
     return {'name': name, 'data': image, 'header': header, 'avoid': avoid}
+
+
+def _evaluation(args):
+    """What a report is about: a map with a catalogue, or with sources that are injected."""
+    from csr_astro.evaluation.report import Evaluation
+    from csr_astro.images import read_image
+
+    options = {
+        'methods': args.methods.split(',') if args.methods else [],
+        'number': args.number,
+        'seed': args.seed,
+    }
+    inject = args.inject or args.field
+    if inject and (args.catalog or args.position or args.pixel or args.truth):
+        raise ValueError('sources are either injected (--inject, --field) or given, not both.')
+    if (args.map is None) == (args.field is None):
+        raise ValueError('give a MAP with a CATALOG or --inject, or a --field without a map.')
+    image, header = _report_map(args)
+    estimator = _estimator(args, header)
+    options['apertures'] = _radii(args, image)
+    if inject:
+        return Evaluation.injected(
+            image, estimator, psf=args.psf, simulations=args.inject or 2, **options
+        )
+    sources = _sources(args)
+    result = estimator.estimate(image, sources, mask_radius=_mask_radius(args))
+    truth = flux = None
+    if args.truth:
+        truth = read_image(args.truth)[0].data
+        flux = _injected_flux(sources)
+    return Evaluation(result, truth, flux, **options)
+
+
+def _report_map(args):
+    if args.field is None:
+        return _read_map(args)
+    from csr_astro.images import parse_image
+    from csr_astro.simulation.field import synthetic_map
+
+    field = synthetic_map(
+        args.field, (512, 512), [args.seed, 4, 0], level=5e-3, scatter=1e-3, noise=0.1,
+        pixel_scale=_field_scale(args),
+    )  # fmt: skip
+    return parse_image(field), {}
+
+
+def _radii(args, image):
+    """Radii of apertures in pixels."""
+    from astropy import units as u
+
+    if args.apertures is None:
+        return None
+    radii = [_length(text, '--apertures') for text in args.apertures.split(',')]
+    if image.pixel_scale is None and any(isinstance(each, u.Quantity) for each in radii):
+        raise ValueError('--apertures are angles, and the map has no WCS; give pixels.')
+    return [
+        each.to_value(u.arcsec) / image.pixel_scale if isinstance(each, u.Quantity) else each
+        for each in radii
+    ]
+
+
+def _injected_flux(sources):
+    """Fluxes of a simulation's catalogue, which are in mJy."""
+    from astropy import units as u
+
+    if 'flux' not in getattr(sources, 'colnames', ()):
+        return None
+    flux = u.Quantity(sources['flux'])
+    return flux.value * u.mJy if flux.unit == u.dimensionless_unscaled else flux
 
 
 def _synthetic_fields(args):
@@ -702,10 +814,59 @@ def _add_evaluate(add, commands):
                           help='positions.ecsv of an earlier evaluation')
     accuracy.add_argument('--seed', type=int, default=0, help='decides positions [%(default)s]')
 
+    report = add(
+        'report',
+        _evaluate_report,
+        'report on one removal: a page with pictures and numbers',
+        [
+            'evaluate report map.fits catalog.ecsv --instrument pacs-scanmap-blue -o report',
+            'evaluate report map.fits --inject --fwhm 18.2arcsec -o report',
+            'evaluate report simulated/map.fits simulated/map.ecsv --truth truth.fits -o report',
+            'evaluate report --field lognormal --instrument pacs-scanmap-blue -o report',
+        ],
+        to=kinds,
+        parents=[_removal_options(nargs='?')],
+    )
+    report.add_argument('-o', '--output', required=True, metavar='FOLDER',
+                        help='for report.html, PNG and ECSV')
+    report.add_argument('--inject', type=int, nargs='?', const=2, metavar='N',
+                        help='put sources onto the map, N times, and remove them [2]')
+    report.add_argument('--psf', metavar='FILE', help="of injected sources [the instrument's]")
+    report.add_argument('--field', metavar='KIND',
+                        help='inject into a synthetic field: power-law, lognormal, filaments ...')
+    report.add_argument('--pixel-scale', type=float, metavar='ARCSEC',
+                        help="of the synthetic field [the instrument's]")
+    report.add_argument('--truth', metavar='FILE',
+                        help='the map without sources; "flux" of the catalog is then in mJy')
+    report.add_argument('--apertures', metavar='R[,R...]',
+                        help='radii for fluxes: pixels, or 6arcsec [of the paper for PACS]')
+    report.add_argument('--methods', metavar='NAME[,NAME...]',
+                        help='to compare with, see "evaluate accuracy" [the annulus]')
+    report.add_argument('--number', type=int, default=40,
+                        help='discs to leave out, for each radius [%(default)s]')
+    report.add_argument('--seed', type=int, default=0, help='of all that is random [%(default)s]')
+    report.add_argument('--title', help='heading of the page')
 
-def _removal_options():
+    stars = add(
+        'stars',
+        _evaluate_stars,
+        'measure the standard stars on maps of PACS',
+        ['evaluate stars maps/*.fits', 'evaluate stars map.fits --apertures 10arcsec,12arcsec'],
+        to=kinds,
+    )
+    stars.add_argument('maps', metavar='MAP', nargs='+', help='FITS files')
+    stars.add_argument('-o', '--output', metavar='FILE', help='table to write')
+    stars.add_argument('--apertures', default='12arcsec', metavar='R[,R...]',
+                       help='radii, as angles [%(default)s]')
+    stars.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
+    stars.add_argument('--weights', default='default', help='name or file [%(default)s]')
+    stars.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
+    stars.add_argument('--overwrite', action='store_true', help='replace an existing table')
+
+
+def _removal_options(**of_the_map):
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument('map', metavar='MAP', help='FITS file')
+    options.add_argument('map', metavar='MAP', help='FITS file', **of_the_map)
     options.add_argument(
         'catalog', metavar='CATALOG', nargs='?',
         help='table (ECSV, CSV, FITS, VOTable) or regions (.reg)',

@@ -1,4 +1,4 @@
-"""What did a removal do, at a glance?"""
+"""What did a removal do, at a glance and source by source?"""
 
 from contextlib import contextmanager
 from importlib import import_module
@@ -9,7 +9,7 @@ from astropy.wcs import WCS
 
 from csr_astro.io import atomic_path
 
-__all__ = ['figure', 'plot_removal', 'require_matplotlib']
+__all__ = ['figure', 'plot_removal', 'plot_source', 'require_matplotlib', 'source_cutouts']
 
 _AXIS_LABELS = {
     'pos.eq.ra': 'right ascension',
@@ -58,7 +58,7 @@ def plot_removal(result, *, axes=None, percentile=99.0):
         ('sources', sources, *_range(np.append(sources[result.mask], 0), 99.5)),
     )
     for ax, (title, values, bottom, top) in zip(axes, panels, strict=True):
-        shown = ax.imshow(values, origin='lower', cmap='viridis', vmin=bottom, vmax=top,
+        shown = ax.imshow(values, origin='lower', cmap=_color_map(), vmin=bottom, vmax=top,
                           interpolation='nearest')
         ax.set_title(title)
         bar = ax.figure.colorbar(shown, ax=ax, shrink=0.85, pad=0.02)
@@ -66,6 +66,116 @@ def plot_removal(result, *, axes=None, percentile=99.0):
             bar.set_label(image.unit.to_string('latex_inline'))
     _label(axes)
     return axes
+
+
+#: What is shown of a source, and how it is called.
+CUTOUTS = {
+    'map': 'map',
+    'masked': 'masked',
+    'background': 'prediction',
+    'source': 'difference',
+    'rms': '1σ error',
+}
+
+
+def source_cutouts(result, number, *, margin=None):
+    """The surroundings of one source in all maps.
+
+    Parameters
+    ----------
+    result : `~csr_astro.NeuralBackground`
+        What to show.
+    number : int
+        Of the source, from 0.
+    margin : float, optional
+        Pixels to show beyond the mask; its radius, at least 6, by default.
+
+    Returns
+    -------
+    window : tuple of slice
+        Where on the map; empty if the source is off it.
+    cutouts : dict of str to (h, w) `~numpy.ndarray` of float
+        ``map``, ``masked`` (the map, NaN where it is inpainted), ``background``, ``source``
+        (their difference) and ``rms``, as plain numbers in the map's unit.
+    """
+    x, y = (float(result.sources[name][number]) for name in ('x_center', 'y_center'))
+    mask = result.source_masks[number]
+    radius = min(result.instrument.mask_radii) if mask is None else mask.radius
+    reach = radius + (max(radius, 6) if margin is None else margin)
+    window = tuple(
+        slice(int(np.clip(np.ceil(center - reach), 0, size)),
+              int(np.clip(np.floor(center + reach) + 1, 0, size)))
+        if np.isfinite(center) else slice(0, 0)
+        for center, size in zip((y, x), result.image.shape, strict=True)
+    )  # fmt: skip
+    whole = np.where(result.image.valid(window), result.image.data[window], np.nan).astype(float)
+    filled = result.mask[window]
+    background, source, rms = (
+        u.Quantity(each).value[window].astype(float)
+        for each in (result.background, result.source_image, result.background_rms)
+    )
+    return window, {
+        'map': whole,
+        'masked': np.where(filled, np.nan, whole),
+        'background': background,
+        'source': source,
+        'rms': np.where(filled, rms, np.nan),
+    }
+
+
+def plot_source(result, number, *, axes=None):
+    """Show one source: map, mask, prediction, difference and error.
+
+    Parameters
+    ----------
+    result : `~csr_astro.NeuralBackground`
+        What to show.
+    number : int
+        Of the source, from 0.
+    axes : sequence of five `~matplotlib.axes.Axes`, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    axes : `~numpy.ndarray` of `~matplotlib.axes.Axes`
+        The first three share a range of colours, that of the map without the source.
+    """
+    plt = require_matplotlib('matplotlib.pyplot')
+    window, cutouts = source_cutouts(result, number)
+    if not cutouts['map'].size:
+        raise ValueError(f'source {number + 1} has no pixel on the map.')
+    wcs = result.image.wcs
+    if axes is None:
+        projection = {'projection': wcs[window]} if isinstance(wcs, WCS) else {}
+        _, axes = plt.subplots(
+            1, 5, figsize=(15, 3.4), subplot_kw=projection, layout='constrained', sharex=True,
+            sharey=True,
+        )
+    axes = np.asarray(axes, dtype=object).ravel()
+    if len(axes) != len(CUTOUTS):
+        raise ValueError(f'axes must be five, got {len(axes)}.')
+    low, high = _range(cutouts['background'], 99.5)
+    extent = (window[1].start - 0.5, window[1].stop - 0.5, window[0].start - 0.5,
+              window[0].stop - 0.5)  # fmt: skip
+    for ax, (name, title) in zip(axes, CUTOUTS.items(), strict=True):
+        bounds = (low, high)
+        if name in ('source', 'rms'):
+            bounds = _range(cutouts[name], 100)
+        shown = ax.imshow(
+            cutouts[name], origin='lower', cmap=_color_map(), vmin=bounds[0], vmax=bounds[1],
+            interpolation='nearest', extent=None if hasattr(ax, 'coords') else extent,
+        )  # fmt: skip
+        ax.set_title(title)
+        bar = ax.figure.colorbar(shown, ax=ax, shrink=0.85, pad=0.02)
+        if result.image.unit is not None:
+            bar.set_label(result.image.unit.to_string('latex_inline'))
+    _label(axes)
+    return axes
+
+
+def _color_map():
+    """Grey where there is no number."""
+    return require_matplotlib().colormaps['viridis'].with_extremes(bad='0.8')
 
 
 def _range(values, percentile):

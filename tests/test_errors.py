@@ -97,7 +97,7 @@ def test_error_of_a_sum_is_that_of_its_pixels_together(result):
     weights = aperture.to_mask().to_image(SHAPE)[covariance.y, covariance.x]
     expected = np.sqrt(weights @ covariance.matrix @ weights)
     assert covariance.sum_err(aperture) == pytest.approx(expected)
-    table = InpaintedAperturePhotometry(4, estimator=result._estimator)(result)
+    table = InpaintedAperturePhotometry(4, estimator=result.estimator)(result)
     assert table['flux_err'][1] == pytest.approx(expected)
     # Structure makes it larger than independent pixels would.
     alone = np.sqrt(weights**2 @ covariance.matrix.diagonal())

@@ -13,7 +13,13 @@ from scipy import fft, ndimage
 
 from csr_astro.images import parse_image
 
-__all__ = ['delta_variance', 'fit_power_law', 'power_spectra', 'power_spectrum', 'spectra_difference']
+__all__ = [
+    'delta_variance',
+    'fit_power_law',
+    'power_spectra',
+    'power_spectrum',
+    'spectra_difference',
+]
 
 _SMALLEST = 16
 # Logarithmic bins per decade of frequency; the first ones are wider, to hold some modes each.

@@ -265,6 +265,29 @@ class _Setup:
     name: str
 
 
+def observed_pixels(image, instrument):
+    """Pixels of a map that were measured.
+
+    Parameters
+    ----------
+    image : `~csr_astro.images.Image`
+        The map.
+    instrument : `~csr_astro.instruments.Instrument`
+        The archive's maps of PACS are 0 where nothing was observed.
+
+    Returns
+    -------
+    observed : (ny, nx) `~numpy.ndarray` of bool
+    """
+    observed = image.valid((slice(None), slice(None)))
+    if instrument.name.startswith('pacs-'):
+        # Single zeros are measurements.
+        blank = ndimage.binary_opening(image.data == 0, np.ones((3, 3)))
+        if not blank.all():
+            observed &= ~blank
+    return observed
+
+
 def _prepare(data, psf, instrument, number, separation, avoid, fast_scan, name, **parts):
     image = parse_image(data, **parts)
     profile = None if psf is None else psf_profile(psf, image.pixel_scale)
@@ -275,12 +298,7 @@ def _prepare(data, psf, instrument, number, separation, avoid, fast_scan, name, 
         profile = instrument_profile(instrument, fast_scan=fast_scan)
     elif fast_scan:
         raise ValueError('fast_scan is for the PSF of a PACS instrument; psf has its own shape.')
-    observed = image.valid((slice(None), slice(None)))
-    if instrument.name.startswith('pacs-'):
-        # The archive's maps are 0 where nothing was observed; single zeros are measurements.
-        blank = ndimage.binary_opening(image.data == 0, np.ones((3, 3)))
-        if not blank.all():
-            observed &= ~blank
+    observed = observed_pixels(image, instrument)
     if not observed.any():
         raise ValueError('the map has no valid pixels.')
     largest = max(instrument.mask_radii)

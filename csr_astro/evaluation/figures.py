@@ -1,0 +1,428 @@
+"""What do the numbers of an evaluation look like, in a paper's column?
+
+Every function takes tables of this package and returns a `~matplotlib.figure.Figure`. Colours are
+told apart by colour-blind readers, and in grey by lines, markers and hatches.
+"""
+
+from contextlib import contextmanager
+
+import numpy as np
+from astropy import units as u
+
+from csr_astro.evaluation.flux_recovery import flux_levels_of, ratio_columns
+from csr_astro.plotting import require_matplotlib
+
+__all__ = [
+    'COLUMN',
+    'PAGE',
+    'label',
+    'plot_delta_variance',
+    'plot_flux_ratios',
+    'plot_leave_out',
+    'plot_pixel_pdf',
+    'plot_power_spectra',
+    'style',
+]
+
+#: Widths of a column and of a page of a journal, in inches.
+COLUMN, PAGE = 3.46, 7.09
+# Okabe & Ito; with a dash, a marker and a hatch for those who see no colours.
+_STYLES = (
+    ('#0072b2', '-', 'o', ''),
+    ('#d55e00', '--', 's', '////'),
+    ('#000000', ':', '^', 'xxxx'),
+    ('#009e73', '-.', 'v', '....'),
+    ('#cc79a7', (0, (5, 1, 1, 1, 1, 1)), 'D', '\\\\\\\\'),
+    ('#e69f00', (0, (1, 1)), 'P', 'oo'),
+)
+_LABELS = {
+    'original': 'original',
+    'injected': 'with sources',
+    'source_free': 'sources removed',
+    'realization': 'realization',
+    'annulus_median': 'annulus',
+    'lpi': 'LPI',
+}
+# Ratios this near to 1 are on a linear axis, others on a logarithmic one: faint sources scatter a
+# hundred times more than bright ones. Ticks on either side of 1, and what is shown at most.
+_LINEAR, _TICKS, _FARTHEST = 0.02, (0.02, 0.1, 0.5), 1.0
+
+
+@contextmanager
+def style():
+    """Fonts and lines for print, inside a ``with`` block only."""
+    matplotlib = require_matplotlib()
+    settings = {
+        'font.size': 8,
+        'axes.titlesize': 8,
+        'axes.labelsize': 8,
+        'xtick.labelsize': 7,
+        'ytick.labelsize': 7,
+        'legend.fontsize': 7,
+        'legend.frameon': False,
+        'lines.linewidth': 1.1,
+        'lines.markersize': 3.5,
+        'axes.linewidth': 0.7,
+        'hatch.linewidth': 0.5,
+        'savefig.dpi': 200,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def _figure(width, height, rows=1, columns=1, **options):
+    Figure = require_matplotlib('matplotlib.figure').Figure
+    figure = Figure(figsize=(width, height), layout='constrained')
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def label(name):
+    """What a map or method is called in figures and text."""
+    return _LABELS.get(name, name.replace('_', ' '))
+
+
+def _unit(unit):
+    if unit in (None, u.dimensionless_unscaled):
+        return ''
+    # A prime alone is easily missed.
+    return ' [arcmin]' if unit == u.arcmin else f' [{unit.to_string("latex_inline")}]'
+
+
+def _styled(names):
+    return zip(names, (_STYLES[k % len(_STYLES)] for k in range(len(names))), strict=True)
+
+
+# --------------------------------------------------------------------------------- photometry
+
+
+def plot_flux_ratios(table, *, pixel_scale=None, methods=None):
+    """Box plots of measured over injected flux per flux level, a panel per aperture.
+
+    As the paper's Figs. 11 and 12. Boxes are quartiles, whiskers the 5th and 95th
+    percentiles. The axis of ratios is linear within 0.02 of 1, and logarithmic beyond.
+
+    Parameters
+    ----------
+    table : `~astropy.table.QTable`
+        As from `~csr_astro.evaluation.flux_recovery.recovered_fluxes`; its column ``level``,
+        if there is one, names the levels, in mJy.
+    pixel_scale : float, optional
+        Arcsec per pixel, for the titles.
+    methods : sequence of str, optional
+        Columns to show; all by default.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+    """
+    methods = ratio_columns(table) if methods is None else list(methods)
+    known = 'level' in table.colnames
+    levels = np.asarray(table['level'] if known else flux_levels_of(table['flux']))
+    chosen = np.unique(levels)
+    apertures = np.unique(table['aperture'])
+    columns = min(2, len(apertures))
+    rows = -(-len(apertures) // columns)
+    with style():
+        figure, axes = _figure(
+            PAGE if columns == 2 else COLUMN, 0.4 + 1.7 * rows, rows, columns, sharex=True
+        )
+        for ax, aperture in zip(axes.flat, apertures, strict=False):
+            here = np.asarray(table['aperture']) == aperture
+            _boxes(ax, table[here], levels[here], chosen, methods)
+            size = f'{aperture:.3g} pixels'
+            if pixel_scale is not None:
+                size = f'{aperture * pixel_scale:.3g}″'
+            ax.set_title(f'aperture of {size}', pad=3)
+        for ax in axes.flat[len(apertures) :]:
+            ax.set_axis_off()
+            # What is above has no axis below it that could carry its labels.
+            above = axes[-2, axes.shape[1] - 1]
+            above.tick_params(labelbottom=True)
+        figure.supylabel('measured / injected flux', fontsize=8)
+        figure.supxlabel('injected flux' + (' [mJy]' if known else ' [sum of the map]'), fontsize=8)
+        handles = [_patch(name, each) for name, each in _styled(methods)]
+        figure.legend(handles=handles, loc='outside upper center', ncols=len(handles))
+    return figure
+
+
+def _patch(name, each):
+    Patch = require_matplotlib('matplotlib.patches').Patch
+    color, _, _, hatch = each
+    return Patch(facecolor=color if not hatch else 'white', edgecolor=color, hatch=hatch,
+                 label=label(name))  # fmt: skip
+
+
+def _boxes(ax, table, levels, chosen, methods):
+    width = 0.8 / len(methods)
+    quartiles = []
+    for k, (name, (color, _, _, hatch)) in enumerate(_styled(methods)):
+        ratio = np.array(table[name], dtype=float)
+        samples = [ratio[(levels == level) & np.isfinite(ratio)] for level in chosen]
+        places = np.arange(len(chosen)) + (k - (len(methods) - 1) / 2) * width
+        filled = [s for s in samples if len(s)]
+        if not filled:
+            continue
+        boxes = ax.boxplot(
+            filled, positions=places[[len(s) > 0 for s in samples]], widths=0.85 * width,
+            whis=(5, 95), showfliers=False, patch_artist=True, manage_ticks=False,
+            medianprops={'color': 'black' if hatch else 'white', 'linewidth': 1.2},
+            whiskerprops={'color': color, 'linewidth': 0.8},
+            capprops={'color': color, 'linewidth': 0.8},
+        )  # fmt: skip
+        for box in boxes['boxes']:
+            box.set(facecolor='white' if hatch else color, edgecolor=color, hatch=hatch,
+                    linewidth=0.8)  # fmt: skip
+        quartiles += [np.percentile(s, [10, 90]) for s in filled]
+    ax.axhline(1, color='0.4', linewidth=0.7, zorder=0)
+    ax.set_xticks(range(len(chosen)), [_plain(level) for level in chosen])
+    ax.set_yscale('function', functions=(_to_axis, _from_axis))
+    ax.set_yticks(
+        [1 - tick for tick in _TICKS[::-1]] + [1] + [1 + tick for tick in _TICKS],
+        [f'{1 - tick:g}' for tick in _TICKS[::-1]] + ['1'] + [f'{1 + tick:g}' for tick in _TICKS],
+    )
+    reach = np.max(np.abs(np.array(quartiles) - 1)) if quartiles else 0.0
+    reach = np.clip(1.3 * reach, 2 * _LINEAR, _FARTHEST)
+    ax.set_ylim(1 - reach, 1 + reach)
+
+
+def _to_axis(ratio):
+    return np.arcsinh((np.asarray(ratio) - 1) / _LINEAR)
+
+
+def _from_axis(value):
+    return 1 + _LINEAR * np.sinh(value)
+
+
+def _plain(value):
+    """A number of three digits, without an exponent."""
+    return f'{value:.0f}' if value >= 100 else f'{value:.3g}'
+
+
+def plot_leave_out(errors, methods=None):
+    """Errors of the background behind discs where the map is known.
+
+    Parameters
+    ----------
+    errors : `~astropy.table.Table`
+        As from `~csr_astro.evaluation.accuracy.background_errors`.
+    methods : sequence of str, optional
+        Columns to show; ``network`` and the annulus by default.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+        Left: distribution of the errors over the scatter of the ring × area; right: of the
+        network's errors over those that it states, beside the normal distribution.
+    """
+    if methods is None:
+        methods = [name for name in ('network', 'annulus_median') if name in errors.colnames]
+    with style():
+        figure, axes = _figure(PAGE, 2.2, 1, 2)
+        local = np.where(np.array(errors['local']) > 0, errors['local'], np.nan)
+        scaled = {name: np.array(errors[name]) / local for name in methods}
+        everything = np.concatenate([s[np.isfinite(s)] for s in scaled.values()])
+        reach = np.percentile(np.abs(everything), 97) if len(everything) else 1.0
+        edges = np.linspace(-reach, reach, 32)
+        for name, (color, dash, _, hatch) in _styled(methods):
+            axes[0, 0].hist(
+                np.clip(scaled[name], -reach, reach), edges, density=True, histtype='stepfilled',
+                facecolor=(*_rgb(color), 0.25), edgecolor=color, linestyle=dash, hatch=hatch,
+                label=label(name), linewidth=1.1,
+            )  # fmt: skip
+        axes[0, 0].axvline(0, color='0.4', linewidth=0.7)
+        axes[0, 0].set(xlabel='error of the sum / (ring scatter × area)', ylabel='density',
+                       title='behind blank discs of this map')  # fmt: skip
+        axes[0, 0].legend()
+        _plot_pulls(axes[0, 1], errors)
+    return figure
+
+
+def _rgb(color):
+    return require_matplotlib('matplotlib.colors').to_rgb(color)
+
+
+def _plot_pulls(ax, errors):
+    if 'network_err' not in errors.colnames:
+        ax.set_axis_off()
+        return
+    with np.errstate(divide='ignore', invalid='ignore'):
+        pull = np.array(errors['network']) / np.array(errors['network_err'])
+    pull = pull[np.isfinite(pull)]
+    edges = np.linspace(-4, 4, 33)
+    ax.hist(np.clip(pull, -4, 4), edges, density=True, histtype='stepfilled',
+            facecolor=(*_rgb(_STYLES[0][0]), 0.25), edgecolor=_STYLES[0][0], label='network')
+    x = np.linspace(-4, 4, 200)
+    ax.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), color='black', linestyle='--',
+            label='normal')  # fmt: skip
+    ax.set(xlabel='error of the sum / stated error', title='are stated errors right?')
+    ax.legend()
+
+
+# ----------------------------------------------------------------------------------- structure
+
+
+def plot_power_spectra(spectra, *, marks=None, reference='original'):
+    """Power spectra of several versions of a map, and their differences.
+
+    Parameters
+    ----------
+    spectra : `~astropy.table.QTable`
+        As from `~csr_astro.evaluation.power_spectrum.power_spectra`; ``meta['maps']`` names
+        the columns.
+    marks : dict of str to Quantity, optional
+        Lengths to mark, such as the beam; in the unit of the inverse frequency.
+    reference : str, optional
+        The map that others are compared with; the first if there is none of that name.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+    """
+    from csr_astro.evaluation.power_spectrum import spectra_difference
+
+    names = list(spectra.meta['maps'])
+    reference = reference if reference in names else names[0]
+    k = u.Quantity(spectra['frequency'])
+    with style():
+        figure, axes = _figure(PAGE, 2.7, 1, 2)
+        spectrum, ratio = axes[0]
+        for name, (color, dash, marker, _) in _styled(names):
+            power, error = (u.Quantity(spectra[column]).value for column in (name, f'{name}_err'))
+            positive = power > 0
+            if name == reference:
+                low, high = np.maximum(power - error, 0.1 * power), power + error
+                spectrum.fill_between(
+                    k.value[positive], low[positive], high[positive], color='0.85', zorder=0
+                )
+            spectrum.plot(
+                k.value[positive], power[positive], color=color, linestyle=dash, marker=marker,
+                markerfacecolor='none', label=label(name), markevery=2,
+            )  # fmt: skip
+            if name != reference:
+                difference = spectra_difference(spectra, name, reference)['relative']
+                ratio.plot(k.value, difference, color=color, linestyle=dash, marker=marker,
+                           markerfacecolor='none', label=label(name))  # fmt: skip
+        unit = u.Quantity(spectra[names[0]]).unit
+        spectrum.set(xscale='log', yscale='log', ylabel='power' + _unit(unit))
+        ratio.set(xscale='log', ylabel=f'power / {label(reference)} − 1')
+        ratio.set_yscale('symlog', linthresh=0.01, linscale=1.0)
+        ratio.axhline(0, color='0.4', linewidth=0.7)
+        for ax in (spectrum, ratio):
+            ax.set_xlabel('spatial frequency' + _unit(k.unit))
+            _round_ticks(ax.xaxis)
+            _mark(ax, marks, k.unit)
+            _scale_axis(ax, k.unit)
+        spectrum.legend(loc='lower left')
+    return figure
+
+
+def _round_ticks(axis):
+    """Labels at 1, 2 and 5 of each decade, without exponents."""
+    ticker = require_matplotlib('matplotlib.ticker')
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f'{value:g}'))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _mark(ax, marks, unit):
+    """Lines at the frequencies of lengths."""
+    low, high = ax.get_xlim()
+    for name, length in (marks or {}).items():
+        place = (1 / u.Quantity(length)).to_value(unit)
+        if low < place < high:
+            ax.axvline(place, color='0.55', linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+            ax.text(place, 0.98, f' {name}', transform=ax.get_xaxis_transform(), rotation=90,
+                    va='top', ha='right', fontsize=6, color='0.3')  # fmt: skip
+
+
+def _scale_axis(ax, unit):
+    """Lengths on top: the inverse of frequencies."""
+
+    def invert(values):
+        with np.errstate(divide='ignore'):
+            return 1 / np.asarray(values, dtype=float)
+
+    top = ax.secondary_xaxis('top', functions=(invert, invert))
+    top.set_xlabel('scale' + _unit(unit**-1))
+    _round_ticks(top.xaxis)
+
+
+def plot_delta_variance(tables, *, marks=None):
+    """Δ-variance of several versions of a map.
+
+    Parameters
+    ----------
+    tables : dict of str to `~astropy.table.QTable`
+        As from `~csr_astro.evaluation.power_spectrum.delta_variance`, by the map's name.
+    marks : dict of str to Quantity, optional
+        Lengths to mark.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+    """
+    with style():
+        figure, axes = _figure(COLUMN, 2.7)
+        ax = axes[0, 0]
+        for name, (color, dash, marker, _) in _styled(list(tables)):
+            table = tables[name]
+            lag, value, error = (
+                u.Quantity(table[column])
+                for column in ('lag', 'delta_variance', 'delta_variance_err')
+            )
+            ax.errorbar(
+                lag.value, value.value, error.value if name == next(iter(tables)) else None,
+                color=color, linestyle=dash, marker=marker, markerfacecolor='none', capsize=1.5,
+                elinewidth=0.7, label=label(name),
+            )  # fmt: skip
+        ax.set(xscale='log', yscale='log', xlabel='lag' + _unit(lag.unit),
+               ylabel='Δ-variance' + _unit(value.unit))  # fmt: skip
+        low, high = ax.get_xlim()
+        for name, length in (marks or {}).items():
+            place = u.Quantity(length).to_value(lag.unit)
+            if low < place < high:
+                ax.axvline(place, color='0.55', linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+                ax.text(place, 0.02, f' {name}', transform=ax.get_xaxis_transform(), rotation=90,
+                        va='bottom', ha='right', fontsize=6, color='0.3')  # fmt: skip
+        _round_ticks(ax.xaxis)
+        ax.legend()
+    return figure
+
+
+def plot_pixel_pdf(histograms, titles=None, *, log=False):
+    """Histograms of pixels, a panel per table.
+
+    Parameters
+    ----------
+    histograms : list of `~astropy.table.QTable`
+        As from `~csr_astro.evaluation.pixel_pdf.pixel_histogram`.
+    titles : list of str, optional
+        Of the panels.
+    log : bool, optional
+        Whether densities are on a logarithmic axis.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+    """
+    with style():
+        wide = len(histograms) > 1
+        figure, axes = _figure(PAGE if wide else COLUMN, 2.4, 1, len(histograms))
+        for k, (ax, table) in enumerate(zip(axes[0], histograms, strict=True)):
+            names = [name for name in table.colnames[2:] if not name.endswith('_err')]
+            edges = u.Quantity([*table['low'], table['high'][-1]])
+            for name, (color, dash, _, _) in _styled(names):
+                density = u.Quantity(table[name])
+                ax.stairs(density.value, edges.value, color=color, linestyle=dash,
+                          label=label(name), linewidth=1.1)  # fmt: skip
+            normalized = edges.unit == u.dimensionless_unscaled
+            ax.set(
+                xlabel='η = ln(I / ⟨I⟩)' if normalized and k else 'pixel value' + _unit(edges.unit),
+                ylabel='density' if k == 0 else '',
+            )
+            if log:
+                ax.set_yscale('log')
+            if titles is not None:
+                ax.set_title(titles[k])
+        axes[0, 0].legend()
+    return figure

@@ -1,0 +1,255 @@
+"""How much of the flux that was put into a map is measured? (paper, Sect. 5.2)
+
+Ratios of measured to injected flux, for every aperture, by the network, by the classical annulus
+and by any other method; and what they are for each flux level.
+"""
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable, Table, vstack
+from photutils.aperture import CircularAperture
+
+from csr_astro.cutouts import extract, extract_mask, nearest_pixel, window_size
+from csr_astro.errors import aperture_weights
+from csr_astro.photometry import InpaintedAperturePhotometry
+
+__all__ = ['default_apertures', 'flux_levels_of', 'recovered_fluxes', 'summarize_recovery']
+
+# Radii of apertures: of the paper, in arcsec, and in beams where no table of corrections ends.
+_ARCSEC = (4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 18.0)
+_BEAMS = (0.75, 1.0, 1.5, 2.0)
+_BOOTSTRAP = 200
+
+
+def default_apertures(instrument):
+    """Radii for an instrument: those of the paper for PACS, else 0.75 to 2 beams.
+
+    Parameters
+    ----------
+    instrument : `~csr_astro.instruments.Instrument`
+        On the pixels of the map.
+
+    Returns
+    -------
+    radii : list of float
+        In pixels.
+
+    Examples
+    --------
+    >>> from csr_astro import get_instrument
+    >>> from csr_astro.evaluation.flux_recovery import default_apertures
+    >>> default_apertures(get_instrument('generic', fwhm=4.0))
+    [3.0, 4.0, 6.0, 8.0]
+    """
+    if instrument.corrections is None:
+        return [float(beams * instrument.fwhm) for beams in _BEAMS]
+    return [arcsec / instrument.pixel_scale for arcsec in _ARCSEC]
+
+
+def recovered_fluxes(result, flux, apertures=None, *, fraction=None, methods=None):
+    """Ratios of measured to injected flux of every source.
+
+    Parameters
+    ----------
+    result : `~csr_astro.NeuralBackground`
+        Made from the map with the sources.
+    flux : (N,) array or Quantity
+        Injected, in the order of the sources; plain numbers are sums of the map.
+    apertures : sequence of float, optional
+        Radii in pixels; `default_apertures` otherwise.
+    fraction : callable, optional
+        Enclosed-energy fraction of the injected sources for a radius in pixels; by default
+        the instrument's table of injected PSFs, or a Gaussian of its beam.
+    methods : dict of str to callable, optional
+        Other methods, as from `~csr_astro.evaluation.baselines.get_baselines`.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        A row per source and aperture: ``id``, ``snr``, ``radius`` (of the mask) and
+        ``aperture`` in pixels, ``flux``, the ratios ``network`` with its stated error
+        ``network_err``, ``annulus`` (the instrument's, on the map as it was) and those of
+        ``methods``; and ``flags``. NaN where there is no measurement. An aperture larger
+        than the mask counts the mask's pixels, over the fraction at its radius.
+
+    Raises
+    ------
+    ValueError
+        If there is not one flux for each source, or its unit is not that of a sum of the map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro import NeuralBackgroundEstimator
+    >>> from csr_astro.evaluation.flux_recovery import recovered_fluxes
+    >>> yy, xx = np.indices((120, 120))
+    >>> star = np.exp(-4 * np.log(2) * ((xx - 60) ** 2 + (yy - 50) ** 2) / 9)
+    >>> image = 3 + 0.01 * xx + 200 * star
+    >>> result = NeuralBackgroundEstimator(fwhm=3.0).estimate(image, [(60, 50)])
+    >>> table = recovered_fluxes(result, [200 * star.sum()], apertures=[4])
+    >>> print(bool(abs(table['network'][0] - 1) < 0.02))
+    True
+    """
+    instrument = result.instrument
+    apertures = default_apertures(instrument) if apertures is None else list(apertures)
+    flux = _injected(flux, result)
+    if fraction is None:
+        fraction = _fraction_of(instrument)
+    # In pixels the fractions at the masks' radii are known here; the division is left to us.
+    photometry = InpaintedAperturePhotometry(
+        apertures, estimator=result.estimator, aperture_correction='none', annulus='instrument'
+    )
+    measured = photometry(result)
+    radius = np.asarray(measured['mask_radius'])
+    backgrounds = _background_sums(result, apertures, methods or {})
+    parts = []
+    for k, aperture in enumerate(apertures):
+        inside = fraction(np.fmin(aperture, radius))
+        part = Table({'id': np.asarray(measured['id']), 'snr': np.asarray(measured['snr'])})
+        part['radius'], part['aperture'] = radius, float(aperture)
+        part['flux'] = flux
+        part['network'] = _number(measured[f'flux_{k}']) / flux / inside
+        part['network_err'] = _number(measured[f'flux_err_{k}']) / flux / inside
+        part['annulus'] = _number(measured[f'annulus_flux_{k}']) / flux / fraction(aperture)
+        for name, (total, background) in backgrounds.items():
+            part[name] = (total[k] - background[k]) / flux / inside
+        part['flags'] = np.asarray(measured['flags'])
+        parts.append(part)
+    return QTable(vstack(parts, metadata_conflicts='silent'))
+
+
+def _number(values):
+    return np.asarray(u.Quantity(values).value, dtype=float)
+
+
+def _injected(flux, result):
+    """Sums of the map, as plain numbers."""
+    flux = u.Quantity(flux)
+    if flux.shape != (len(result),):
+        raise ValueError(f'flux must be one for each of {len(result)} sources, got {flux.shape}.')
+    if flux.unit == u.dimensionless_unscaled:
+        return flux.value.astype(float)
+    from csr_astro.simulation.simulate import map_units_per_millijansky
+
+    factor = map_units_per_millijansky(result.image, result.instrument.fwhm)
+    try:
+        return flux.to_value(u.mJy) * factor
+    except u.UnitConversionError:
+        raise ValueError(f'flux must be in Jy or without a unit, got {flux.unit}.') from None
+
+
+def _fraction_of(instrument):
+    def fraction(radius):
+        return instrument.enclosed_energy(radius, 'vesta', outside='nan')
+
+    return fraction
+
+
+def _background_sums(result, apertures, methods):
+    """Sums of map and background under the part of each aperture that is in the mask."""
+    image, sources = result.image, result.sources
+    used = [i for i, mask in enumerate(result.source_masks) if mask is not None]
+    sums = {name: np.full((2, len(apertures), len(result)), np.nan) for name in methods}
+    if not methods or not used:
+        return sums
+    x, y = (np.array(sources[name], dtype=float)[used] for name in ('x_center', 'y_center'))
+    reach = max(result.source_masks[i].radius for i in used)
+    size = int(window_size(reach)) + 1
+    # One at a time: what is common to all is only which pixels nobody may look at.
+    for k, i in enumerate(used):
+        mask = result.source_masks[i]
+        values = extract(image, x[k : k + 1], y[k : k + 1], size)[0]
+        covered = extract_mask(result.mask, x[k : k + 1], y[k : k + 1], size)[0]
+        rows, columns = mask.on_map()
+        corner = nearest_pixel(x[k]) - size // 2, nearest_pixel(y[k]) - size // 2
+        hole = np.zeros(values.shape, dtype=bool)
+        hole[rows - corner[1], columns - corner[0]] = True
+        hole &= np.isfinite(values)
+        valid = np.isfinite(values) & ~covered
+        seen, values = values[hole], np.where(valid, values, np.nan)
+        rows, columns = np.nonzero(hole)
+        center = x[k] - corner[0], y[k] - corner[1]
+        weights = np.array([
+            aperture_weights(CircularAperture(center, a), columns, rows, 'exact')
+            for a in apertures
+        ])
+        for name, method in methods.items():
+            filled = method(values, valid, hole, *center, mask.radius)
+            sums[name][:, :, i] = weights @ seen, weights @ filled
+    return sums
+
+
+def flux_levels_of(flux, largest=8):
+    """Level of each source: its own flux if there are few, else the median of its bin.
+
+    Parameters
+    ----------
+    flux : (N,) array of float
+        Fluxes.
+    largest : int, optional
+        Number of levels; with more different fluxes they are put into bins of as many sources.
+
+    Returns
+    -------
+    levels : (N,) `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> from csr_astro.evaluation.flux_recovery import flux_levels_of
+    >>> print(flux_levels_of([1, 2, 3, 4, 5, 6], largest=2))
+    [2. 2. 2. 5. 5. 5.]
+    """
+    flux = np.asarray(flux, dtype=float)
+    if len(np.unique(flux)) <= largest:
+        return flux
+    edges = np.quantile(flux, np.linspace(0, 1, largest + 1)[1:-1])
+    number = np.searchsorted(edges, flux)
+    return np.array([np.median(flux[number == each]) for each in number])
+
+
+def summarize_recovery(table, *, seed=0):
+    """Median and interquartile range of the ratios, for each flux level, aperture and method.
+
+    Parameters
+    ----------
+    table : `~astropy.table.QTable`
+        As from `recovered_fluxes`, of one map or stacked, with a column ``level`` or else
+        that of `flux_levels_of`.
+    seed : int, optional
+        Of the bootstrap.
+
+    Returns
+    -------
+    summary : `~astropy.table.Table`
+        ``level``, ``aperture``, ``method``, ``n``, median ``snr``, ``ratio`` (median) and
+        ``iqr``, each with a bootstrap error ``*_err``.
+    """
+    levels = table['level'] if 'level' in table.colnames else flux_levels_of(table['flux'])
+    levels, apertures = np.asarray(levels), np.asarray(table['aperture'])
+    rng = np.random.default_rng(seed)
+    rows = []
+    for level in np.unique(levels):
+        for aperture in np.unique(apertures):
+            part = table[(levels == level) & (apertures == aperture)]
+            for name in ratio_columns(table):
+                ratio = np.array(part[name], dtype=float)
+                ratio = ratio[np.isfinite(ratio)]
+                row = [level, aperture, name, len(ratio), np.nanmedian(part['snr'])]
+                if not len(ratio):
+                    rows.append([*row, *[np.nan] * 4])
+                    continue
+                sample = ratio[rng.integers(0, len(ratio), (_BOOTSTRAP, len(ratio)))]
+                low, middle, high = np.percentile(np.vstack([ratio, sample]), [25, 50, 75], axis=1)
+                iqr = high - low
+                rows.append([*row, middle[0], middle[1:].std(), iqr[0], iqr[1:].std()])
+    names = ['level', 'aperture', 'method', 'n', 'snr', 'ratio', 'ratio_err', 'iqr', 'iqr_err']
+    summary = Table(rows=rows or None, names=names)
+    for name in names[4:]:
+        summary[name].info.format = '.4g'
+    return summary
+
+
+def ratio_columns(table):
+    """Names of the methods whose ratios a table holds."""
+    known = {'id', 'snr', 'radius', 'aperture', 'flux', 'flags', 'level', 'map', 'network_err'}
+    return [name for name in table.colnames if name not in known]

@@ -1,0 +1,240 @@
+"""Can this removal be trusted? One page with pictures and numbers, for one map.
+
+`write_report` writes ``report.html``, which needs no other file, and beside it every figure as
+PNG and every table as ECSV.
+"""
+
+import html
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+
+from csr_astro.evaluation.report_sections import SECTIONS
+from csr_astro.images import parse_image
+from csr_astro.io import atomic_path
+from csr_astro.plotting import require_matplotlib
+from csr_astro.products import write_table
+from csr_astro.simulation.psf import instrument_profile, psf_profile
+from csr_astro.simulation.simulate import observed_pixels, simulate_levels
+
+__all__ = ['Evaluation', 'write_report']
+
+_DATA = Path(__file__).parents[1] / 'data' / 'report'
+_REALIZATIONS = 4
+
+
+@dataclass
+class Evaluation:
+    """What a report is about.
+
+    Attributes
+    ----------
+    result : `~csr_astro.NeuralBackground`
+        Made from the map with the sources.
+    truth : (ny, nx) array, Quantity or None
+        The map without them, if they were injected.
+    flux : (N,) `~astropy.units.Quantity` or array, or None
+        Injected fluxes.
+    more : list of (NeuralBackground, flux)
+        Further simulations, which count for the fluxes.
+    psf : callable or None
+        PSF of the injected sources, whose enclosed energy the fluxes are corrected with.
+    apertures : list of float or None
+        Radii in pixels, for fluxes.
+    methods : list of str
+        Other methods to compare with, keys of
+        `~csr_astro.evaluation.baselines.BASELINES`.
+    number : int
+        Of left-out discs for each radius.
+    seed : int
+        Of everything random.
+    """
+
+    result: object
+    truth: object = None
+    flux: object = None
+    more: list = field(default_factory=list)
+    psf: object = None
+    apertures: list | None = None
+    methods: list = field(default_factory=list)
+    number: int = 40
+    seed: int = 0
+
+    @classmethod
+    def injected(cls, data, estimator, *, psf=None, simulations=2, seed=0, **options):
+        """Put sources onto a map, and remove them.
+
+        Parameters
+        ----------
+        data : NDData, CCDData, image HDU, Quantity or array
+            A map with few sources of its own.
+        estimator : `~csr_astro.NeuralBackgroundEstimator`
+            Removes the sources; they have the PSF of its instrument.
+        psf : optional
+            Another PSF, see `~csr_astro.simulation.psf.psf_profile`.
+        simulations : int, optional
+            Number of maps; the first is shown, all count for the fluxes.
+        seed : int, optional
+            Of everything random.
+        **options
+            ``apertures``, ``methods`` and ``number``.
+
+        Returns
+        -------
+        evaluation : `Evaluation`
+        """
+        if simulations < 1:
+            raise ValueError(f'simulations must be a positive number, got {simulations}.')
+        done = []
+        for each in simulate_levels(
+            data, psf, instrument=estimator.instrument, random=simulations, seed=seed
+        ):
+            positions = np.column_stack([each.sources['x'], each.sources['y']])
+            done.append((estimator.estimate(each.injected, positions), each.sources['flux']))
+            truth = each.truth
+        (result, flux), *more = done
+        scale = result.image.pixel_scale
+        profile = instrument_profile(result.instrument) if psf is None else psf_profile(psf, scale)
+        return cls(result, truth, flux, more, profile, seed=seed, **options)
+
+    @property
+    def pixel(self):
+        """Side of a pixel: an angle with a WCS."""
+        scale = self.result.image.pixel_scale
+        return 1 * u.pix if scale is None else (scale * u.arcsec).to(u.arcmin)
+
+    @cached_property
+    def valid(self):
+        """Pixels of the map that were measured."""
+        return observed_pixels(self.result.image, self.result.instrument)
+
+    @property
+    def marks(self):
+        """Scales at which a removal may show."""
+        radius = np.nanmedian(self.result.sources['mask_radius']) if len(self.result) else np.nan
+        marks = {'beam': self.result.instrument.fwhm * self.pixel}
+        if np.isfinite(radius):
+            marks['mask'] = 2 * radius * self.pixel
+        return marks
+
+    def maps(self):
+        """Versions of the map by name, the one to compare with first."""
+        result = self.result
+        maps = {}
+        if self.truth is not None:
+            maps['original'] = u.Quantity(self.truth).value
+        maps['injected' if maps else 'original'] = np.asarray(result.image.data, dtype=float)
+        maps['source_free'] = u.Quantity(result.background).value
+        return {name: self._in_unit(values) for name, values in maps.items()}
+
+    def realizations(self):
+        """Source-free maps with noise and texture behind the sources."""
+        drawn = u.Quantity(self.result.realization(self.seed, _REALIZATIONS)).value
+        return [self._in_unit(each) for each in drawn]
+
+    def _in_unit(self, values):
+        values = np.where(self.valid, values, np.nan)
+        unit = self.result.image.unit
+        return values if unit is None else values * unit
+
+
+def write_report(folder, evaluation, *, title='Report of a source removal', overwrite=False,
+                 progress=None):  # fmt: skip
+    """Write a report of one map.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made if missing. ``report.html`` holds everything that is seen; figures (PNG) and tables
+        (ECSV) are written beside it.
+    evaluation : `Evaluation` or `~csr_astro.NeuralBackground`
+        What to report of.
+    title : str, optional
+        Heading.
+    overwrite : bool, optional
+        Whether an existing report is replaced.
+    progress : callable, optional
+        Is given the title of each section when it is ready.
+
+    Returns
+    -------
+    path : `pathlib.Path`
+        ``report.html``, which is written last.
+
+    Raises
+    ------
+    ValueError
+        If there is a report and ``overwrite`` is not set, or the truth is of another shape.
+
+    Examples
+    --------
+    >>> from csr_astro import NeuralBackgroundEstimator
+    >>> from csr_astro.demo import simulated_field
+    >>> from csr_astro.evaluation.report import Evaluation, write_report
+    >>> truth, data, catalog = simulated_field()
+    >>> result = NeuralBackgroundEstimator(fwhm=3.5).estimate(data, catalog)
+    >>> evaluation = Evaluation(result, truth, flux=catalog['flux'])
+    >>> write_report('report', evaluation)  # doctest: +SKIP
+    """
+    if not isinstance(evaluation, Evaluation):
+        evaluation = Evaluation(evaluation)
+    _check(evaluation)
+    folder = Path(folder)
+    page = folder / 'report.html'
+    if page.exists() and not overwrite:
+        raise ValueError(
+            f'{str(page)!r} exists; overwrite it (--overwrite) or choose another folder.'
+        )
+    require_matplotlib()
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = []
+    for make in SECTIONS:
+        section = make(evaluation)
+        if section is None:
+            continue
+        if progress is not None:
+            progress(section.title)
+        sections.append(section)
+        for name, table in section.tables.items():
+            write_table(folder / f'{name}.ecsv', table)
+        for name, figure in section.figures.items():
+            with atomic_path(folder / f'{name}.png') as temporary:
+                figure.savefig(temporary, dpi=200)
+    with atomic_path(page) as temporary:
+        temporary.write_text(_page(title, sections), encoding='utf-8')
+    return page
+
+
+def _check(evaluation):
+    shape = evaluation.result.image.shape
+    if evaluation.truth is not None:
+        truth = parse_image(evaluation.truth)
+        if truth.shape != shape:
+            raise ValueError(f'truth must have {shape} pixels as the map has, got {truth.shape}.')
+    if evaluation.number < 2:
+        raise ValueError(f'number must be at least 2, got {evaluation.number}.')
+
+
+def _page(title, sections):
+    title = html.escape(title)
+    links = ''.join(
+        f'<li><a href="#{each.name}">{html.escape(each.title)}</a></li>' for each in sections
+    )
+    parts = ''.join(
+        f'<section id="{each.name}"><h2>{html.escape(each.title)}</h2>{"".join(each.body)}'
+        '</section>'
+        for each in sections
+    )
+    css, script = (
+        (_DATA / name).read_text(encoding='utf-8') for name in ('report.css', 'report.js')
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{title}</title><style>{css}</style></head>'
+        f'<body><h1>{title}</h1><nav><ul>{links}</ul></nav>{parts}'
+        f'<script>{script}</script></body></html>\n'
+    )

@@ -1,0 +1,472 @@
+"""What does a report say, and in which order?
+
+A section is a function of an `~csr_astro.evaluation.report.Evaluation`; a new one is added by
+adding it to `SECTIONS`.
+"""
+
+import base64
+import copy
+import html
+import tomllib
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable, vstack
+from astropy.wcs import WCS
+
+from csr_astro.evaluation import figures
+from csr_astro.evaluation.accuracy import background_errors
+from csr_astro.evaluation.baselines import get_baselines
+from csr_astro.evaluation.flux_recovery import (
+    flux_levels_of,
+    recovered_fluxes,
+    summarize_recovery,
+)
+from csr_astro.evaluation.pixel_pdf import disc_moments, pixel_histogram
+from csr_astro.evaluation.positions import draw_positions
+from csr_astro.evaluation.power_spectrum import (
+    delta_variance,
+    fit_power_law,
+    power_spectra,
+    spectra_difference,
+)
+from csr_astro.evaluation.source_strips import source_residuals, source_strip
+from csr_astro.evaluation.standard_stars import find_stars, star_rows
+from csr_astro.evaluation.statistics import coverage, scatter_ratios, summarize
+from csr_astro.flags import FLAGS, NOT_INPAINTED
+from csr_astro.plotting import plot_removal, require_matplotlib
+from csr_astro.simulation.psf import encircled_energy
+
+__all__ = ['SECTIONS', 'Section']
+
+_CARDS = Path(__file__).parents[1] / 'data' / 'report' / 'cards.toml'
+# Discs that are left out: those of the cards of the weights.
+_RADII, _APERTURE = (5.0, 9.0, 12.0), 4.0
+# More strips than this make a page that phones do not like.
+_STRIPS = 300
+
+
+@dataclass
+class Section:
+    """A part of the report.
+
+    Attributes
+    ----------
+    title : str
+        Heading.
+    name : str
+        Of its place in the page and of its files.
+    body : list of str
+        HTML, in order.
+    figures, tables : dict of str to Figure, or to Table
+        What is written beside the page, by the name of the file.
+    """
+
+    title: str
+    name: str
+    body: list = field(default_factory=list)
+    figures: dict = field(default_factory=dict)
+    tables: dict = field(default_factory=dict)
+
+    def say(self, text):
+        """Add a paragraph of plain text."""
+        self.body.append(f'<p>{html.escape(text)}</p>')
+
+    def show(self, name, figure, caption, *, column=False):
+        """Add a figure."""
+        self.figures[name] = figure
+        buffer = BytesIO()
+        figure.savefig(buffer, format='png', dpi=200)
+        image = base64.b64encode(buffer.getvalue()).decode()
+        caption = html.escape(caption)
+        kind = ' class="column"' if column else ''
+        self.body.append(
+            f'<figure{kind}><img alt="{caption}" src="data:image/png;base64,{image}">'
+            f'<figcaption>{caption} (<a href="{name}.png">PNG</a>)</figcaption></figure>'
+        )
+
+    def tabulate(self, name, table, columns=None):
+        """Add a table: all of it to the file, some columns to the page."""
+        self.tables[name] = table
+        if columns is not None:
+            self.body.append(_html_table(table[list(columns)]))
+        self.body.append(
+            f'<p class="soft">All numbers: <a href="{name}.ecsv">{name}.ecsv</a></p>'
+        )
+
+
+def _html_table(table):
+    """A table of a few rows, numbers to three digits."""
+    heads = ''.join(f'<th>{html.escape(name.replace("_", " "))}{_in(table[name])}</th>'
+                    for name in table.colnames)  # fmt: skip
+    rows = ''.join(
+        '<tr>' + ''.join(f'<td>{_cell(table[name][i])}</td>' for name in table.colnames) + '</tr>'
+        for i in range(len(table))
+    )
+    return f'<div class="table"><table><tr>{heads}</tr>{rows}</table></div>'
+
+
+def _in(column):
+    unit = getattr(column, 'unit', None)
+    return '' if unit in (None, u.dimensionless_unscaled) else f' [{html.escape(str(unit))}]'
+
+
+def _cell(value):
+    value = getattr(value, 'value', value)
+    if isinstance(value, float | np.floating):
+        return '' if np.isnan(value) else f'{value:.3g}' if abs(value) < 1000 else f'{value:.0f}'
+    return html.escape(figures.label(value) if isinstance(value, str) else str(value))
+
+
+# ---------------------------------------------------------------------- sections, in their order
+
+
+def _overview(evaluation):
+    result = evaluation.result
+    section = Section('What was done', 'overview')
+    sources, image = result.sources, result.image
+    removed = (np.asarray(sources['flags']) & NOT_INPAINTED) == 0
+    valid = evaluation.valid
+    share = (result.mask & valid).sum() / max(valid.sum(), 1)
+    section.say(
+        f'{removed.sum()} of {len(sources)} sources were removed from a map of {image.shape[0]} × '
+        f'{image.shape[1]} pixels; their masks cover {100 * share:.2g} % of its valid pixels. '
+        + ('The sources were injected, so that the map behind them is known.'
+           if evaluation.truth is not None else
+           'The sources are the map’s own: what is behind them is not known. How well it is '
+           'predicted is measured where there are none.')
+    )  # fmt: skip
+    counts = [(flag, int((np.asarray(sources['flags']) >> flag.bit & 1).sum())) for flag in FLAGS]
+    for flag, count in counts:
+        if count:
+            section.body.append(
+                f'<p class="soft">{count} × <b>{flag.name}</b>: {html.escape(flag.description)}</p>'
+            )
+    with figures.style():
+        Figure = require_matplotlib('matplotlib.figure').Figure
+        ny, nx = image.shape
+        figure = Figure(
+            figsize=(figures.PAGE, np.clip(figures.PAGE / 3.4 * ny / nx, 1.8, 5.0)),
+            layout='constrained',
+        )
+        projection = {'projection': image.wcs} if isinstance(image.wcs, WCS) else {}
+        axes = figure.subplots(1, 3, sharex=True, sharey=True, subplot_kw=projection)
+        plot_removal(result, axes=axes)
+    section.show('maps', figure, 'The map, the map without its sources, and the sources.')
+    section.tables['sources'] = sources
+    section.body.append('<p class="soft">All sources: <a href="sources.ecsv">sources.ecsv</a></p>')
+    return section
+
+
+def _fluxes(evaluation):
+    if evaluation.flux is None:
+        return None
+    section = Section('Are fluxes right?', 'fluxes')
+    methods = get_baselines(evaluation.methods)
+    fraction = None
+    if evaluation.psf is not None:
+        def fraction(radius):
+            radius = np.asarray(radius, dtype=float)
+            known = np.isfinite(radius)
+            found = np.full(radius.shape, np.nan)
+            found[known] = encircled_energy(evaluation.psf, radius[known])
+            return found
+
+    parts = []
+    simulations = [(evaluation.result, evaluation.flux), *evaluation.more]
+    for number, (result, flux) in enumerate(simulations):
+        part = recovered_fluxes(
+            result, flux, evaluation.apertures, fraction=fraction, methods=methods
+        )
+        part['level'] = np.tile(_millijansky(flux), len(part) // max(len(result), 1))
+        part['map'] = number
+        parts.append(part)
+    table = vstack(parts, metadata_conflicts='silent')
+    table['level'] = flux_levels_of(table['level'])
+    summary = summarize_recovery(table, seed=evaluation.seed)
+    section.say(
+        'Measured over injected flux, by the predicted background and by the instrument’s '
+        'classical annulus; 1 is right. Boxes hold the middle half of the sources, whiskers nine '
+        'tenths.'
+    )
+    bright = summary[summary['snr'] >= 10]
+    for name in ('network', 'annulus'):
+        rows = bright[bright['method'] == name]
+        if len(rows):
+            section.say(
+                f'{name}: above SNR 10 median ratios are {min(rows["ratio"]):.3f} to '
+                f'{max(rows["ratio"]):.3f}.'
+            )
+    figure = figures.plot_flux_ratios(table, pixel_scale=evaluation.result.image.pixel_scale)
+    n_sources = len(table) // len(np.unique(table['aperture']))
+    section.show('flux_ratios', figure, f'Measured over injected flux, {n_sources} sources.')
+    section.tables['fluxes'] = table
+    section.tabulate('flux_ratios', summary)
+    return section
+
+
+def _millijansky(flux):
+    flux = u.Quantity(flux)
+    return flux.value if flux.unit == u.dimensionless_unscaled else flux.to_value(u.mJy)
+
+
+def _leave_out(evaluation):
+    result = evaluation.result
+    section = Section('How well is the background known on this map?', 'leave-out')
+    data = np.asarray(result.image.data, dtype=float)
+    values = np.where(evaluation.valid & ~result.mask, data, np.nan)
+    group = {'map': [values]}
+    parts = []
+    for radius in _RADII:
+        try:
+            parts.append(draw_positions(
+                group, [radius], evaluation.number, aperture=_APERTURE, seed=evaluation.seed
+            ))
+        except ValueError as error:
+            section.say(f'No discs of radius {radius:g} pixels: {error}')
+    if not parts:
+        return section
+    positions = vstack(parts, metadata_conflicts='silent')
+    methods = {'network': _on_pixels(result)} | get_baselines(
+        ['annulus_median', *(name for name in evaluation.methods if name != 'annulus_median')]
+    )
+    errors = background_errors(group, positions, methods, apertures=(_APERTURE,))
+    section.say(
+        f'{len(positions)} discs without sources were left out of the map, predicted, and compared '
+        'with what is there: the error of the sum in an aperture of 4 pixels. Small is good; what '
+        'matters is how it compares with the annulus, and whether stated errors are as large as '
+        'the errors made (two thirds within one, 95 % within two).'
+    )
+    ratios = scatter_ratios(errors, 'network', [name for name in methods if name != 'network'])
+    ratios.remove_columns(['group', 'aperture', 'method'])
+    card = _card(result.sources.meta.get('weights_sha256'))
+    if card:
+        ratios['card'] = [
+            card['scatter_over_annulus'].get(f'{row["radius"]:g}', np.nan)
+            if row['reference'] == 'annulus_median' else np.nan for row in ratios
+        ]  # fmt: skip
+    section.tabulate(
+        'leave_out_ratios', ratios,
+        [name for name in ('radius', 'reference', 'n', 'scatter_ratio', 'scatter_ratio_err', 'card')
+         if name in ratios.colnames],
+    )  # fmt: skip
+    covered = coverage(errors)
+    if len(covered):
+        row = covered[0]
+        text = (
+            f'{row["within_1_sigma"]:.0%} of the errors are within one stated error '
+            f'(± {row["within_1_sigma_err"]:.0%}), {row["within_2_sigma"]:.0%} within two.'
+        )
+        if card:
+            text += (
+                ' On the maps that the weights were tested on: '
+                f'{card["within_1_sigma"]:.0%} and {card["within_2_sigma"]:.0%}.'
+            )
+        section.say(text)
+    figure = figures.plot_leave_out(errors)
+    section.show('leave_out', figure, 'Errors behind blank discs, and over stated errors.')
+    section.tables |= {'leave_out': summarize(errors), 'leave_out_errors': errors}
+    return section
+
+
+def _on_pixels(result):
+    """The estimator for the bare array of the map."""
+    estimator = copy.copy(result.estimator)
+    estimator.instrument = result.instrument
+    estimator.centroid_func = None
+    estimator.progress = False
+    return estimator
+
+
+def _card(sha256):
+    with _CARDS.open('rb') as file:
+        return tomllib.load(file).get(sha256)
+
+
+def _stars(evaluation):
+    result = evaluation.result
+    if result.instrument.colour_correction_star is None or evaluation.truth is not None:
+        return None
+    stars = find_stars(result.image)
+    if not len(stars):
+        return None
+    section = Section('Standard stars', 'stars')
+    table = star_rows(result.image, stars, result.estimator, 'this map')
+    section.say('Measured flux over the reference, corrected for aperture and colour; errors are '
+                'those of the measurement.')  # fmt: skip
+    section.tabulate('standard_stars', table,
+                     ['name', 'wavelength', 'aperture', 'reference', 'flux', 'flux_err', 'ratio',
+                      'ratio_err', 'annulus_ratio', 'paper_ratio'])  # fmt: skip
+    return section
+
+
+def _spectra(evaluation):
+    section = Section('Is the structure of the map kept?', 'power-spectrum')
+    image = evaluation.result.image
+    maps = evaluation.maps()
+    maps['realization'] = evaluation.realizations()
+    try:
+        spectra = power_spectra(maps, wcs=image.wcs)
+    except ValueError as error:
+        section.say(f'No power spectrum: {error}')
+        return section
+    figure = figures.plot_power_spectra(spectra, marks=evaluation.marks)
+    section.say(
+        'Power spectra, with the effect of gaps and edges undone. The prediction is the expected '
+        'background and too smooth on small scales; a realization has the power that it lacks: use '
+        'realizations for power spectra. '
+        'Dashed lines mark the beam and the median diameter of the masks.'
+    )
+    if evaluation.truth is not None:
+        for name in ('injected', 'source_free', 'realization'):
+            largest = np.abs(spectra_difference(spectra, name)['relative']).max()
+            section.say(
+                f'{figures.label(name)}: '
+                + (f'power up to {1 + largest:.3g} times that of the original.' if largest > 1 else
+                   f'power within {100 * largest:.2g} % of the original on all scales.')
+            )  # fmt: skip
+    section.show('power_spectra', figure, 'Left: power spectra, grey the 1σ sample variance. '
+                 'Right: over that of the map to compare with, minus one.')  # fmt: skip
+    for name in list(maps)[1:]:
+        difference = spectra_difference(spectra, name)
+        spectra[f'{name}_relative'] = difference['relative']
+        spectra[f'{name}_normalized'] = difference['normalized']
+    section.tabulate('power_spectra', spectra)
+    _add_delta_variance(section, evaluation, maps)
+    return section
+
+
+def _add_delta_variance(section, evaluation, maps):
+    wcs = evaluation.result.image.wcs
+    maps['realization'] = maps['realization'][0]
+    tables = {name: delta_variance(data, wcs=wcs) for name, data in maps.items()}
+    slopes = {
+        name: fit_power_law(t['lag'], t['delta_variance'], t['delta_variance_err'])
+        for name, t in tables.items() if (u.Quantity(t['delta_variance']) > 0).sum() > 2
+    }  # fmt: skip
+    slopes = '; '.join(
+        f'{figures.label(name)} {slope:.3f} ± {error:.3f}'
+        for name, (slope, error) in slopes.items()
+    )
+    section.say(f'Δ-variance: the variance of structure of one size. Slopes: {slopes}.')
+    figure = figures.plot_delta_variance(tables, marks=evaluation.marks)
+    section.show('delta_variance', figure, 'Δ-variance against lag.', column=True)
+    first = next(iter(tables.values()))
+    together = QTable({'lag': first['lag']})
+    for name, table in tables.items():
+        together[name] = table['delta_variance']
+        together[f'{name}_err'] = table['delta_variance_err']
+    section.tabulate('delta_variance', together)
+
+
+def _pixels(evaluation):
+    result = evaluation.result
+    section = Section('Do pixels have the right values?', 'pixels')
+    maps = evaluation.maps()
+    maps['realization'] = evaluation.realizations()[0]
+    if not result.mask.any():
+        section.say('No pixel was changed.')
+        return section
+    known = evaluation.truth is not None
+    inside = {name: data for name, data in maps.items() if name != 'injected'}
+    try:
+        moments = disc_moments(inside, result.source_masks, seed=evaluation.seed)
+        histograms = [pixel_histogram(inside, where=result.mask, bins=40),
+                      pixel_histogram(maps, normalized=_positive(maps))]  # fmt: skip
+    except ValueError as error:
+        section.say(f'No distribution: {error}')
+        return section
+    section.say(
+        'Pixels inside the masks, of the map '
+        + ('without sources' if known else 'with its sources')
+        + ' and of what they were replaced with. The p value tells how often a difference between '
+        'two distributions as large as this is found when in each mask the two are swapped at '
+        'random.'
+    )
+    section.tabulate('pixel_moments', moments, [
+        'map', 'n', 'mean', 'median', 'std', 'skewness', 'iqr', 'ks', 'p_value'])  # fmt: skip
+    figure = figures.plot_pixel_pdf(histograms, ['inside the masks', 'whole map'], log=True)
+    section.show('pixel_pdf', figure, 'Histograms of pixels inside the masks and of the whole map.')
+    section.tables['histogram_masks'], section.tables['histogram_map'] = histograms
+    return section
+
+
+def _positive(maps):
+    """Whether a logarithm of most pixels can be taken."""
+    return all(np.nanpercentile(u.Quantity(each).value, 1) > 0 for each in maps.values())
+
+
+def _sources(evaluation):
+    result = evaluation.result
+    section = Section('Source by source', 'sources')
+    if not len(result):
+        section.say('There are no sources.')
+        return section
+    table = source_residuals(result, evaluation.truth)
+    surprise = 'error' if evaluation.truth is not None else 'rim'
+    meaning = (
+        'error of the sum under the mask over its stated error' if surprise == 'error' else
+        'what is left at the rim of the mask, over its error: large where a source is extended, '
+        'its wings are bright, or the prediction is off'
+    )  # fmt: skip
+    size = np.abs(np.asarray(table[surprise]))
+    shown = np.arange(len(table))
+    if len(table) > _STRIPS:
+        shown = np.sort(np.argsort(-np.nan_to_num(size), kind='stable')[:_STRIPS])
+        section.say(f'The {_STRIPS} most surprising of {len(table)} sources are shown.')
+    section.say(f'Surprise: {meaning}. In the order of the catalogue.')
+    section.tabulate('residuals', table)
+    section.body.append(
+        '<div class="sort" id="sort" hidden>Sort by '
+        '<button data-key="order" aria-pressed="true">catalogue</button>'
+        '<button data-key="snr" aria-pressed="false">SNR</button>'
+        '<button data-key="surprise" aria-pressed="false">surprise</button></div>'
+    )
+    strips = [_strip(evaluation, table, i, surprise, size[i]) for i in shown]
+    section.body.append(f'<div id="strips">{"".join(strips)}</div>')
+    return section
+
+
+def _strip(evaluation, table, i, surprise, size):
+    row = table[i]
+    png, titles, ranges = source_strip(evaluation.result, i, evaluation.truth)
+    text = (
+        f'<b>{row["id"]}</b> · SNR {row["snr"]:.3g} · mask {row["mask_radius"]:.3g} px · '
+        f'surprise {row[surprise]:+.1f}'
+    )
+    if row['flag_names']:
+        text += f' · {html.escape(row["flag_names"])}'
+    attributes = f'data-order="{i}" data-snr="{row["snr"]:.6g}" data-surprise="{size:.6g}"'
+    if not png:
+        return f'<article class="strip" {attributes}><p>{text} · off the map</p></article>'
+    image = base64.b64encode(png).decode()
+    captions = ''.join(
+        f'<li>{html.escape(title)}<br>{low:.2g} … {high:.2g}</li>'
+        for title, (low, high) in zip(titles, ranges, strict=True)
+    )
+    return (
+        f'<article class="strip" {attributes}><p>{text}</p>'
+        f'<img loading="lazy" alt="source {row["id"]}: {", ".join(titles)}" '
+        f'src="data:image/png;base64,{image}"><ol>{captions}</ol></article>'
+    )
+
+
+def _provenance(evaluation):
+    section = Section('How this was made', 'provenance')
+    rows = ''.join(
+        f'<tr><td>{html.escape(str(key))}</td><td>{html.escape(str(value))}</td></tr>'
+        for key, value in evaluation.result.sources.meta.items()
+    )
+    section.body.append(f'<div class="table"><table>{rows}</table></div>')
+    section.say(f'Seed {evaluation.seed}. Colours: viridis from dark (low) to bright (high).')
+    return section
+
+
+#: The sections in their order: functions of an `Evaluation` that return a `Section`, or None where
+#: there is nothing to say.
+SECTIONS = (
+    _overview, _fluxes, _leave_out, _stars, _spectra, _pixels, _sources, _provenance,
+)  # fmt: skip

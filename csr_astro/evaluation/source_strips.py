@@ -1,0 +1,142 @@
+"""What happened at each source?
+
+A strip of pictures for each, and how surprising what is left there is.
+"""
+
+from io import BytesIO
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable
+
+from csr_astro.flags import decode_flags
+from csr_astro.plotting import CUTOUTS, require_matplotlib, source_cutouts
+
+__all__ = ['source_residuals', 'source_strip']
+
+# Pixels of a mask this near to its rim are where a source should have faded.
+_RIM = 1.5
+
+
+def source_residuals(result, truth=None):
+    """How surprising is what is left at each source, in units of its stated error?
+
+    Parameters
+    ----------
+    result : `~csr_astro.NeuralBackground`
+        Made from the map with the sources.
+    truth : (ny, nx) array or Quantity, optional
+        The map without them, where it is known.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+        ``id``, ``x_center``, ``y_center``, ``snr``, ``mask_radius``, ``flags`` and
+        ``flag_names`` of the sources; ``removed``, the sum of what was removed; ``rim``, the
+        sum of map minus prediction in the outermost pixels of the mask over its error: where
+        the source should have faded, that a large value says it has not, because it is
+        extended or its wings are bright, or that the prediction is off; with ``truth`` also
+        ``error``, the sum of prediction minus truth under the mask over its stated error. NaN
+        where there is no prediction.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro import NeuralBackgroundEstimator
+    >>> from csr_astro.evaluation.source_strips import source_residuals
+    >>> noise = np.random.default_rng(0).normal(size=(100, 100))
+    >>> result = NeuralBackgroundEstimator(fwhm=3.0).estimate(noise, [(40, 50)])
+    >>> print(bool(abs(source_residuals(result, noise)['error'][0]) < 4))
+    True
+    """
+    n = len(result)
+    removed, rim, error = np.full((3, n), np.nan)
+    source = u.Quantity(result.source_image).value
+    background = u.Quantity(result.background).value
+    if truth is not None:
+        truth = u.Quantity(truth).value
+        if truth.shape != result.image.shape:
+            raise ValueError(f'truth must be {result.image.shape} pixels, got {truth.shape}.')
+    for i, mask in enumerate(result.source_masks):
+        if mask is None:
+            continue
+        rows, columns = mask.on_map()
+        seen = np.isfinite(source[rows, columns])
+        removed[i] = source[rows, columns][seen].sum()
+        x, y = (float(result.sources[name][i]) for name in ('x_center', 'y_center'))
+        outer = seen & (np.hypot(columns - x, rows - y) > mask.radius - _RIM)
+        weights = np.array([outer, seen], dtype=float)
+        stated = result.errors.sum_error(i, weights)
+        if truth is not None:
+            wrong = (background - truth)[rows, columns]
+            known = seen & np.isfinite(wrong)
+            error[i] = _over(wrong[known].sum(), stated[1])
+        rim[i] = _over(source[rows, columns][outer].sum(), stated[0])
+    flux_unit = result.image.unit or u.dimensionless_unscaled
+    sources = result.sources
+    table = QTable({name: np.asarray(sources[name])
+                    for name in ('id', 'x_center', 'y_center', 'snr', 'mask_radius')})  # fmt: skip
+    table['removed'] = removed * flux_unit
+    table['rim'] = rim
+    if truth is not None:
+        table['error'] = error
+    table['flags'] = np.asarray(sources['flags'])
+    table['flag_names'] = [' '.join(decode_flags(flags)) for flags in table['flags']]
+    return table
+
+
+def _over(value, error):
+    return value / error if error > 0 else np.nan
+
+
+def source_strip(result, number, truth=None):
+    """Pictures of one source side by side, pixel for pixel.
+
+    Parameters
+    ----------
+    result : `~csr_astro.NeuralBackground`
+        What to show.
+    number : int
+        Of the source, from 0.
+    truth : (ny, nx) array or Quantity, optional
+        The map without sources, shown too if it is known.
+
+    Returns
+    -------
+    png : bytes
+        Map, masked map, prediction, difference and error; one picture pixel for each of the
+        map, north where the map has it. Empty if the source is off the map.
+    titles : list of str
+        Of the pictures.
+    ranges : list of (float, float)
+        Values of the darkest and the brightest colour of each.
+    """
+    window, cutouts = source_cutouts(result, number)
+    titles = dict(CUTOUTS)
+    if truth is not None:
+        cutouts['truth'] = u.Quantity(truth).value[window].astype(float)
+        titles['truth'] = 'truth'
+    if not cutouts['map'].size:
+        return b'', [], []
+    colors = require_matplotlib().colormaps['viridis'].with_extremes(bad='0.8')
+    shared = _limits(cutouts['background'])
+    pictures, ranges = [], []
+    for name in titles:
+        low, high = _limits(cutouts[name]) if name in ('source', 'rms') else shared
+        scaled = (cutouts[name] - low) / (high - low)
+        pictures.append(colors(np.ma.masked_invalid(scaled[::-1]))[..., :3])
+        # A gap between two pictures.
+        pictures.append(np.ones((len(scaled), 1, 3)))
+        ranges.append((float(low), float(high)))
+    strip = np.concatenate(pictures[:-1], axis=1)
+    buffer = BytesIO()
+    require_matplotlib('matplotlib.image').imsave(buffer, strip, format='png')
+    return buffer.getvalue(), list(titles.values()), ranges
+
+
+def _limits(values):
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = np.percentile(values, [0.5, 99.5])
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
