@@ -200,9 +200,9 @@ def write_report(folder, evaluation, *, title='Report of a source removal', over
         sections.append(section)
         for name, table in section.tables.items():
             write_table(folder / f'{name}.ecsv', table)
-        for name, figure in section.figures.items():
+        for name, png in section.figures.items():
             with atomic_path(folder / f'{name}.png') as temporary:
-                figure.savefig(temporary, dpi=200)
+                temporary.write_bytes(png)
     with atomic_path(page) as temporary:
         temporary.write_text(_page(title, sections), encoding='utf-8')
     return page

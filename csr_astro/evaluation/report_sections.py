@@ -61,8 +61,10 @@ class Section:
         Of its place in the page and of its files.
     body : list of str
         HTML, in order.
-    figures, tables : dict of str to Figure, or to Table
-        What is written beside the page, by the name of the file.
+    figures : dict of str to bytes
+        PNG files that are written beside the page, by name.
+    tables : dict of str to `~astropy.table.Table`
+        Likewise.
     """
 
     title: str
@@ -77,10 +79,10 @@ class Section:
 
     def show(self, name, figure, caption, *, column=False):
         """Add a figure."""
-        self.figures[name] = figure
         buffer = BytesIO()
         figure.savefig(buffer, format='png', dpi=200)
-        image = base64.b64encode(buffer.getvalue()).decode()
+        self.figures[name] = buffer.getvalue()
+        image = base64.b64encode(self.figures[name]).decode()
         caption = html.escape(caption)
         kind = ' class="column"' if column else ''
         self.body.append(
