@@ -50,7 +50,7 @@ def pixel_moments(values):
     >>> from csr_astro.evaluation.pixel_pdf import pixel_moments
     >>> moments = pixel_moments([1, 2, 3, 4, 5, 9])
     >>> print(moments['median'], round(moments['skewness'], 2))
-    3.5 0.86
+    3.5 0.87
     """
     unit = getattr(values, 'unit', None)
     values = np.asarray(u.Quantity(values).value, dtype=float).ravel()
