@@ -198,6 +198,7 @@ def _label(axes):
         for each, kind in zip(coordinates, ax.wcs.world_axis_physical_types, strict=True):
             each.set_axislabel(_AXIS_LABELS.get(kind, kind))
         longitude.set_ticks(number=3)
+        longitude.set_ticklabel(exclude_overlapping=True)
         if number:
             latitude.set_ticklabel_visible(False)
             latitude.set_axislabel('')
