@@ -8,7 +8,10 @@ import copy
 import hashlib
 import json
 import os
+import secrets
+import signal
 import sys
+import threading
 import time
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -27,7 +30,7 @@ from csr_astro.background import NeuralBackgroundEstimator
 from csr_astro.images import read_image
 from csr_astro.instruments import require_instrument
 from csr_astro.io import atomic_path, stem, sweep
-from csr_astro.nn.weights import read_info
+from csr_astro.nn.weights import list_weights, read_info
 from csr_astro.photometry import InpaintedAperturePhotometry
 from csr_astro.products import count_sources, describe_removal, write_source_free, write_table
 from csr_astro.sources import read_sources
@@ -216,8 +219,8 @@ def open_client(scheduler=None, *, workers=None, threads=1):
 
     workers = CPU_COUNT if workers is None else workers
     config = {
-        # A map waits for a worker, not at one: whatever kills a worker then hits what it does.
-        'distributed.scheduler.worker-saturation': 1.0,
+        # A worker that died is given up if the next is not there by then; imports may be slow.
+        'distributed.deploy.lost-worker-timeout': '10 minutes',
         # The threads of PyTorch in each process.
         'distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS': max(1, CPU_COUNT // (workers or 1)),
     }
@@ -231,10 +234,19 @@ def open_client(scheduler=None, *, workers=None, threads=1):
             memory_limit=0,
             dashboard_address='127.0.0.1:0',
             silence_logs='ERROR',
+            **({'preload': [__name__]} if workers else {}),
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client
+
+
+def dask_setup(_):
+    """What dask calls in each worker process that `open_client` starts."""
+    # Ctrl-C is for the process that collects, and ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A semaphore, as tqdm takes otherwise, would outlive a process that is killed.
+    tqdm.set_lock(threading.RLock())
 
 
 # --------------------------------------------------------------------------------- many maps
@@ -304,6 +316,7 @@ def remove_many(
         Before anything is written: if two maps have the same output, or files of
         others would be replaced.
     """
+    estimator['weights'] = _found_anywhere(estimator.get('weights', 'default'))
     settings = _Settings(estimator, hdu, mask_radius, photometry, errors)
     # Now, so that a wrong argument is one error and not that of every map.
     settings.check()
@@ -344,7 +357,9 @@ class _Settings:
     errors: bool
 
     def check(self):
-        self.make_photometry(NeuralBackgroundEstimator(**self.estimator))
+        # The workers have devices of their own.
+        options = {name: each for name, each in self.estimator.items() if name != 'device'}
+        self.make_photometry(NeuralBackgroundEstimator(**options))
 
     def make_estimator(self, instrument, header):
         options = dict(self.estimator)
@@ -371,13 +386,17 @@ class _Settings:
     def fingerprint(self, job):
         """Changes with everything that the results depend on."""
         facts = asdict(self)
-        for name in _SPEED:
-            facts['estimator'].pop(name, None)
-        facts['weights'] = read_info(self.estimator.get('weights', 'default')).sha256
+        facts['estimator'] = {k: v for k, v in self.estimator.items() if k not in _SPEED}
+        facts['estimator']['weights'] = read_info(self.estimator['weights']).sha256
         facts['instrument'] = job.instrument
         facts['files'] = [_state(job.map), _state(job.catalog)]
         text = json.dumps(facts, sort_keys=True, default=_describe)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _found_anywhere(weights):
+    """Weights under a name that does not depend on the folder a worker runs in."""
+    return weights if weights in list_weights() else str(Path(weights).absolute())
 
 
 def _state(path):
@@ -477,7 +496,11 @@ def _read_rows(path):
     if not set(_COLUMNS) <= set(table.colnames):
         raise ValueError(f'{str(path)!r} is not the manifest of a batch; give another folder.')
     return {
-        str(row['output']): {name: kind(row[name]) for name, kind in _COLUMNS.items()}
+        str(row['output']): {
+            # astropy reads an empty text as a masked one.
+            name: kind() if np.ma.is_masked(row[name]) else kind(row[name])
+            for name, kind in _COLUMNS.items()
+        }
         for row in table
     }
 
@@ -500,28 +523,52 @@ def _refuse_clashes(folder, rows):
 
 def _side_by_side(client, jobs, settings, folder):
     """Do several maps at a time; yields the number of each and what came of it."""
+    killed = []
+    for (i, job), future in _completed(client, jobs, settings, folder):
+        if _is_killed(future):
+            killed.append((i, job))
+        else:
+            yield i, _outcome(future)
+    # A map that kills its worker takes those along that wait there: alone, it shows which it was.
+    for each in killed:
+        for (i, _), future in _completed(client, [each], settings, folder):
+            yield i, _outcome(future)
+
+
+def _completed(client, jobs, settings, folder):
     futures = {
-        client.submit(_remove_sources, job, settings, folder, pure=False): i for i, job in jobs
-    }
+        client.submit(
+            _remove_sources, job, settings, folder,
+            key=f'remove_sources-{job.output}-{secrets.token_hex(8)}',
+        ): (i, job)
+        for i, job in jobs
+    }  # fmt: skip
     try:
         for future in require_dask().as_completed(list(futures)):
-            yield futures[future], _outcome(future)
+            yield futures[future], future
             future.release()
     finally:
         client.cancel(list(futures))
 
 
+def _is_killed(future):
+    return future.status == 'error' and isinstance(
+        future.exception(), require_dask().KilledWorker
+    )
+
+
 def _outcome(future):
     if future.status == 'finished':
         return future.result()
+    if _is_killed(future):
+        message = 'every worker that tried died; was there too little memory?'
+        return {'status': 'failed', 'message': message}
     if future.status == 'error':
         return {'status': 'failed', 'message': _sentence(future.exception())}
     raise RuntimeError('the dask cluster is gone; what is done is done, run it again.')
 
 
 def _sentence(error):
-    if type(error).__name__ == 'KilledWorker':
-        return 'every worker that tried died; was there too little memory?'
     return ' '.join(str(error).split()) or type(error).__name__
 
 
@@ -635,6 +682,7 @@ def estimate_distributed(
     image, _ = read_image(path, hdu)
     quiet = copy.copy(estimator)
     quiet.progress = False
+    quiet.weights = _found_anywhere(estimator.weights)
     threads = sum(client.nthreads().values())
     opened = partial(_predict_there, quiet, str(Path(path).absolute()), hdu)
 

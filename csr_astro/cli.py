@@ -102,7 +102,7 @@ def _batch(args):
         print(f'{row["map"]}: {row["message"]}', file=sys.stderr)
     if len(failed):
         raise RuntimeError(f'{len(failed)} of {len(manifest)} maps failed, see {path}')
-    print(f'{len(manifest)} maps done: {path}')
+    print(f'{len(manifest)} of {len(manifest)} maps done, see {path}')
 
 
 def _demo(args):
