@@ -22,7 +22,12 @@ from photutils.centroids import centroid_sources
 from scipy.spatial import KDTree
 
 from csr_astro.cutouts import extract, nearest_pixel
-from csr_astro.errors import BackgroundCovariance, BackgroundErrors, sorted_sources
+from csr_astro.errors import (
+    BackgroundCovariance,
+    BackgroundErrors,
+    predicted_sources,
+    sorted_sources,
+)
 from csr_astro.flags import BITS, NOT_INPAINTED, decode_flags
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
@@ -171,7 +176,8 @@ class NeuralBackground:
             [None if index is None else values[index] for index in under]
             for values in (self._measured, self._values)
         )
-        return BackgroundErrors(self.image, x, y, self.source_masks, measured, predicted)
+        sources = predicted_sources(x, y, self.source_masks, measured, predicted)
+        return BackgroundErrors(self.image, sources)
 
     def _index(self, rows, columns):
         """Numbers among the changed pixels of some that are."""

@@ -27,13 +27,15 @@ from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from csr_astro.background import NeuralBackgroundEstimator
+from csr_astro.errors import BackgroundErrors
 from csr_astro.images import read_image
 from csr_astro.instruments import require_instrument
 from csr_astro.io import atomic_path, stem, sweep
 from csr_astro.nn.weights import list_weights, read_info
 from csr_astro.photometry import InpaintedAperturePhotometry
+from csr_astro.prediction import plan_batches
 from csr_astro.products import count_sources, describe_removal, write_source_free, write_table
-from csr_astro.sources import read_sources
+from csr_astro.sources import Sources, read_sources
 from csr_astro.tables import versions
 
 __all__ = [
@@ -605,7 +607,7 @@ def _write_results(job, settings, folder, estimate):
     else:
         result = estimate(
             job.map, sources, estimator=estimator, hdu=settings.hdu,
-            mask_radius=settings.mask_radius,
+            mask_radius=settings.mask_radius, errors=settings.errors,
         )  # fmt: skip
     photometry = settings.make_photometry(estimator)
     names = settings.outputs(job)
@@ -630,7 +632,7 @@ def _write_results(job, settings, folder, estimate):
 
 
 def estimate_distributed(
-    path, sources, *, estimator, client, hdu=None, mask_radius=None, parts=None
+    path, sources, *, estimator, client, hdu=None, mask_radius=None, parts=None, errors=True
 ):
     """Predict the background of one map with all workers of a cluster.
 
@@ -655,6 +657,8 @@ def estimate_distributed(
     parts : int, optional
         How many parts there are, at most; by default four for each thread of the
         workers.
+    errors : bool, optional
+        Whether the workers also work out the errors that ``background_rms`` shows.
 
     Returns
     -------
@@ -680,29 +684,46 @@ def estimate_distributed(
     <NeuralBackground: 150 x 150 map, 2 sources, ... pixels inpainted>
     """
     image, _ = read_image(path, hdu)
+    path = str(Path(path).absolute())
+    parts = parts or 4 * max(sum(client.nthreads().values()), 1)
     quiet = copy.copy(estimator)
     quiet.progress = False
     quiet.weights = _found_anywhere(estimator.weights)
-    threads = sum(client.nthreads().values())
-    opened = partial(_predict_there, quiet, str(Path(path).absolute()), hdu)
 
     def predict(_, sources, masks, batches):
-        futures = [
-            client.submit(opened, sources, _reaching(sources, masks, some), some, pure=False)
-            for some in _divide(batches, parts or 4 * max(threads, 1))
+        tasks = [
+            (_predict_there, quiet, path, hdu, sources, _reaching(sources, masks, some), some)
+            for some in _divide(batches, parts)
         ]
-        try:
-            for future in tqdm(futures, unit='part', delay=2, disable=not estimator.progress):
-                yield from future.result()
-        finally:
-            client.cancel(futures)
+        for found in _in_order(client, tasks, progress=estimator.progress):
+            yield from found
 
-    return estimator.estimate(image, sources, mask_radius=mask_radius, predict=predict)
+    result = estimator.estimate(image, sources, mask_radius=mask_radius, predict=predict)
+    if errors:
+        tasks = [(_rms_there, path, hdu, *each) for each in _divide_errors(result, parts)]
+        for found in _in_order(client, tasks, progress=estimator.progress):
+            result.errors.remember_rms(found)
+    return result
+
+
+def _in_order(client, tasks, *, progress):
+    """Results of some calls, (function, *arguments), computed by all workers."""
+    futures = [client.submit(*task, pure=False) for task in tasks]
+    try:
+        for future in tqdm(futures, unit='part', delay=2, disable=not progress):
+            yield future.result()
+    finally:
+        client.cancel(futures)
 
 
 def _predict_there(estimator, path, hdu, sources, masks, batches):
     image, _ = read_image(path, hdu)
     return list(estimator.predict_parts(image, sources, masks, batches))
+
+
+def _rms_there(path, hdu, sources, numbers):
+    errors = BackgroundErrors(read_image(path, hdu)[0], sources)
+    return {i: errors.rms(i) for i in numbers}
 
 
 def _divide(batches, n):
@@ -711,6 +732,15 @@ def _divide(batches, n):
     bounds = np.searchsorted(cost, cost[-1:] * np.arange(1, n) / n) + 1 if len(cost) else []
     edges = [0, *bounds, len(batches)]
     return [batches[a:b] for a, b in pairwise(edges) if a < b]
+
+
+def _divide_errors(result, n):
+    """What errors of up to ``n`` parts depend on, and the numbers of their sources."""
+    sources = Sources(*(np.asarray(result.sources[name]) for name in ('x_center', 'y_center')))
+    for some in _divide(plan_batches(sources, result.source_masks, 1), n):
+        near = _reaching(sources, result.source_masks, some)
+        known = {i: each for i, each in result.errors.sources.items() if near[i] is not None}
+        yield known, [int(i) for index, _ in some for i in index]
 
 
 def _reaching(sources, masks, batches):
