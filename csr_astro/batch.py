@@ -208,6 +208,8 @@ def open_client(scheduler=None, *, workers=None, threads=1):
     3
     """
     distributed = require_dask()
+    _check_number('workers', workers, 0)
+    _check_number('threads', threads, 1)
     if scheduler is not None:
         try:
             client = distributed.Client(scheduler)
@@ -241,6 +243,11 @@ def open_client(scheduler=None, *, workers=None, threads=1):
         distributed.Client(cluster) as client,
     ):
         yield client
+
+
+def _check_number(name, value, lowest):
+    if value is not None and value < lowest:
+        raise ValueError(f'{name} must be a number from {lowest} up, got {value}.')
 
 
 def dask_setup(_):
@@ -320,6 +327,7 @@ def remove_many(
     """
     estimator['weights'] = _found_anywhere(estimator.get('weights', 'default'))
     settings = _Settings(estimator, hdu, mask_radius, photometry, errors)
+    _check_number('split', split, 1)
     # Now, so that a wrong argument is one error and not that of every map.
     settings.check()
     folder = Path(folder).absolute()

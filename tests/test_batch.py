@@ -301,6 +301,7 @@ def test_files_of_others_are_replaced_on_request_only(folder, options, threads):
         ({'weights': 'nothing'}, 'weights must be one of'),
         ({'preset': 'nothing'}, 'preset must be one of'),
         ({'photometry': {'apertures': -1}}, 'radi'),
+        ({'split': 0}, 'split must be a number from 1 up, got 0'),
         ({'instrument': 'nothing', 'fwhm': None}, 'nothing'),
     ],
 )
@@ -308,6 +309,12 @@ def test_wrong_arguments_are_one_error(folder, options, threads, arguments, mess
     with pytest.raises(ValueError, match=message):
         remove_many(jobs_in(folder), folder / 'out', cluster=threads, **(options | arguments))
     assert not (folder / 'out').exists()
+
+
+@pytest.mark.parametrize('arguments', [{'workers': -1}, {'threads': 0}])
+def test_numbers_of_workers_make_sense(arguments):
+    with pytest.raises(ValueError, match='must be a number from'), open_client(**arguments):
+        pass
 
 
 def test_foreign_manifest_is_refused(folder, options, threads):
@@ -476,7 +483,7 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(longer, options, threads):
     out = longer / 'out'
     arguments = [sys.executable, '-m', 'csr_astro.cli', 'batch', str(longer / '*.fits')]
     arguments += ['--catalog', str(longer / 'catalog.ecsv'), '-o', str(out), '--workers', '1']
-    arguments += ['--weights', str(options['weights']), '--fwhm', '3.3', '--orientations', '1']
+    arguments += ['--weights', str(options['weights']), '--fwhm', '3.3', '--orientations', '1', '--no-errors']
     with subprocess.Popen(
         arguments, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -493,7 +500,7 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(longer, options, threads):
     assert set(status) <= {'done', 'pending'}
     assert 'pending' in status
     before = times(out)
-    manifest = remove_many(jobs_in(longer), out, cluster=threads, **options)
+    manifest = remove_many(jobs_in(longer), out, cluster=threads, errors=False, **options)
     assert set(manifest['status']) == {'done'}
     for name, was in zip(NAMES, status, strict=True):
         if was == 'done':
@@ -528,7 +535,6 @@ def killing(client, out, name, number):
         finally:
             stop.set()
     assert killed.result() == number
-    client.wait_for_workers(2)
 
 
 def test_killed_worker_changes_no_result(longer, options, processes, threads):
