@@ -483,7 +483,8 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(longer, options, threads):
     out = longer / 'out'
     arguments = [sys.executable, '-m', 'csr_astro.cli', 'batch', str(longer / '*.fits')]
     arguments += ['--catalog', str(longer / 'catalog.ecsv'), '-o', str(out), '--workers', '1']
-    arguments += ['--weights', str(options['weights']), '--fwhm', '3.3', '--orientations', '1', '--no-errors']
+    arguments += ['--weights', str(options['weights']), '--fwhm', '3.3', '--orientations', '1']
+    arguments += ['--no-errors']
     with subprocess.Popen(
         arguments, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
