@@ -6,6 +6,7 @@
 
 import copy
 import numbers
+import threading
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -21,12 +22,23 @@ from photutils.centroids import centroid_sources
 from scipy.spatial import KDTree
 
 from csr_astro.cutouts import extract, nearest_pixel
-from csr_astro.errors import BackgroundCovariance, BackgroundErrors, sorted_sources
+from csr_astro.errors import (
+    BackgroundCovariance,
+    BackgroundErrors,
+    predicted_sources,
+    sorted_sources,
+)
 from csr_astro.flags import BITS, NOT_INPAINTED, decode_flags
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
 from csr_astro.masking import draw_masks, mask_radii, measure_snr
-from csr_astro.prediction import Predictor
+from csr_astro.prediction import (
+    BATCH_SIZES,
+    Predictor,
+    combine_parts,
+    flag_masks,
+    plan_batches,
+)
 from csr_astro.sources import parse_sources
 
 __all__ = ['NeuralBackground', 'NeuralBackgroundEstimator']
@@ -47,6 +59,10 @@ _PRESETS = {
     # As published (paper, Sects. 2.4.2 and 4).
     'paper': _Preset(normalization='minmax', blend=True, orientations=1),
 }
+
+
+# One model per process, however many threads ask for it at once.
+_LOADING = threading.Lock()
 
 
 @lru_cache(maxsize=4)
@@ -162,7 +178,8 @@ class NeuralBackground:
             [None if index is None else values[index] for index in under]
             for values in (self._measured, self._values)
         )
-        return BackgroundErrors(self.image, x, y, self.source_masks, measured, predicted)
+        sources = predicted_sources(x, y, self.source_masks, measured, predicted)
+        return BackgroundErrors(self.image, sources)
 
     def _index(self, rows, columns):
         """Numbers among the changed pixels of some that are."""
@@ -474,21 +491,43 @@ class NeuralBackgroundEstimator(LocalBackground):
 
         from csr_astro.nn.device import resolve_device
 
-        model = _model(
-            self.weights,
-            self._info.sha256,
-            resolve_device(self.device),
-            getattr(torch, self.dtype),
-            _PRESETS[self.preset].normalization,
-        )
+        with _LOADING:
+            model = _model(
+                self.weights,
+                self._info.sha256,
+                resolve_device(self.device),
+                getattr(torch, self.dtype),
+                _PRESETS[self.preset].normalization,
+            )
         if model.info.sha256 != self._info.sha256:
             raise ValueError(
                 f'the weights {str(self.weights)!r} changed since the estimator was made.'
             )
         return model
 
-    def _predictor(self, blend, orientations):
-        return Predictor(self._load(), blend, orientations, self.batch_size, self.progress)
+    def predict_parts(self, image, sources, masks, batches):
+        """Predict behind the masks of some batches of sources.
+
+        This is the part of `estimate` that takes the time.
+
+        Parameters
+        ----------
+        image, sources, masks, batches
+            See `csr_astro.prediction.Predictor.parts`.
+
+        Returns
+        -------
+        parts : iterable of `csr_astro.prediction.Part`
+            One for each batch.
+        """
+        blend = _PRESETS[self.preset].blend
+        predictor = Predictor(self._load(), blend, self.orientations, self.progress)
+        return predictor.parts(image, sources, masks, batches)
+
+    def _batch_size(self):
+        from csr_astro.nn.device import resolve_device
+
+        return self.batch_size or BATCH_SIZES.get(resolve_device(self.device).type, 16)
 
     # ------------------------------------------------------------------ the two ways of calling
 
@@ -526,7 +565,9 @@ class NeuralBackgroundEstimator(LocalBackground):
             values[i] = np.average(background[yy, xx], weights=weight)
         return values[0] if values.size == 1 else values
 
-    def estimate(self, data, sources, *, mask=None, error=None, wcs=None, mask_radius=None):
+    def estimate(
+        self, data, sources, *, mask=None, error=None, wcs=None, mask_radius=None, predict=None
+    ):
         """Predict the background behind every source of a map.
 
         Parameters
@@ -546,6 +587,9 @@ class NeuralBackgroundEstimator(LocalBackground):
             each source. By default regions with an area are the masks
             themselves, and all other discs follow from the SNR
             (paper, Sect. 2.4.4); with ``'snr'`` those of regions too.
+        predict : callable, optional
+            Takes the place of `predict_parts`, to compute elsewhere: see
+            `~csr_astro.batch.estimate_distributed`.
 
         Returns
         -------
@@ -570,8 +614,10 @@ class NeuralBackgroundEstimator(LocalBackground):
         flags[needed & (flags & BITS['invalid_position'] == 0)] |= BITS['no_snr']
         masks = draw_masks(image, sources, radii, flags)
         radii = np.array([np.nan if m is None else m.radius for m in masks])
-        predictor = self._predictor(_PRESETS[self.preset].blend, self.orientations)
-        pixels, values, shares, scatter, mean = predictor(image, sources, masks, flags)
+        flag_masks(image, masks, flags)
+        batches = plan_batches(sources, masks, self._batch_size())
+        parts = (predict or self.predict_parts)(image, sources, masks, batches)
+        pixels, values, shares, scatter, mean = combine_parts(image, parts, flags)
         for i in np.flatnonzero(flags & NOT_INPAINTED):
             # Why it was not measured is all there is to say.
             flags[i] &= NOT_INPAINTED

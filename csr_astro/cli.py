@@ -19,12 +19,18 @@ _FAILED, _INTERRUPTED = 1, 130
 
 
 def _remove(args):
-    from csr_astro.io import atomic_path
-    from csr_astro.products import check_table_path, write_source_free, write_table
+    from csr_astro.io import atomic_path, stem
+    from csr_astro.products import (
+        check_table_path,
+        count_sources,
+        describe_removal,
+        write_source_free,
+        write_table,
+    )
 
     map_path = Path(args.map)
-    output = Path(args.output or f'{_stem(map_path)}_source_free.fits')
-    table_path = Path(args.table or f'{_stem(output)}.ecsv')
+    output = Path(args.output or f'{stem(map_path)}_source_free.fits')
+    table_path = Path(args.table or f'{stem(output)}.ecsv')
     check_table_path(table_path)
     _refuse_overwrite(args, output, table_path)
     image, header = _read_map(args)
@@ -42,26 +48,23 @@ def _remove(args):
             result,
             hdu=args.hdu,
             background=background,
-            history=_history(result, args.realization),
+            history=describe_removal(result, args.realization),
             errors=args.errors,
         )
-    print(f'{_count(result.sources)} removed: {output}, {table_path}')
+    print(f'{count_sources(result.sources)} removed: {output}, {table_path}')
 
 
 def _photometry(args):
     from csr_astro import InpaintedAperturePhotometry
-    from csr_astro.products import check_table_path, write_table
+    from csr_astro.io import stem
+    from csr_astro.products import check_table_path, count_sources, write_table
 
-    output = Path(args.output or f'{_stem(Path(args.map))}_photometry.ecsv')
+    output = Path(args.output or f'{stem(Path(args.map))}_photometry.ecsv')
     check_table_path(output)
     _refuse_overwrite(args, output)
     image, header = _read_map(args)
-    radii = [_length(text, '--apertures') for text in args.apertures.split(',')]
     photometry = InpaintedAperturePhotometry(
-        radii if len(radii) > 1 else radii[0],
-        estimator=_estimator(args, header),
-        aperture_correction=_correction(args.aperture_correction),
-        annulus='instrument' if args.annulus else None,
+        **_photometry_options(args), estimator=_estimator(args, header)
     )
     table = photometry(image, _sources(args), mask_radius=_mask_radius(args))
     write_table(output, table)
@@ -69,7 +72,37 @@ def _photometry(args):
              if name in ('id', 'snr', 'mask_name') or 'flux' in name]
     lines = table[shown].pformat(max_lines=24, max_width=120, show_unit=True)
     print('\n'.join(lines))
-    print(f'{_count(table)} measured: {output}')
+    print(f'{count_sources(table)} measured: {output}')
+
+
+def _batch(args):
+    from csr_astro.batch import MANIFEST, read_jobs, remove_many, require_dask
+
+    require_dask()
+    if not args.apertures and (args.annulus or args.aperture_correction):
+        raise ValueError('photometry needs --apertures.')
+    manifest = remove_many(
+        read_jobs(args.maps, args.catalog),
+        args.output,
+        cluster={
+            'scheduler': args.scheduler, 'workers': args.workers, 'threads': args.threads,
+        },
+        hdu=args.hdu,
+        mask_radius=_mask_radius(args),
+        photometry=_photometry_options(args) if args.apertures else None,
+        errors=args.errors,
+        split=args.split,
+        overwrite=args.overwrite,
+        progress=True,
+        **_estimator_options(args),
+    )  # fmt: skip
+    path = Path(args.output) / MANIFEST
+    failed = manifest[manifest['status'] == 'failed']
+    for row in failed:
+        print(f'{row["map"]}: {row["message"]}', file=sys.stderr)
+    if len(failed):
+        raise RuntimeError(f'{len(failed)} of {len(manifest)} maps failed, see {path}')
+    print(f'{len(manifest)} of {len(manifest)} maps done, see {path}')
 
 
 def _demo(args):
@@ -284,14 +317,6 @@ def _train(args):
 # --------------------------------------------------------------------- arguments into objects
 
 
-def _stem(path):
-    """The path without ``.fits``, ``.fits.gz`` and the like."""
-    name = path.name
-    for suffix in ('.gz', '.fz', '.fits', '.fit'):
-        name = name.removesuffix(suffix)
-    return str(path.with_name(name or path.name))
-
-
 def _refuse_overwrite(args, *paths):
     if len({path.absolute() for path in paths}) < len(paths):
         raise ValueError(f'{str(paths[0])!r} cannot be both the map and the table.')
@@ -338,32 +363,39 @@ def _angle_units(text):
 
 def _estimator(args, header):
     from csr_astro import NeuralBackgroundEstimator
-    from csr_astro.instruments import identify_instrument
+    from csr_astro.instruments import require_instrument
 
-    instrument = args.instrument
-    if instrument is None and args.fwhm is None:
-        instrument = identify_instrument(header)
-        if instrument is None:
-            raise ValueError(
-                'the header does not tell the instrument; give --instrument (see "csr-astro '
-                'instruments") or the beam, --fwhm.'
-            )
-        print(f'instrument: {instrument} (from the header)', file=sys.stderr)
+    options = _estimator_options(args)
+    if args.instrument is None and args.fwhm is None:
+        options['instrument'] = require_instrument(header)
+        print(f'instrument: {options["instrument"]} (from the header)', file=sys.stderr)
+    return NeuralBackgroundEstimator(**options, progress=True)
+
+
+def _estimator_options(args):
     centroid_func = None
     if args.refine:
         from photutils.centroids import centroid_2dg as centroid_func
-    return NeuralBackgroundEstimator(
-        args.weights,
-        instrument=instrument,
-        fwhm=None if args.fwhm is None else _length(args.fwhm, '--fwhm'),
-        preset=args.preset,
-        orientations=args.orientations,
-        centroid_func=centroid_func,
-        device=args.device,
-        dtype=args.dtype,
-        batch_size=args.batch_size,
-        progress=True,
-    )
+    return {
+        'weights': args.weights,
+        'instrument': args.instrument,
+        'fwhm': None if args.fwhm is None else _length(args.fwhm, '--fwhm'),
+        'preset': args.preset,
+        'orientations': args.orientations,
+        'centroid_func': centroid_func,
+        'device': args.device,
+        'dtype': args.dtype,
+        'batch_size': args.batch_size,
+    }
+
+
+def _photometry_options(args):
+    radii = [_length(text, '--apertures') for text in args.apertures.split(',')]
+    return {
+        'apertures': radii if len(radii) > 1 else radii[0],
+        'aperture_correction': _correction(args.aperture_correction),
+        'annulus': 'instrument' if args.annulus else None,
+    }
 
 
 def _length(text, option):
@@ -381,11 +413,12 @@ def _length(text, option):
 
 def _real_field(args, path):
     from csr_astro.images import read_image
+    from csr_astro.io import stem
     from csr_astro.sources import read_sources
 
     image, header = read_image(path, args.hdu)
     avoid = read_sources(args.avoid) if args.avoid else None
-    name = Path(_stem(Path(path))).name
+    name = stem(Path(path)).name
     return {'name': name, 'data': image, 'header': header, 'avoid': avoid}
 
 
@@ -461,6 +494,7 @@ def _injected_flux(sources):
 def _synthetic_fields(args):
     """Fields without a map; each has a seed of its own."""
     from csr_astro.images import read_image
+    from csr_astro.io import stem
     from csr_astro.simulation.field import synthetic_map
 
     options = {
@@ -474,7 +508,7 @@ def _synthetic_fields(args):
         if args.field:
             raise ValueError('give --field or --match, not both.')
         kind, _ = read_image(args.match, args.hdu)
-        name = f'{Path(_stem(Path(args.match))).name}_like'
+        name = f'{stem(Path(args.match)).name}_like'
         shape = shape or kind.shape
     fields = []
     for i in range(args.fields):
@@ -532,28 +566,6 @@ def _correction(text):
     return fractions if len(fractions) > 1 else fractions[0]
 
 
-def _history(result, realization):
-    meta = result.sources.meta
-    lines = [
-        f'csr_astro {meta["csr_astro"]}: {_count(result.sources)} removed.',
-        f'Weights {meta["weights"]}, SHA-256',
-        meta['weights_sha256'],
-        f'Instrument {meta["instrument"]}, preset {meta["preset"]}.',
-        'Extensions CSR_MASK and CSR_RMS: inpainted pixels, their error.',
-    ]
-    if realization is not None:
-        lines.append(f'Filled pixels carry noise and texture: realization {realization}.')
-    return lines
-
-
-def _count(table):
-    from csr_astro.flags import NOT_INPAINTED
-
-    n_bad = int(((table['flags'] & NOT_INPAINTED) > 0).sum())
-    text = f'{len(table) - n_bad} of {len(table)} sources'
-    return f'{text} ({n_bad} could not be, see flags)' if n_bad else text
-
-
 # --------------------------------------------------------------------------------------- parser
 
 
@@ -583,7 +595,7 @@ def _parser():
         command.set_defaults(function=function)
         return command
 
-    removal = _removal_options()
+    one_map, removal = _map_options(), _removal_options()
     remove = add(
         'remove',
         _remove,
@@ -593,7 +605,7 @@ def _parser():
             'remove map.fits regions.reg --fwhm 18.2arcsec -o clean.fits',
             'remove map.fits --position "269.1516 51.4889" --table star.csv',
         ],
-        parents=[removal],
+        parents=[one_map, removal],
     )
     remove.add_argument('-o', '--output', help='source-free map [MAP_source_free.fits]')
     remove.add_argument('--table', help='table of sources: .ecsv, .csv, .fits, .vot [by --output]')
@@ -601,10 +613,7 @@ def _parser():
         '--realization', type=int, metavar='SEED',
         help="fill with the map's noise and texture too, for statistics of the map",
     )
-    remove.add_argument(
-        '--errors', action=argparse.BooleanOptionalAction, default=True,
-        help='write the 1-sigma errors of the filled pixels, extension CSR_RMS',
-    )
+    _add_errors(remove)
 
     photometry = add(
         'photometry',
@@ -614,20 +623,12 @@ def _parser():
             'photometry map.fits catalog.ecsv --apertures 5arcsec,6arcsec',
             'photometry map.fits --pixel 90 160 --apertures 4 --fwhm 3.5 --annulus',
         ],
-        parents=[removal],
-    )
-    photometry.add_argument(
-        '--apertures', required=True, metavar='R[,R...]',
-        help='radii: pixels, or an angle such as 6arcsec',
+        parents=[one_map, removal],
     )
     photometry.add_argument('-o', '--output', help='table to write [MAP_photometry.ecsv]')
-    photometry.add_argument(
-        '--aperture-correction', metavar='KIND',
-        help='eef (real sources), vesta (injected PSFs), none, or fractions [eef if known]',
-    )
-    photometry.add_argument(
-        '--annulus', action='store_true', help='give the fluxes by an annulus too'
-    )
+    _add_apertures(photometry, required=True)
+
+    _add_batch(add, removal)
 
     demo = add('demo', _demo, 'remove and measure the sources of a simulated field',
                ['demo', 'demo --output somewhere --seed 7'])
@@ -691,6 +692,71 @@ def _parser():
     train.add_argument('--licence', default='', help='for the model card')
     train.add_argument('--training-data', help='for the model card [kinds of maps]')
     return parser
+
+
+def _add_errors(command):
+    command.add_argument(
+        '--errors', action=argparse.BooleanOptionalAction, default=True,
+        help='write the 1-sigma errors of the filled pixels, extension CSR_RMS',
+    )
+
+
+def _add_apertures(command, *, required):
+    command.add_argument(
+        '--apertures', required=required, metavar='R[,R...]',
+        help='radii: pixels, or an angle such as 6arcsec',
+    )
+    command.add_argument(
+        '--aperture-correction', metavar='KIND',
+        help='eef (real sources), vesta (injected PSFs), none, or fractions [eef if known]',
+    )
+    command.add_argument(
+        '--annulus', action='store_true', help='give the fluxes by an annulus too'
+    )
+
+
+def _add_batch(add, removal):
+    batch = add(
+        'batch',
+        _batch,
+        'remove and measure the sources of many maps; the same command goes on after a stop',
+        [
+            'batch maps/*.fits --catalog catalog.ecsv -o clean',
+            'batch maps.csv --apertures 5arcsec,6arcsec -o clean --workers 8',
+            'batch maps.csv -o clean --scheduler tcp://192.0.2.1:8786',
+            'batch large.fits --catalog catalog.ecsv -o clean --split 32',
+        ],
+        parents=[removal],
+    )
+    batch.add_argument(
+        'maps', metavar='MAP', nargs='+',
+        help='FITS files or patterns; or one table (.csv, .ecsv) with columns map and, if wanted, '
+        'catalog, instrument and output',
+    )
+    batch.add_argument(
+        '--catalog', help='sources of the maps: table (ECSV, CSV, FITS, VOTable) or regions (.reg)'
+    )
+    batch.add_argument(
+        '-o', '--output', required=True, metavar='FOLDER',
+        help='for source-free maps, tables and manifest.ecsv',
+    )
+    _add_errors(batch)
+    _add_apertures(batch, required=False)
+    batch.add_argument(
+        '--workers', type=int, metavar='N',
+        help='processes; 0 for threads of this one [as many as processors]',
+    )
+    batch.add_argument(
+        '--threads', type=int, default=1, metavar='N',
+        help='maps at a time in each process, which share one model [%(default)s]',
+    )
+    batch.add_argument(
+        '--scheduler', metavar='ADDRESS', help='dask cluster that does the work [this machine]'
+    )
+    batch.add_argument(
+        '--split', type=int, metavar='N',
+        help='one map after the other, each spread over the workers in N parts',
+    )
 
 
 def _add_simulate(add):
@@ -825,7 +891,7 @@ def _add_evaluate(add, commands):
             'evaluate report --field lognormal --instrument pacs-scanmap-blue -o report',
         ],
         to=kinds,
-        parents=[_removal_options(nargs='?')],
+        parents=[_map_options(nargs='?'), _removal_options()],
     )
     report.add_argument('-o', '--output', required=True, metavar='FOLDER',
                         help='for report.html, PNG and ECSV')
@@ -864,7 +930,7 @@ def _add_evaluate(add, commands):
     stars.add_argument('--overwrite', action='store_true', help='replace an existing table')
 
 
-def _removal_options(**of_the_map):
+def _map_options(**of_the_map):
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument('map', metavar='MAP', help='FITS file', **of_the_map)
     options.add_argument(
@@ -878,6 +944,11 @@ def _removal_options(**of_the_map):
         '--pixel', action='append', nargs=2, type=float, metavar=('X', 'Y'),
         help='a source in pixels, zero-based; repeatable',
     )
+    return options
+
+
+def _removal_options():
+    options = argparse.ArgumentParser(add_help=False)
     options.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
     options.add_argument('--fwhm', help='beam of any other instrument: pixels, or 18arcsec')
     options.add_argument(

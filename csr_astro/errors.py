@@ -18,7 +18,7 @@ from csr_astro.cutouts import MAX_RADIUS, extract, extract_mask, nearest_pixel, 
 from csr_astro.images import Image
 from csr_astro.kriging import Kriging, block_window
 
-__all__ = ['BackgroundCovariance', 'BackgroundErrors']
+__all__ = ['BackgroundCovariance', 'BackgroundErrors', 'PredictedSource', 'predicted_sources']
 
 _FILE = Path(__file__).parent / 'data' / 'error_model.toml'
 # Values this many scatters off are clipped, as for the network.
@@ -168,14 +168,52 @@ def _normalization(values, valid):
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A source that has a prediction: where it is, what is under its mask."""
+class PredictedSource:
+    """A source that has a prediction: where it is, what is under its mask.
+
+    Attributes
+    ----------
+    x, y : float
+        Its position.
+    mask : `~csr_astro.masking.SourceMask`
+        Its pixels.
+    peak : float
+        The largest value that was measured there.
+    predicted : (P,) `~numpy.ndarray` of float
+        The predicted background in the pixels of the mask.
+    """
 
     x: float
     y: float
     mask: object
     peak: float
     predicted: np.ndarray
+
+
+def predicted_sources(x, y, masks, measured, predicted):
+    """What errors depend on, besides the map.
+
+    Parameters
+    ----------
+    x, y : (N,) array of float
+        Positions of the sources.
+    masks : list of `~csr_astro.masking.SourceMask` or None
+        Their masks.
+    measured, predicted : list of (P,) array of float, or None
+        The map and the predicted background in the pixels of each mask.
+
+    Returns
+    -------
+    sources : dict of int to `PredictedSource`
+        By their numbers, from 0, in the order of their positions.
+    """
+    sources = {}
+    for i in sorted_sources(x, y, masks):
+        seen = measured[i][np.isfinite(measured[i])]
+        # A core that was not measured is taken for bright.
+        peak = seen.max() if len(seen) else np.inf
+        sources[i] = PredictedSource(float(x[i]), float(y[i]), masks[i], peak, predicted[i])
+    return sources
 
 
 class BackgroundErrors:
@@ -185,30 +223,33 @@ class BackgroundErrors:
     ----------
     image : `~csr_astro.images.Image`
         The map.
-    x, y : (N,) array of float
-        Positions of the sources.
-    masks : list of `~csr_astro.masking.SourceMask` or None
-        Their masks.
-    measured, predicted : list of (P,) array of float, or None
-        The map and the predicted background in the pixels of each mask.
+    sources : dict of int to `PredictedSource`
+        From `predicted_sources`; at least all whose masks reach into the windows of
+        those that are asked for.
+
+    Attributes
+    ----------
+    sources : dict of int to `PredictedSource`
+        As given.
     """
 
-    def __init__(self, image, x, y, masks, measured, predicted):
+    def __init__(self, image, sources):
         self._image = image
-        self._sources = {}
+        self.sources = sources
         self._hole = np.zeros(image.shape, dtype=bool)
-        for i in sorted_sources(x, y, masks):
-            self._hole[masks[i].on_map()] = True
-            seen = measured[i][np.isfinite(measured[i])]
-            # A core that was not measured is taken for bright.
-            peak = seen.max() if len(seen) else np.inf
-            self._sources[i] = _Source(float(x[i]), float(y[i]), masks[i], peak, predicted[i])
+        for source in sources.values():
+            self._hole[source.mask.window] |= source.mask.pixels
+        self._rms = {}
         self._last = None, None
+
+    def remember_rms(self, rms):
+        """Take over what `rms` returned elsewhere, by the numbers of sources."""
+        self._rms.update(rms)
 
     def _window(self, i, reach=0.0):
         # The last one is kept: an aperture is seldom alone.
         if self._last[0] != (i, reach):
-            window = _Window(self._image, self._hole, self._sources[i], reach)
+            window = _Window(self._image, self._hole, self.sources[i], reach)
             self._last = (i, reach), window
         return self._last[1]
 
@@ -226,9 +267,11 @@ class BackgroundErrors:
             In the order of the mask's ``on_map()``; NaN where nothing is known of the
             map around the source.
         """
+        if i in self._rms:
+            return self._rms[i]
         window = self._window(i)
         if window.kriging is None:
-            return np.full(len(self._sources[i].predicted), np.nan)
+            return np.full(len(self.sources[i].predicted), np.nan)
         return np.sqrt(np.maximum(window.covariance().diagonal(), 0))[window.number]
 
     def sum_error(self, i, weights, *, given=True):
@@ -290,11 +333,11 @@ class BackgroundErrors:
             In the order of the masks' ``on_map()``.
         """
         j = i if j is None else j
-        order = list(self._sources)
+        order = list(self.sources)
         if order.index(j) < order.index(i):
             # One window for both ways round.
             return self.covariance(j, i).T
-        first, second = self._sources[i], self._sources[j]
+        first, second = self.sources[i], self.sources[j]
         shape = len(first.predicted), len(second.predicted)
         if max(shape) > _MAX_PIXELS:
             raise ValueError(
@@ -337,7 +380,7 @@ class BackgroundErrors:
         flat = np.flatnonzero(self._hole)
         drawn = np.zeros(len(flat), dtype=bool)
         deviations = np.zeros((n, len(flat)))
-        for i, source in self._sources.items():
+        for i, source in self.sources.items():
             rows, columns = source.mask.on_map()
             mine = np.searchsorted(flat, rows * width + columns)
             mine = mine[~drawn[mine]]

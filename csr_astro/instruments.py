@@ -14,7 +14,14 @@ from astropy import units as u
 from astropy.table import Table
 from scipy.interpolate import PchipInterpolator
 
-__all__ = ['MASK_NAMES', 'Instrument', 'get_instrument', 'identify_instrument', 'list_instruments']
+__all__ = [
+    'MASK_NAMES',
+    'Instrument',
+    'get_instrument',
+    'identify_instrument',
+    'list_instruments',
+    'require_instrument',
+]
 
 MASK_NAMES = ('full', 'large', 'moderate', 'small', 'focused', 'minimal')
 
@@ -330,3 +337,24 @@ def identify_instrument(header):
             continue
         return name
     return None
+
+
+def require_instrument(header):
+    """Name of the instrument of a header, or an error that says what to give.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header`
+        As for `identify_instrument`.
+
+    Returns
+    -------
+    name : str
+    """
+    name = identify_instrument(header)
+    if name is None:
+        raise ValueError(
+            'the header does not tell the instrument; give --instrument (see "csr-astro '
+            'instruments") or the beam, --fwhm.'
+        )
+    return name

@@ -5,7 +5,9 @@ import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ['atomic_path']
+__all__ = ['atomic_path', 'stem', 'sweep']
+
+_TEMPORARY = '.csr-astro-'
 
 
 @contextmanager
@@ -28,10 +30,47 @@ def atomic_path(path):
         raise FileNotFoundError(f'cannot write {str(path)!r}: no such folder {str(path.parent)!r}.')
     # Opened for everybody whom the umask admits; a temporary file of the system is private.
     suffix = ''.join(path.suffixes)[-20:]
-    temporary = path.with_name(f'.csr-astro-{secrets.token_hex(8)}{suffix}')
+    temporary = path.with_name(f'{_TEMPORARY}{secrets.token_hex(8)}{suffix}')
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder):
+    """Remove what processes that were killed had begun to write in a folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        Nobody writes there now.
+    """
+    for path in Path(folder).glob(f'{_TEMPORARY}*'):
+        path.unlink(missing_ok=True)
+
+
+def stem(path):
+    """The path without ``.fits``, ``.fits.gz`` and the like.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        Of a FITS file.
+
+    Returns
+    -------
+    stem : `pathlib.Path`
+
+    Examples
+    --------
+    >>> from pathlib import PurePosixPath
+    >>> from csr_astro.io import stem
+    >>> print(stem(PurePosixPath('maps/m31.fits.gz')))
+    maps/m31
+    """
+    name = path.name
+    for suffix in ('.gz', '.fz', '.fits', '.fit'):
+        name = name.removesuffix(suffix)
+    return path.with_name(name or path.name)

@@ -1,5 +1,7 @@
 """How do masks and a network become new pixels of the map?"""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
@@ -7,119 +9,171 @@ from csr_astro.cutouts import extract, extract_mask, nearest_pixel, predict, win
 from csr_astro.flags import BITS
 from csr_astro.scatter import ring_scatter
 
-__all__ = ['Predictor']
+__all__ = ['BATCH_SIZES', 'Part', 'Predictor', 'combine_parts', 'flag_masks', 'plan_batches']
 
 # A prediction rests on the pixels just around the mask: this many rows of them.
 _RIM = 5
 _SMALLEST = int(window_size(0))
-_BATCH_SIZES = {'cpu': 16, 'cuda': 128, 'mps': 32}
+# By the type of device.
+BATCH_SIZES = {'cpu': 16, 'cuda': 128, 'mps': 32}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the network says of one batch of sources.
+
+    Attributes
+    ----------
+    index : (K,) `~numpy.ndarray` of int
+        Numbers of the sources.
+    scatter, mean : (K,) `~numpy.ndarray` of float
+        Scatter of the ring around each mask; mean prediction under it.
+    flags : (K,) `~numpy.ndarray` of int
+        What was found out about each source.
+    pixels : (P,) `~numpy.ndarray` of int
+        Flat indices of the pixels to change; one of several masks appears several times.
+    weights, values : (P,) `~numpy.ndarray` of float
+        Weight of the prediction in each, and the prediction.
+    """
+
+    index: np.ndarray
+    scatter: np.ndarray
+    mean: np.ndarray
+    flags: np.ndarray
+    pixels: np.ndarray
+    weights: np.ndarray
+    values: np.ndarray
+
+
+def plan_batches(sources, masks, batch_size):
+    """Sources that go through the network together.
+
+    Sorted by position, so that the result does not depend on the order of the
+    sources to the last bit.
+
+    Parameters
+    ----------
+    sources : `~csr_astro.sources.Sources`
+        The sources.
+    masks : list of `~csr_astro.masking.SourceMask` or None
+        Their masks.
+    batch_size : int
+        How many sources with the smallest window there are in a batch.
+
+    Returns
+    -------
+    batches : list of (index, size)
+        Numbers of sources whose windows have one size, and that size, in pixels.
+    """
+    index = np.array([i for i, m in enumerate(masks) if m is not None], dtype=int)
+    radii = np.array([masks[i].radius for i in index])
+    sizes = window_size(radii)
+    order = np.lexsort((radii, sources.x[index], sources.y[index], sizes))
+    index, sizes = index[order], sizes[order]
+    batches = []
+    for size in np.unique(sizes):
+        same = index[sizes == size]
+        # Larger windows, fewer of them: a batch always takes about the same memory.
+        count = max(1, batch_size * _SMALLEST**2 // int(size) ** 2)
+        batches += [
+            (same[start : start + count], int(size) + 1) for start in range(0, len(same), count)
+        ]
+    return batches
+
+
+def flag_masks(image, masks, flags):
+    """Flag the sources whose masks overlap, touch, or hold invalid pixels."""
+    # How many masks claim each pixel tells where they overlap.
+    claims = np.zeros(image.shape, dtype=np.uint16)
+    for source_mask in masks:
+        if source_mask is not None:
+            claims[source_mask.window] += source_mask.pixels
+    for i, source_mask in enumerate(masks):
+        if source_mask is None:
+            continue
+        flags[i] |= BITS['edge'] * source_mask.clipped
+        under = claims[source_mask.window][source_mask.pixels]
+        if (under > 1).any():
+            flags[i] |= BITS['overlap']
+        elif _touches(source_mask, claims):
+            flags[i] |= BITS['touching']
+        valid = image.valid(source_mask.window)[source_mask.pixels]
+        flags[i] |= BITS['invalid_pixels'] * (not valid.all())
 
 
 class Predictor:
-    """Runs the network behind masks and puts its answers together."""
+    """Runs the network behind masks, a batch at a time."""
 
-    def __init__(self, model, blend, orientations, batch_size, progress):
+    def __init__(self, model, blend, orientations, progress):
         self.model = model
         self.blend = blend
         self.orientations = orientations
-        device = next(model.parameters()).device.type
-        self.batch_size = batch_size or _BATCH_SIZES.get(device, 16)
         self.progress = progress
 
-    def _batches(self, masks, sources):
-        """Indices of sources whose windows have one size, in an order that is not the user's.
+    def parts(self, image, sources, masks, batches):
+        """Predict behind the masks of some batches.
 
-        Sorted by position, so that the result does not depend on the order of
-        the sources to the last bit.
+        Parameters
+        ----------
+        image : `~csr_astro.images.Image`
+            The map.
+        sources : `~csr_astro.sources.Sources`
+            All sources.
+        masks : list of `~csr_astro.masking.SourceMask` or None
+            Their masks; those that reach into no window of these batches may be None.
+        batches : list of (index, size)
+            From `plan_batches`.
+
+        Yields
+        ------
+        part : `Part`
+            One for each batch.
         """
-        index = np.array([i for i, m in enumerate(masks) if m is not None], dtype=int)
-        if not len(index):
-            return
-        radii = np.array([masks[i].radius for i in index])
-        sizes = window_size(radii)
-        order = np.lexsort((radii, sources.x[index], sources.y[index], sizes))
-        index, sizes = index[order], sizes[order]
-        for size in np.unique(sizes):
-            same = index[sizes == size]
-            # Larger windows, fewer of them: a batch always takes about the same memory.
-            count = max(1, self.batch_size * _SMALLEST**2 // int(size) ** 2)
-            for start in range(0, len(same), count):
-                yield same[start : start + count], int(size) + 1
-
-    def _predictions(self, image, sources, masks, hole):
-        """Yield (index, values, valid, prediction), a batch at a time."""
         from tqdm import tqdm
 
-        total = sum(m is not None for m in masks)
-        with tqdm(total=total, unit='source', delay=2, disable=not self.progress) as bar:
-            for index, size in self._batches(masks, sources):
-                x, y = sources.x[index], sources.y[index]
-                values = extract(image, x, y, size)
-                covered = extract_mask(hole, x, y, size)
-                central = np.zeros_like(covered)
-                for k, i in enumerate(index):
-                    central[(k, *_inside(masks[i], sources, i, size))] = True
-                radius = np.array([masks[i].radius for i in index])
-                prediction = predict(
-                    self.model, values, covered, central, radius, orientations=self.orientations
-                )
-                yield index, values, np.isfinite(values) & ~covered, prediction
-                bar.update(len(index))
-
-    def __call__(self, image, sources, masks, flags):
-        """Predict behind all masks.
-
-        Returns
-        -------
-        pixels, values, shares : (P,) `~numpy.ndarray`
-            Flat indices of the pixels to change, their background, and how much of it
-            is predicted.
-        scatter, mean : (N,) `~numpy.ndarray`
-            Scatter of the ring around each mask; mean prediction under it.
-        """
-        # How many masks claim each pixel tells where they overlap.
-        claims = np.zeros(image.shape, dtype=np.uint16)
+        hole = np.zeros(image.shape, dtype=bool)
         for source_mask in masks:
             if source_mask is not None:
-                claims[source_mask.window] += source_mask.pixels
-        hole = claims > 0
-        for i, source_mask in enumerate(masks):
-            if source_mask is None:
-                continue
-            flags[i] |= BITS['edge'] * source_mask.clipped
-            under = claims[source_mask.window][source_mask.pixels]
-            if (under > 1).any():
-                flags[i] |= BITS['overlap']
-            elif _touches(source_mask, claims):
-                flags[i] |= BITS['touching']
-            valid = image.valid(source_mask.window)[source_mask.pixels]
-            flags[i] |= BITS['invalid_pixels'] * (not valid.all())
+                hole[source_mask.window] |= source_mask.pixels
+        total = sum(len(index) for index, _ in batches)
+        with tqdm(total=total, unit='source', delay=2, disable=not self.progress) as bar:
+            for index, size in batches:
+                yield self._part(image, sources, masks, hole, index, size)
+                bar.update(len(index))
 
-        n = len(masks)
-        scatter, mean = np.full(n, np.nan), np.full(n, np.nan)
-        parts = []
-        for index, values, valid, prediction in self._predictions(image, sources, masks, hole):
-            radius = np.array([masks[i].radius for i in index])
-            scatter[index] = ring_scatter(values, valid, radius)
-            _flag_rims(flags, index, valid, radius)
-            for k, i in enumerate(index):
-                if not valid[k].any():
-                    flags[i] |= BITS['no_background']
-                    continue
-                rows, columns = _inside(masks[i], sources, i, values.shape[-1])
-                mean[i] = prediction[k][rows, columns].mean()
-                rows, columns, weight = self._weights(
-                    rows, columns, values.shape[-1], np.isfinite(values[k])
-                )
-                y = rows + nearest_pixel(sources.y[i]) - values.shape[-1] // 2
-                x = columns + nearest_pixel(sources.x[i]) - values.shape[-1] // 2
-                kept = (y >= 0) & (y < image.shape[0]) & (x >= 0) & (x < image.shape[1])
-                parts.append((
-                    (y * image.shape[1] + x)[kept],
-                    weight[kept],
-                    prediction[k][rows, columns][kept],
-                ))
-        return *self._combine(image, parts), scatter, mean
+    def _part(self, image, sources, masks, hole, index, size):
+        x, y = sources.x[index], sources.y[index]
+        values = extract(image, x, y, size)
+        covered = extract_mask(hole, x, y, size)
+        central = np.zeros_like(covered)
+        for k, i in enumerate(index):
+            central[(k, *_inside(masks[i], sources, i, size))] = True
+        radius = np.array([masks[i].radius for i in index])
+        prediction = predict(
+            self.model, values, covered, central, radius, orientations=self.orientations
+        )
+        valid = np.isfinite(values) & ~covered
+        mean = np.full(len(index), np.nan)
+        flags = _rim_flags(valid, radius)
+        changed = [(np.zeros(0, dtype=int), np.zeros(0), np.zeros(0))]
+        for k, i in enumerate(index):
+            if not valid[k].any():
+                flags[k] |= BITS['no_background']
+                continue
+            rows, columns = _inside(masks[i], sources, i, size)
+            mean[k] = prediction[k][rows, columns].mean()
+            rows, columns, weight = self._weights(rows, columns, size, np.isfinite(values[k]))
+            row = rows + nearest_pixel(sources.y[i]) - size // 2
+            column = columns + nearest_pixel(sources.x[i]) - size // 2
+            kept = (row >= 0) & (row < image.shape[0]) & (column >= 0) & (column < image.shape[1])
+            changed.append((
+                (row * image.shape[1] + column)[kept],
+                weight[kept],
+                prediction[k][rows, columns][kept],
+            ))
+        pixels, weights, values_there = map(np.concatenate, zip(*changed, strict=True))
+        scatter = ring_scatter(values, valid, radius)
+        return Part(index, scatter, mean, flags, pixels, weights, values_there)
 
     def _weights(self, rows, columns, size, measured):
         """Pixels of the window to change, and the weight of the prediction in each."""
@@ -135,28 +189,52 @@ class Predictor:
         rows, columns = np.nonzero(keep < 1 - 1e-12)
         return rows, columns, 1 - keep[rows, columns]
 
-    @staticmethod
-    def _combine(image, parts):
-        """One value per pixel where several masks overlap, in no particular order.
 
-        The weights w_i of the masks leave Π(1−w_i) of the map; the rest is the
-        mean of the predictions, weighted by w_i.
-        """
-        if not parts:
-            return np.zeros(0, dtype=int), np.zeros(0), np.zeros(0)
-        flat, weight, value = (np.concatenate(column) for column in zip(*parts, strict=True))
-        pixels, inverse = np.unique(flat, return_inverse=True)
-        inverse = inverse.reshape(-1)
-        total = np.bincount(inverse, weight)
-        # About a level of the map, so that large numbers do not cost digits.
-        level = value[0]
-        predicted = level + np.bincount(inverse, weight * (value - level)) / total
-        left = np.ones(len(pixels))
-        np.multiply.at(left, inverse, 1 - weight)
-        original = np.asarray(image.data).reshape(-1)[pixels].astype(float)
-        # What stands under a mask may be infinite, and does not matter.
-        original[left == 0] = 0
-        return pixels, left * original + (1 - left) * predicted, 1 - left
+def combine_parts(image, parts, flags):
+    """Put the answers for all batches together.
+
+    One value per pixel where several masks overlap: the weights w_i of the masks
+    leave Π(1−w_i) of the map; the rest is the mean of the predictions, weighted
+    by w_i.
+
+    Parameters
+    ----------
+    image : `~csr_astro.images.Image`
+        The map.
+    parts : iterable of `Part`
+        In the order of the batches: another gives other last bits.
+    flags : (N,) array of int
+        Those of the parts are added here.
+
+    Returns
+    -------
+    pixels, values, shares : (P,) `~numpy.ndarray`
+        Flat indices of the pixels to change, their background, and how much of it
+        is predicted.
+    scatter, mean : (N,) `~numpy.ndarray`
+        Scatter of the ring around each mask; mean prediction under it.
+    """
+    scatter, mean = np.full((2, len(flags)), np.nan)
+    changed = [(np.zeros(0, dtype=int), np.zeros(0), np.zeros(0))]
+    for part in parts:
+        scatter[part.index], mean[part.index] = part.scatter, part.mean
+        flags[part.index] |= part.flags
+        changed.append((part.pixels, part.weights, part.values))
+    flat, weight, value = map(np.concatenate, zip(*changed, strict=True))
+    if not len(flat):
+        return flat, value, value, scatter, mean
+    pixels, inverse = np.unique(flat, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    total = np.bincount(inverse, weight)
+    # About a level of the map, so that large numbers do not cost digits.
+    level = value[0]
+    predicted = level + np.bincount(inverse, weight * (value - level)) / total
+    left = np.ones(len(pixels))
+    np.multiply.at(left, inverse, 1 - weight)
+    original = np.asarray(image.data).reshape(-1)[pixels].astype(float)
+    # What stands under a mask may be infinite, and does not matter.
+    original[left == 0] = 0
+    return pixels, left * original + (1 - left) * predicted, 1 - left, scatter, mean
 
 
 def _inside(source_mask, sources, i, size):
@@ -181,12 +259,12 @@ def _touches(source_mask, claims):
     return bool((around[near] > own[near]).any())
 
 
-def _flag_rims(flags, index, valid, radius):
-    """Flag the sources that have little valid background next to their mask."""
+def _rim_flags(valid, radius):
+    """Flags of the sources that have little valid background next to their mask."""
     size = valid.shape[-1]
     steps = np.arange(size) - size // 2
     distance = np.hypot(steps[:, None], steps[None, :])[None]
     radius = radius[:, None, None]
     rim = (distance > radius) & (distance <= radius + _RIM)
     fraction = (rim & valid).sum(axis=(1, 2)) / rim.sum(axis=(1, 2))
-    flags[index[fraction < 0.5]] |= BITS['few_valid']
+    return np.where(fraction < 0.5, BITS['few_valid'], 0)

@@ -11,10 +11,17 @@ from astropy.io import fits
 from astropy.table import QTable
 from astropy.wcs import WCS, FITSFixedWarning
 
+from csr_astro.flags import NOT_INPAINTED
 from csr_astro.images import find_image_hdu
 from csr_astro.io import atomic_path
 
-__all__ = ['TABLE_FORMATS', 'write_source_free', 'write_table']
+__all__ = [
+    'TABLE_FORMATS',
+    'count_sources',
+    'describe_removal',
+    'write_source_free',
+    'write_table',
+]
 
 TABLE_FORMATS = {'.ecsv': 'ascii.ecsv', '.csv': 'ascii.csv', '.fits': 'fits', '.xml': 'votable',
                  '.vot': 'votable'}
@@ -131,6 +138,40 @@ def write_source_free(
                 del hdus[name]
         hdus.extend(added)
         hdus.writeto(temporary, overwrite=True, output_verify='silentfix', checksum=checksums)
+
+
+def describe_removal(result, realization=None):
+    """What was done, for the ``HISTORY`` of a header.
+
+    Parameters
+    ----------
+    result : `~csr_astro.NeuralBackground`
+        What was made of the map.
+    realization : int, optional
+        Seed of the realization that fills the masks.
+
+    Returns
+    -------
+    lines : list of str
+    """
+    meta = result.sources.meta
+    lines = [
+        f'csr_astro {meta["csr_astro"]}: {count_sources(result.sources)} removed.',
+        f'Weights {meta["weights"]}, SHA-256',
+        meta['weights_sha256'],
+        f'Instrument {meta["instrument"]}, preset {meta["preset"]}.',
+        'Extensions CSR_MASK and CSR_RMS: inpainted pixels, their error.',
+    ]
+    if realization is not None:
+        lines.append(f'Filled pixels carry noise and texture: realization {realization}.')
+    return lines
+
+
+def count_sources(table):
+    """How many sources of a table could be measured, in words."""
+    n_bad = int(((table['flags'] & NOT_INPAINTED) > 0).sum())
+    text = f'{len(table) - n_bad} of {len(table)} sources'
+    return f'{text} ({n_bad} could not be, see flags)' if n_bad else text
 
 
 def _replacement(image, data, history):

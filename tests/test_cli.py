@@ -26,7 +26,7 @@ SHAPE = (100, 110)
 SOURCES = np.array([(40.3, 60.2), (80.6, 33.4)])
 COMMANDS = [
     '', 'remove', 'photometry', 'demo', 'weights', 'weights list', 'weights info',
-    'weights convert', 'instruments', 'train', 'evaluate', 'evaluate accuracy',
+    'weights convert', 'instruments', 'train', 'evaluate', 'evaluate accuracy', 'batch',
 ]  # fmt: skip
 
 
