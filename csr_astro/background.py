@@ -108,8 +108,13 @@ class NeuralBackground:
 
     def _map(self, fill, values):
         flat = np.full(self.image.data.size, fill, dtype=self.image.dtype)
-        flat[self._pixels] = values
+        flat[self._pixels] = self._representable(values)
         return self.image.like_input(flat.reshape(self.image.shape))
+
+    def _representable(self, values):
+        """Finite values within what the maps can hold; half precision ends at 65504."""
+        largest = float(np.finfo(self.image.dtype).max)
+        return np.where(np.isinf(values), values, np.clip(values, -largest, largest))
 
     @cached_property
     def background(self):
@@ -118,7 +123,7 @@ class NeuralBackground:
         Pixels outside `mask` are those of the map, bit for bit.
         """
         background = np.array(self.image.data, dtype=self.image.dtype)
-        background.flat[self._pixels] = self._values
+        background.flat[self._pixels] = self._representable(self._values)
         return self.image.like_input(background)
 
     @cached_property
@@ -135,13 +140,14 @@ class NeuralBackground:
         it is first asked for. Errors of neighbouring pixels are not independent: that of
         a sum needs `covariance`.
         """
-        variance, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
+        rms, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
         for i in sorted_sources(x, y, self.source_masks):
             index = self._index(*self.source_masks[i].on_map())
-            variance[index] += self.errors.rms(i) ** 2
+            # Squares of very large or small numbers would not be numbers.
+            rms[index] = np.hypot(rms[index], self.errors.rms(i))
             count[index] += 1
-        rms = np.sqrt(variance / np.maximum(count, 1))
+        rms /= np.sqrt(np.maximum(count, 1))
         if (count == 0).any():
             # Blended pixels around a mask, of which part is predicted.
             known = np.flatnonzero(count)
@@ -304,7 +310,9 @@ class NeuralBackground:
         index = np.searchsorted(self._pixels, pixels)
         maps = np.repeat(np.array(u.Quantity(self.background).value)[None], n, axis=0)
         for each, deviation in zip(maps, deviations, strict=True):
-            each.flat[pixels] += deviation * self._shares[index]
+            each.flat[pixels] = self._representable(
+                each.flat[pixels] + deviation * self._shares[index]
+            )
         return self.image.like_input(maps[0] if n == 1 else maps)
 
     def plot(self, *, axes=None, percentile=99.0):

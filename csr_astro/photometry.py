@@ -268,7 +268,8 @@ class InpaintedAperturePhotometry:
             scale = image.pixel_scale or instrument.pixel_scale
             inner, outer = (_pixels(radius, scale, 'annulus') for radius in self.annulus)
         ring = CircularAnnulus(np.column_stack([x, y]), inner, outer)
-        data = np.asarray(image.data, dtype=float)
+        # photutils multiplies by the mask, which infinite pixels survive.
+        data = np.where(invalid, 0.0, image.data).astype(float)
         stats = ApertureStats(data, ring, mask=invalid, sum_method=self.method)
         return np.atleast_1d(stats.mean)
 
