@@ -27,6 +27,7 @@ from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
 from csr_astro.masking import draw_masks, mask_radii, measure_snr
 from csr_astro.prediction import Predictor
+from csr_astro.quiet import ignored
 from csr_astro.sources import parse_sources
 
 __all__ = ['NeuralBackground', 'NeuralBackgroundEstimator']
@@ -573,9 +574,8 @@ class NeuralBackgroundEstimator(LocalBackground):
             cutout = extract(image, x[i : i + 1], y[i : i + 1], size)[0]
             x0, y0 = (nearest_pixel(position) - size // 2 for position in (x[i], y[i]))
             try:
-                with warnings.catch_warnings():
-                    # Of failures, which are flagged here.
-                    warnings.simplefilter('ignore', AstropyUserWarning)
+                # Warnings of failures, which are flagged here.
+                with ignored(AstropyUserWarning):
                     found = centroid_sources(
                         np.nan_to_num(cutout),
                         x[i] - x0,

@@ -23,6 +23,8 @@ from astropy.utils.masked import Masked
 from astropy.wcs import WCS, FITSFixedWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
 
+from csr_astro.quiet import ignored
+
 __all__ = ['Image', 'find_image_hdu', 'parse_image', 'read_image']
 
 _ACCEPTED = 'an NDData, CCDData, image HDU, HDUList, Quantity or array'
@@ -123,8 +125,7 @@ def _real(array, name):
 def _parse_unit(text):
     if not text or not str(text).strip():
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', u.UnitsWarning)
+    with ignored(u.UnitsWarning):
         unit = u.Unit(str(text).strip(), parse_strict='silent')
     if isinstance(unit, u.UnrecognizedUnit):
         warnings.warn(
@@ -138,8 +139,7 @@ def _parse_unit(text):
 
 def _header_wcs(header, hdus=None):
     """The WCS of a header; lookup-table distortions are in other extensions of the file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', FITSFixedWarning)
+    with ignored(FITSFixedWarning):
         wcs = WCS(header, fobj=hdus)
     return _celestial(wcs)
 
