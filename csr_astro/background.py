@@ -16,6 +16,7 @@ from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
+from astropy.wcs import WCS
 from photutils.background import LocalBackground
 from photutils.centroids import centroid_sources
 from scipy.spatial import KDTree
@@ -216,7 +217,9 @@ class NeuralBackground:
         >>> bool(1 < error / np.sqrt(np.pi * 4**2) < 1.5)
         True
         """
-        numbers = [self._number(each) for each in (source_id, other) if each is not None]
+        numbers = [self._number(source_id)]
+        if other is not None:
+            numbers.append(self._number(other))
         matrix = self.errors.covariance(*numbers)
         if self.image.unit is not None:
             matrix = u.Quantity(matrix, self.image.unit**2)
@@ -258,7 +261,7 @@ class NeuralBackground:
         )
 
     def to_ccddata(self):
-        """The source-free map with unit, mask and WCS.
+        """The source-free map with unit, mask and, if it is a FITS one, WCS.
 
         Returns
         -------
@@ -272,7 +275,8 @@ class NeuralBackground:
             unit=u.dimensionless_unscaled if unit is None else unit,
             mask=None if self.image.mask is None else self.image.mask.copy(),
             flags=self.mask.astype(np.uint8),
-            wcs=self.image.wcs,
+            # Of a slice of a cube it is of another kind, which a CCDData cannot hold.
+            wcs=self.image.wcs if isinstance(self.image.wcs, WCS) else None,
             uncertainty=None
             if self.image.error is None
             else StdDevUncertainty(np.array(self.image.error)),
@@ -301,10 +305,16 @@ class NeuralBackground:
             power spectrum or its distribution, best averaged over several; for
             photometry use `background`.
         """
-        if not (isinstance(n, numbers.Integral) and n > 0):
+        if not (isinstance(n, numbers.Integral) and not isinstance(n, bool) and n > 0):
             raise ValueError(f'n must be a positive integer, got {n!r}.')
+        try:
+            rng = np.random.default_rng(seed)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f'seed must be a whole number from 0 up or a Generator, got {seed!r}.'
+            ) from None
         # A stream for each source, by its place, so that the others have no influence on it.
-        key = int(np.random.default_rng(seed).integers(2**63))
+        key = int(rng.integers(2**63))
         pixels, deviations = self.errors.draw(
             lambda row, column: np.random.default_rng([key, row % 2**32, column % 2**32]), n
         )
@@ -399,7 +409,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         batch_size=None,
         progress=False,
     ):
-        if preset not in _PRESETS:
+        if not isinstance(preset, str) or preset not in _PRESETS:
             raise ValueError(f'preset must be one of {sorted(_PRESETS)}, got {preset!r}.')
         if orientations not in (None, 1, 2, 4, 8):
             raise ValueError(f'orientations must be 1, 2, 4 or 8, got {orientations!r}.')

@@ -255,7 +255,7 @@ def mask_radii(mask_radius, sources, snr, instrument, pixel_scale):
             raise ValueError(f'mask_radius must be in pixels or an angle, got {given.unit}.')
     try:
         given = np.asarray(given, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f'mask_radius must be a number or numbers, got {mask_radius!r}.') from None
     if given.ndim and given.shape != (len(sources),):
         raise ValueError(

@@ -231,12 +231,12 @@ def _from_array(array):
         array = array.value
     try:
         array = np.ma.asarray(array)
-        if array.dtype.kind in _NO_NUMBERS:
-            raise TypeError(array.dtype)
+        # Refused: casting them would only warn.
+        array = array if array.dtype.kind not in _NO_NUMBERS else None
         # Numbers too large for float64 are off every map.
         with np.errstate(over='ignore'):
             array = np.ma.filled(array.astype(float), np.nan)
-    except (TypeError, ValueError, OverflowError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         raise TypeError(f'sources must be {_ACCEPTED}.') from None
     if array.size == 0:
         array = array.reshape(0, 2)

@@ -8,6 +8,7 @@ which files are bundled and what their SHA-256 is.
 import hashlib
 import tomllib
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -99,11 +100,18 @@ def _locate(name_or_path):
     if isinstance(name_or_path, str) and name_or_path in registry:
         entry = registry[name_or_path]
         return name_or_path, _DATA / 'weights' / entry['file'], entry['sha256']
+    if not isinstance(name_or_path, str | PathLike):
+        raise TypeError(f'weights must be a name or a path, got {type(name_or_path).__name__}.')
     path = Path(name_or_path)
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError:
+        # A name too long for a file.
+        found = False
+    if not found:
         raise ValueError(
             f'weights must be one of {sorted(registry)} or the path of a .safetensors file, '
-            f'got {str(name_or_path)!r}.'
+            f'got {str(name_or_path)[:200]!r}.'
         )
     return str(path), path, None
 
