@@ -382,8 +382,8 @@ def _parse_annulus(annulus):
         return annulus
     try:
         inner, outer = annulus
-        good = 0 * inner < inner < outer and np.isfinite(outer)
-    except (TypeError, ValueError, u.UnitConversionError):
+        good = bool(0 * inner < inner < outer and np.isfinite(outer))
+    except (TypeError, ValueError, OverflowError, u.UnitConversionError):
         good = False
     if not good or isinstance(inner, str):
         raise ValueError(

@@ -1,8 +1,8 @@
 """What must hold for any map, any sources and any arguments?
 
-By default a few examples of each, in a minute. ``CSR_ASTRO_EXAMPLES=2000`` in
-the environment sets how many examples `test_map_without_sources_keeps_its_promises`
-takes, and a share of it for the others: 6000 make over 10,000 in all.
+By default a few examples of each, in a minute. ``CSR_ASTRO_EXAMPLES`` in the
+environment sets how many `test_map_without_sources_keeps_its_promises` takes, and
+the others a multiple of it: 1000 make over 10,000 in all, other ones each time.
 """
 
 import os
@@ -269,7 +269,8 @@ def test_order_and_batch_size_do_not_matter(weights, estimator, data):
     assert_array_equal(alone.mask, result.mask)
     assert_array_equal(alone.flags, result.flags)
     inside = values_of(result.background)[result.mask].astype(float)
-    spread = np.ptp(values_of(image)[np.isfinite(image)].astype(float), initial=0)
+    seen = image[np.isfinite(image)].astype(float)
+    spread = np.ptp(seen) if len(seen) else 0.0
     eps = np.finfo(result.background.dtype).eps
     assert_allclose(
         values_of(alone.background)[result.mask].astype(float), inside,
@@ -280,21 +281,21 @@ def test_order_and_batch_size_do_not_matter(weights, estimator, data):
 @examples(0.1)
 @given(
     data=st.data(),
-    factor=st.sampled_from([-1, 1e-30, 1e-3, 7, 1e5, 1e30]),
+    factor=st.sampled_from([1e-30, 1e-3, 7, 1e5, 1e30]),
     offset=st.sampled_from([0, 3, -1e4]),
 )
 def test_background_follows_factor_and_offset(estimator, data, factor, offset):
     shape, seed = (data.draw(SIDES), data.draw(SIDES)), data.draw(st.integers(0, 10**6))
     image = np.random.default_rng(seed).normal(size=shape)
     xy = data.draw(positions(shape))
-    # Masks by radius: the SNR of a negative map is another one.
+    # Masks by radius: rounding must not decide.
     result = estimator.estimate(image, xy, mask_radius=4)
     other = estimator.estimate(factor * (image + offset), xy, mask_radius=4)
     assert_array_equal(other.mask, result.mask)
     assert_allclose(other.background / factor - offset, result.background, rtol=0, atol=2e-3)
     for name in ('background_rms', 'source_image'):
-        scale = abs(factor) if name == 'background_rms' else factor
-        assert_allclose(getattr(other, name) / scale, getattr(result, name), rtol=0.02, atol=5e-3)
+        found = getattr(other, name) / factor
+        assert_allclose(found, getattr(result, name), rtol=0.02, atol=5e-3)
 
 
 @examples(0.1)
@@ -355,18 +356,11 @@ def test_regions_of_any_size_and_place_have_a_row(estimator, data):
         vertices.map(lambda v: PolygonPixelRegion(PixCoord(*map(list, zip(*v, strict=True))))),
     )
     regions = data.draw(st.lists(region, min_size=1, max_size=3))
-    try:
-        result = estimator.estimate(image, regions)
-    except (TypeError, ValueError, OverflowError):
-        # A shape that the package regions itself does not draw.
-        with pytest.raises((TypeError, ValueError, OverflowError)):
-            [each.bounding_box for each in regions]
-            raise ValueError from None
-        return
+    result = estimator.estimate(image, regions)
     assert_promises(result, image, len(regions))
 
 
-@examples(0.2)
+@examples(3)
 @given(
     x=st.lists(st.floats() | st.integers(-(2**70), 2**70), max_size=5),
     dtype=st.sampled_from(['f8', '>f4', 'f2', 'g', 'O']),
@@ -384,7 +378,7 @@ def test_positions_are_taken_in_every_form(x, dtype):
         assert_array_equal(sources.y, expected)
 
 
-@examples(0.3)
+@examples(0.6)
 @given(junk=st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
     | st.complex_numbers() | st.binary(max_size=3),
@@ -416,7 +410,7 @@ def test_junk_is_refused_with_one_sentence(estimator, junk):
             assert '\n' not in str(error)  # noqa: PT017
 
 
-@examples(0.5)
+@examples(2)
 @given(data=st.data())
 def test_signal_to_noise_does_not_depend_on_others_or_on_scale(data):
     image = data.draw(maps())
@@ -435,7 +429,7 @@ def test_signal_to_noise_does_not_depend_on_others_or_on_scale(data):
         assert_allclose(measure_snr(doubled, *xy.T, instrument), snr, rtol=1e-12)
 
 
-@examples(0.3)
+@examples(2)
 @given(snr=st.lists(st.floats(), max_size=5), factor=st.floats(0.2, 5))
 def test_instruments_answer_for_any_number(snr, factor):
     for name in ('pacs-scanmap-red', 'spire-250', 'generic'):
