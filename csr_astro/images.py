@@ -24,7 +24,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
 from astropy.wcs.wcsapi import BaseHighLevelWCS
 
-from csr_astro.quiet import ignored
+from csr_astro.quiet import ignored, one_at_a_time
 
 __all__ = ['Image', 'find_image_hdu', 'parse_image', 'read_image']
 
@@ -80,7 +80,7 @@ class Image:
         if isinstance(self.wcs, WCS):
             # Of a degenerate one that is no number, which is noticed where it matters.
             with np.errstate(over='ignore', invalid='ignore'):
-                scales = proj_plane_pixel_scales(self.wcs.celestial) * u.deg
+                scales = proj_plane_pixel_scales(self.wcs) * u.deg
                 return float(np.sqrt(np.prod(scales.to_value(u.arcsec))))
         # Another implementation of the shared WCS interface: measure it.
         y, x = ((n - 1) / 2 for n in self.shape)
@@ -131,7 +131,7 @@ def _real(array, name):
 def _parse_unit(text):
     if not text or not str(text).strip():
         return None
-    with ignored(u.UnitsWarning):
+    with one_at_a_time, ignored(u.UnitsWarning):
         unit = u.Unit(str(text).strip(), parse_strict='silent')
     if not isinstance(unit, u.UnitBase) or isinstance(unit, u.UnrecognizedUnit):
         warnings.warn(
@@ -146,7 +146,7 @@ def _parse_unit(text):
 def _header_wcs(header, hdus=None):
     """The WCS of a header; lookup-table distortions are in other extensions of the file."""
     try:
-        with ignored(FITSFixedWarning):
+        with one_at_a_time, ignored(FITSFixedWarning):
             wcs = WCS(header, fobj=hdus)
     except (ValueError, TypeError, MemoryError, KeyError, OSError) as error:
         lines = [line for line in str(error).split('\n') if line.strip(' .')]
@@ -161,7 +161,8 @@ def _header_wcs(header, hdus=None):
 def _celestial(wcs):
     """The celestial part of a WCS, or None if it has none."""
     if isinstance(wcs, WCS):
-        return wcs.celestial if wcs.has_celestial else None
+        with one_at_a_time:
+            return wcs.celestial if wcs.has_celestial else None
     if wcs is not None and not isinstance(wcs, BaseHighLevelWCS):
         raise TypeError(f'wcs must be a world coordinate system, got {type(wcs).__name__}.')
     if wcs is not None and not _is_celestial(wcs.low_level_wcs):

@@ -4,8 +4,10 @@ import threading
 import warnings
 from contextlib import contextmanager
 
-__all__ = ['ignored']
+__all__ = ['ignored', 'one_at_a_time']
 
+#: Held around what astropy does inside `warnings.catch_warnings` of its own.
+one_at_a_time = threading.RLock()
 _lock = threading.Lock()
 
 
