@@ -194,12 +194,13 @@ class Instrument:
         radius = _numbers(radius, 'radius')
         if self.corrections is None:
             # Nothing is beyond a hundred beams.
-            return -np.expm1(-4 * np.log(2) * np.clip(radius / self.fwhm, 0, 100) ** 2)
+            return -np.expm1(-4 * np.log(2) * (radius.clip(0, 100 * self.fwhm) / self.fwhm) ** 2)
         mode, band = self.corrections.split(',')
         rows = _corrections()
         rows = rows[(rows['table'] == table) & (rows['mode'] == mode) & (rows['band'] == band)]
         arcsec, fraction = rows['radius_arcsec'].data, rows['enclosed_energy_fraction'].data
-        asked = radius * self.pixel_scale
+        with np.errstate(over='ignore'):
+            asked = radius * self.pixel_scale
         # A radius converted from arcsec to pixels and back may miss the end by rounding.
         tolerance = 1e-6 * arcsec[-1]
         uncovered = (asked < arcsec[0] - tolerance) | (asked > arcsec[-1] + tolerance)
