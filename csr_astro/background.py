@@ -17,6 +17,7 @@ from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
+from astropy.wcs import WCS
 from photutils.background import LocalBackground
 from photutils.centroids import centroid_sources
 from scipy.spatial import KDTree
@@ -39,6 +40,7 @@ from csr_astro.prediction import (
     flag_masks,
     plan_batches,
 )
+from csr_astro.quiet import ignored
 from csr_astro.sources import parse_sources
 
 __all__ = ['NeuralBackground', 'NeuralBackgroundEstimator']
@@ -126,8 +128,13 @@ class NeuralBackground:
 
     def _map(self, fill, values):
         flat = np.full(self.image.data.size, fill, dtype=self.image.dtype)
-        flat[self._pixels] = values
+        flat[self._pixels] = self._representable(values)
         return self.image.like_input(flat.reshape(self.image.shape))
+
+    def _representable(self, values):
+        """Finite values within what the maps can hold; half precision ends at 65504."""
+        largest = float(np.finfo(self.image.dtype).max)
+        return np.where(np.isinf(values), values, np.clip(values, -largest, largest))
 
     @cached_property
     def background(self):
@@ -136,7 +143,7 @@ class NeuralBackground:
         Pixels outside `mask` are those of the map, bit for bit.
         """
         background = np.array(self.image.data, dtype=self.image.dtype)
-        background.flat[self._pixels] = self._values
+        background.flat[self._pixels] = self._representable(self._values)
         return self.image.like_input(background)
 
     @cached_property
@@ -153,13 +160,14 @@ class NeuralBackground:
         it is first asked for. Errors of neighbouring pixels are not independent: that of
         a sum needs `covariance`.
         """
-        variance, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
+        rms, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
         for i in sorted_sources(x, y, self.source_masks):
             index = self._index(*self.source_masks[i].on_map())
-            variance[index] += self.errors.rms(i) ** 2
+            # Squares of very large or small numbers would not be numbers.
+            rms[index] = np.hypot(rms[index], self.errors.rms(i))
             count[index] += 1
-        rms = np.sqrt(variance / np.maximum(count, 1))
+        rms /= np.sqrt(np.maximum(count, 1))
         if (count == 0).any():
             # Blended pixels around a mask, of which part is predicted.
             known = np.flatnonzero(count)
@@ -228,7 +236,9 @@ class NeuralBackground:
         >>> bool(1 < error / np.sqrt(np.pi * 4**2) < 1.5)
         True
         """
-        numbers = [self._number(each) for each in (source_id, other) if each is not None]
+        numbers = [self._number(source_id)]
+        if other is not None:
+            numbers.append(self._number(other))
         matrix = self.errors.covariance(*numbers)
         if self.image.unit is not None:
             matrix = u.Quantity(matrix, self.image.unit**2)
@@ -274,7 +284,7 @@ class NeuralBackground:
         )
 
     def to_ccddata(self):
-        """The source-free map with unit, mask and WCS.
+        """The source-free map with unit, mask and, if it is a FITS one, WCS.
 
         Returns
         -------
@@ -288,7 +298,8 @@ class NeuralBackground:
             unit=u.dimensionless_unscaled if unit is None else unit,
             mask=None if self.image.mask is None else self.image.mask.copy(),
             flags=self.mask.astype(np.uint8),
-            wcs=self.image.wcs,
+            # Of a slice of a cube it is of another kind, which a CCDData cannot hold.
+            wcs=self.image.wcs if isinstance(self.image.wcs, WCS) else None,
             uncertainty=None
             if self.image.error is None
             else StdDevUncertainty(np.array(self.image.error)),
@@ -317,17 +328,25 @@ class NeuralBackground:
             power spectrum or its distribution, best averaged over several; for
             photometry use `background`.
         """
-        if not (isinstance(n, numbers.Integral) and n > 0):
+        if not (isinstance(n, numbers.Integral) and not isinstance(n, bool) and n > 0):
             raise ValueError(f'n must be a positive integer, got {n!r}.')
+        try:
+            rng = np.random.default_rng(seed)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f'seed must be a whole number from 0 up or a Generator, got {seed!r}.'
+            ) from None
         # A stream for each source, by its place, so that the others have no influence on it.
-        key = int(np.random.default_rng(seed).integers(2**63))
+        key = int(rng.integers(2**63))
         pixels, deviations = self.errors.draw(
             lambda row, column: np.random.default_rng([key, row % 2**32, column % 2**32]), n
         )
         index = np.searchsorted(self._pixels, pixels)
         maps = np.repeat(np.array(u.Quantity(self.background).value)[None], n, axis=0)
         for each, deviation in zip(maps, deviations, strict=True):
-            each.flat[pixels] += deviation * self._shares[index]
+            each.flat[pixels] = self._representable(
+                each.flat[pixels] + deviation * self._shares[index]
+            )
         return self.image.like_input(maps[0] if n == 1 else maps)
 
     def plot(self, *, axes=None, percentile=99.0):
@@ -436,7 +455,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         batch_size=None,
         progress=False,
     ):
-        if preset not in _PRESETS:
+        if not isinstance(preset, str) or preset not in _PRESETS:
             raise ValueError(f'preset must be one of {sorted(_PRESETS)}, got {preset!r}.')
         if orientations not in (None, 1, 2, 4, 8):
             raise ValueError(f'orientations must be 1, 2, 4 or 8, got {orientations!r}.')
@@ -640,9 +659,8 @@ class NeuralBackgroundEstimator(LocalBackground):
             cutout = extract(image, x[i : i + 1], y[i : i + 1], size)[0]
             x0, y0 = (nearest_pixel(position) - size // 2 for position in (x[i], y[i]))
             try:
-                with warnings.catch_warnings():
-                    # Of failures, which are flagged here.
-                    warnings.simplefilter('ignore', AstropyUserWarning)
+                # Warnings of failures, which are flagged here.
+                with ignored(AstropyUserWarning):
                     found = centroid_sources(
                         np.nan_to_num(cutout),
                         x[i] - x0,

@@ -29,6 +29,10 @@ _MIN_PIXELS = 12
 # covariance is written out.
 _MAX_RADIUS = 20.0
 _MAX_PIXELS = 10_000
+# Given errors this many scatters large are taken for this, lest their squares overflow.
+_MAX_NOISE = 1e100
+# Variances of no more than this, over the square of the scatter, are none.
+_TINY = 1e-20
 # Deviations of pixels this close to a mask, drawn before, are continued in it.
 _NEAR = 12.0
 
@@ -103,7 +107,7 @@ class _Window:
         values = np.where(valid, (values - location) / self.scale, 0).clip(-_CLIP, _CLIP)
         noise = None
         if image.error is not None:
-            noise = (extract(Image(image.error), x, y, size)[0] / self.scale) ** 2
+            noise = _relative_variance(extract(Image(image.error), x, y, size)[0], self.scale)
             # Where it is not known it is taken for what it typically is.
             known = np.isfinite(noise)
             noise[~known] = np.median(noise[known]) if known.any() else 0
@@ -145,15 +149,26 @@ class _Window:
         return (blocks[1], blocks[0]), number.reshape(-1)
 
     def parts(self, places=None, others=None, *, given=True):
-        """Structure, not scaled, and noise: of the mask's blocks or others, in the map's unit^2."""
+        """Structure and noise of the mask's blocks or others.
+
+        In units of `scale` squared, which may be too large or small for a number itself; the
+        structure without the factor by which the errors were found to be larger.
+        """
         structure = self._structure if places is None else self.kriging.covariance(places, others)
         own = self.kriging.own_noise(self.places if places is None else places, others, given=given)
-        return structure * self.scale**2, own * self.scale**2
+        return structure, own
 
     def covariance(self, places=None, others=None, *, given=True):
-        """Covariance of the errors; arguments as in `parts`."""
+        """Covariance of the errors; arguments and units as in `parts`."""
         structure, own = self.parts(places, others, given=given)
         return self._factor * structure + own
+
+
+def _relative_variance(error, scale):
+    """Squares of errors over a scale; NaN where they are."""
+    with np.errstate(over='ignore'):
+        ratio = error / scale
+    return ratio.clip(-_MAX_NOISE, _MAX_NOISE) ** 2
 
 
 def _normalization(values, valid):
@@ -248,10 +263,12 @@ class BackgroundErrors:
 
     def _window(self, i, reach=0.0):
         # The last one is kept: an aperture is seldom alone.
-        if self._last[0] != (i, reach):
+        asked, window = self._last
+        if asked != (i, reach):
             window = _Window(self._image, self._hole, self.sources[i], reach)
+            # In one step: threads may share the errors.
             self._last = (i, reach), window
-        return self._last[1]
+        return window
 
     def rms(self, i):
         """1-sigma error of each pixel of a mask.
@@ -272,7 +289,8 @@ class BackgroundErrors:
         window = self._window(i)
         if window.kriging is None:
             return np.full(len(self.sources[i].predicted), np.nan)
-        return np.sqrt(np.maximum(window.covariance().diagonal(), 0))[window.number]
+        variance = np.maximum(window.covariance().diagonal(), 0)
+        return window.scale * np.sqrt(variance)[window.number]
 
     def sum_error(self, i, weights, *, given=True):
         """1-sigma error of weighted sums of the background under a mask.
@@ -295,7 +313,8 @@ class BackgroundErrors:
         window = self._window(i)
         if window.kriging is None:
             return np.full(np.shape(weights)[:-1], np.nan)
-        return np.sqrt(_variances(window, window.covariance(given=given), weights))
+        variance = _variances(window, window.covariance(given=given), weights)
+        return window.scale * np.sqrt(variance)
 
     def variance_parts(self, i, weights):
         """What the variance of weighted sums is made of, for those who fit the model.
@@ -316,7 +335,9 @@ class BackgroundErrors:
         window = self._window(i)
         if window.kriging is None:
             return *np.full((2, *np.shape(weights)[:-1]), np.nan), None
-        structure, noise = (_variances(window, part, weights) for part in window.parts())
+        structure, noise = (
+            window.scale**2 * _variances(window, part, weights) for part in window.parts()
+        )
         return structure, noise, window.features
 
     def covariance(self, i, j=None):
@@ -353,9 +374,18 @@ class BackgroundErrors:
         if window.kriging is None:
             return np.full(shape, np.nan)
         if i == j:
-            return window.covariance()[np.ix_(window.number, window.number)]
-        places, number = window.blocks(*second.mask.on_map())
-        return window.covariance(window.places, places)[np.ix_(window.number, number)]
+            covariance, number = window.covariance(), window.number
+        else:
+            places, number = window.blocks(*second.mask.on_map())
+            covariance = window.covariance(window.places, places)
+        with np.errstate(over='ignore'):
+            covariance = covariance * window.scale**2
+        if not np.isfinite(covariance).all():
+            raise ValueError(
+                f'covariances of a map that scatters by {window.scale:.3g} are too large for a '
+                'number; give it in another unit.'
+            )
+        return covariance[np.ix_(window.number, number)]
 
     def draw(self, rng_of, n):
         """Deviations of the truth from the prediction, drawn at random.
@@ -425,7 +455,11 @@ def _conditional_draw(window, mine, before, known, noise, width):
     """Draws for some pixels, given those for others, (P, n)."""
     places, number = window.blocks(*np.divmod(mine, width))
     noise = noise[: len(places[0])]
+    known = known / window.scale
     covariance = window.covariance(places)
+    if not covariance.any():
+        # Where nothing varies, nothing is drawn.
+        return np.zeros((len(mine), noise.shape[1]))
     mean = 0.0
     if len(before):
         others, other_number = window.blocks(*np.divmod(before, width))
@@ -435,18 +469,16 @@ def _conditional_draw(window, mine, before, known, noise, width):
         solved = linalg.cho_solve((factor, True), np.column_stack([known[first], between.T]))
         mean = between @ solved[:, : known.shape[1]]
         covariance = covariance - between @ solved[:, known.shape[1] :]
-    return (mean + _cholesky(covariance) @ noise)[number]
+    return window.scale * (mean + _cholesky(covariance) @ noise)[number]
 
 
 def _cholesky(covariance):
     """A lower factor, of the nearest such matrix if rounding left one not quite positive."""
-    diagonal = covariance.diagonal()
-    # Where nothing varies, nothing is drawn.
-    tiny = max(1e-9 * diagonal.max(), np.finfo(float).tiny)
+    tiny = max(1e-9 * covariance.diagonal().max(), _TINY)
     regular = (covariance + covariance.T) / 2 + tiny * np.eye(len(covariance))
     try:
         return linalg.cholesky(regular, lower=True)
     except linalg.LinAlgError:
         values, vectors = linalg.eigh(regular)
-        positive = (vectors * np.maximum(values, tiny)) @ vectors.T
-        return linalg.cholesky(positive + tiny * np.eye(len(positive)), lower=True)
+        root = vectors * np.sqrt(values.clip(max(1e-9 * values.max(), _TINY)))
+        return linalg.qr(root.T, mode='r')[0].T

@@ -22,6 +22,9 @@ from astropy.utils.exceptions import AstropyUserWarning
 from astropy.utils.masked import Masked
 from astropy.wcs import WCS, FITSFixedWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
+from astropy.wcs.wcsapi import BaseHighLevelWCS
+
+from csr_astro.quiet import ignored, one_at_a_time
 
 __all__ = ['Image', 'find_image_hdu', 'parse_image', 'read_image']
 
@@ -75,8 +78,10 @@ class Image:
         if self.wcs is None:
             return None
         if isinstance(self.wcs, WCS):
-            scales = proj_plane_pixel_scales(self.wcs.celestial) * u.deg
-            return float(np.sqrt(np.prod(scales.to_value(u.arcsec))))
+            # Of a degenerate one that is no number, which is noticed where it matters.
+            with np.errstate(over='ignore', invalid='ignore'):
+                scales = proj_plane_pixel_scales(self.wcs) * u.deg
+                return float(np.sqrt(np.prod(scales.to_value(u.arcsec))))
         # Another implementation of the shared WCS interface: measure it.
         y, x = ((n - 1) / 2 for n in self.shape)
         corner = self.wcs.pixel_to_world([x, x + 1, x], [y, y, y + 1])
@@ -86,6 +91,9 @@ class Image:
     def valid(self, window):
         """Finite, unmasked pixels in a window given as a tuple of slices."""
         valid = np.isfinite(self.data[window])
+        if self.data.dtype.itemsize > np.dtype(float).itemsize:
+            # All arithmetic is in double precision, which ends earlier.
+            valid &= np.abs(self.data[window]) <= np.finfo(float).max
         if self.mask is not None:
             valid &= ~self.mask[window]
         return valid
@@ -123,10 +131,9 @@ def _real(array, name):
 def _parse_unit(text):
     if not text or not str(text).strip():
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', u.UnitsWarning)
+    with one_at_a_time, ignored(u.UnitsWarning):
         unit = u.Unit(str(text).strip(), parse_strict='silent')
-    if isinstance(unit, u.UnrecognizedUnit):
+    if not isinstance(unit, u.UnitBase) or isinstance(unit, u.UnrecognizedUnit):
         warnings.warn(
             f'the unit {text!r} is not understood; the results carry no unit.',
             AstropyUserWarning,
@@ -138,17 +145,35 @@ def _parse_unit(text):
 
 def _header_wcs(header, hdus=None):
     """The WCS of a header; lookup-table distortions are in other extensions of the file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', FITSFixedWarning)
-        wcs = WCS(header, fobj=hdus)
+    try:
+        with one_at_a_time, ignored(FITSFixedWarning):
+            wcs = WCS(header, fobj=hdus)
+    except (ValueError, TypeError, MemoryError, KeyError, OSError) as error:
+        lines = [line for line in str(error).split('\n') if line.strip(' .')]
+        reason = lines[-1].strip().rstrip('.:') if lines else type(error).__name__
+        raise ValueError(
+            f'the WCS of the header is not understood ({reason}); correct it, or give the data '
+            'without it.'
+        ) from None
     return _celestial(wcs)
 
 
 def _celestial(wcs):
     """The celestial part of a WCS, or None if it has none."""
     if isinstance(wcs, WCS):
-        return wcs.celestial if wcs.has_celestial else None
+        with one_at_a_time:
+            return wcs.celestial if wcs.has_celestial else None
+    if wcs is not None and not isinstance(wcs, BaseHighLevelWCS):
+        raise TypeError(f'wcs must be a world coordinate system, got {type(wcs).__name__}.')
+    if wcs is not None and not _is_celestial(wcs.low_level_wcs):
+        return None
     return wcs
+
+
+def _is_celestial(wcs):
+    """Whether both axes of an image are on the sky: those of a slit are not."""
+    physical = [str(axis) for axis in wcs.world_axis_physical_types]
+    return len(physical) == 2 and all(axis.startswith('pos.') for axis in physical)
 
 
 def _standard_deviation(uncertainty, unit):

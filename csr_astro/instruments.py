@@ -27,6 +27,8 @@ MASK_NAMES = ('full', 'large', 'moderate', 'small', 'focused', 'minimal')
 
 _DATA = Path(__file__).parent / 'data'
 _GENERIC_FWHM = 3.5
+# No window holds the mask of a source with a larger beam, by far.
+_LARGEST_FWHM = 300
 # Pixel scales that differ by less than this keep the published radii in pixels.
 _SAME_SCALE = 0.02
 
@@ -40,6 +42,17 @@ def _tables():
 @cache
 def _corrections():
     return Table.read(_DATA / 'aperture_corrections.csv', format='ascii.csv', comment='#')
+
+
+def _numbers(values, name, shape=None):
+    """An array of float, of a shape if one is given."""
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f'{name} must be a number or numbers, got {values!r}.') from None
+    if shape is not None and array.shape != shape:
+        raise TypeError(f'{name} must be a number, got {values!r}.')
+    return array
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,7 @@ class Instrument:
         >>> print(name, radius)
         ['full' 'moderate' 'minimal'] [13. 10.  5.]
         """
-        snr = np.nan_to_num(np.asarray(snr, dtype=float), nan=-np.inf)
+        snr = np.nan_to_num(_numbers(snr, 'snr'), nan=-np.inf, posinf=np.inf)
         category = (snr[..., np.newaxis] < np.array(self.snr_thresholds)).sum(axis=-1)
         return np.array(MASK_NAMES)[category], np.array(self.mask_radii, dtype=float)[category]
 
@@ -134,7 +147,15 @@ class Instrument:
             raise ValueError('fwhm is an angle, and the data have no WCS; give pixels or wcs=.')
         if pixel_scale is None or self.pixel_scale is None:
             return self
+        pixel_scale = float(_numbers(pixel_scale, 'pixel_scale', shape=()))
+        if not 0 < pixel_scale < np.inf:
+            raise ValueError(f'pixel_scale must be positive and finite, got {pixel_scale}.')
         factor = self.pixel_scale / pixel_scale
+        if self.fwhm * factor > _LARGEST_FWHM:
+            raise ValueError(
+                f'on pixels of {pixel_scale:.3g} arcsec the beam is {self.fwhm * factor:.3g} '
+                f'pixels wide; at most {_LARGEST_FWHM} are taken.'
+            )
         changed = {'pixel_scale': pixel_scale, 'fwhm': self.fwhm * factor, 'angular': False}
         for name in ('snr_radii', 'mask_radii', 'annulus'):
             if abs(factor - 1) >= _SAME_SCALE or name == 'annulus':
@@ -175,14 +196,18 @@ class Instrument:
         """
         if table not in ('eef', 'vesta'):
             raise ValueError(f"table must be 'eef' or 'vesta', got {table!r}.")
-        radius = np.asarray(radius, dtype=float)
+        if outside not in ('raise', 'nan'):
+            raise ValueError(f"outside must be 'raise' or 'nan', got {outside!r}.")
+        radius = _numbers(radius, 'radius')
         if self.corrections is None:
-            return 1 - np.exp(-4 * np.log(2) * (radius / self.fwhm) ** 2)
+            # Nothing is beyond a hundred beams.
+            return -np.expm1(-4 * np.log(2) * (radius.clip(0, 100 * self.fwhm) / self.fwhm) ** 2)
         mode, band = self.corrections.split(',')
         rows = _corrections()
         rows = rows[(rows['table'] == table) & (rows['mode'] == mode) & (rows['band'] == band)]
         arcsec, fraction = rows['radius_arcsec'].data, rows['enclosed_energy_fraction'].data
-        asked = radius * self.pixel_scale
+        with np.errstate(over='ignore'):
+            asked = radius * self.pixel_scale
         # A radius converted from arcsec to pixels and back may miss the end by rounding.
         tolerance = 1e-6 * arcsec[-1]
         uncovered = (asked < arcsec[0] - tolerance) | (asked > arcsec[-1] + tolerance)
@@ -283,10 +308,12 @@ def _from_beam(name, description, fwhm):
         fwhm = fwhm.to_value(u.arcsec) if angle else fwhm.value
     try:
         fwhm = float(fwhm)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f'fwhm must be a number of pixels or an angle, got {fwhm!r}.') from None
     if not (np.isfinite(fwhm) and fwhm > 0):
         raise ValueError(f'fwhm must be positive, got {fwhm}.')
+    if not angle and fwhm > _LARGEST_FWHM:
+        raise ValueError(f'fwhm must be at most {_LARGEST_FWHM} pixels, got {fwhm}.')
     # An angle needs pixels, until the map's own are known: a fifth of the beam.
     pixel_scale = fwhm / 5 if angle else None
     fwhm = 5.0 if angle else fwhm

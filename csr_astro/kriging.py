@@ -270,6 +270,9 @@ class Kriging:
         precision = np.tril(precision) + np.tril(precision, -1).T
         precision -= np.multiply.outer(self._ones, self._ones) / self._ones.sum()
         diagonal = precision.diagonal()
+        if not diagonal.max() > 0:
+            # A single number, of which the unknown mean takes all.
+            return surprise
         single = self._solved**2 / np.maximum(diagonal, 1e-12 * diagonal.max())
         for number, n in enumerate((1, 3)):
             if len(single[self._parts[n]]):
@@ -298,9 +301,8 @@ class Kriging:
         block[np.diag_indices(len(inside))] *= 1 + 1e-9
         weight = self._count[inside] / self._count[inside].sum()
         try:
-            solved = linalg.solve(
-                block, np.column_stack([self._solved[inside], weight]), assume_a='pos'
-            )
+            factor = linalg.cho_factor(block, lower=True)
+            solved = linalg.cho_solve(factor, np.column_stack([self._solved[inside], weight]))
         except linalg.LinAlgError:
             return None
         error, variance = weight @ solved

@@ -120,6 +120,9 @@ def region_mask(region, x, y, shape):
     mask : `SourceMask` or None
         None if no pixel is on the map.
     """
+    box = region.bounding_box
+    if min(box.ixmax, box.iymax) <= 0 or box.ixmin >= shape[1] or box.iymin >= shape[0]:
+        return None
     drawn = region.to_mask(mode='center')
     pixels = np.asarray(drawn.data) > 0
     y0, x0 = drawn.bbox.iymin, drawn.bbox.ixmin
@@ -252,7 +255,7 @@ def mask_radii(mask_radius, sources, snr, instrument, pixel_scale):
             raise ValueError(f'mask_radius must be in pixels or an angle, got {given.unit}.')
     try:
         given = np.asarray(given, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f'mask_radius must be a number or numbers, got {mask_radius!r}.') from None
     if given.ndim and given.shape != (len(sources),):
         raise ValueError(

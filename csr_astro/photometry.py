@@ -25,6 +25,12 @@ from csr_astro.images import parse_image
 __all__ = ['InpaintedAperturePhotometry']
 
 _ACCEPTED = 'radii (pixels or an angle), photutils apertures or regions, one or many'
+# An aperture that holds less of a source than this measures something else.
+_SMALLEST_FRACTION = 1e-9
+# Beyond this an integer is no float.
+_HUGE = 10**300
+# Apertures and annuli of more pixels than this are a slip of the pen, and do not fit into memory.
+_MAX_RADIUS = 2000.0
 _METHODS = ('exact', 'center', 'subpixel')
 # Where a source without a position is measured: nowhere.
 _NOWHERE = -1e6
@@ -268,7 +274,8 @@ class InpaintedAperturePhotometry:
             scale = image.pixel_scale or instrument.pixel_scale
             inner, outer = (_pixels(radius, scale, 'annulus') for radius in self.annulus)
         ring = CircularAnnulus(np.column_stack([x, y]), inner, outer)
-        data = np.asarray(image.data, dtype=float)
+        # photutils multiplies by the mask, which infinite pixels survive.
+        data = np.where(invalid, 0.0, image.data).astype(float)
         stats = ApertureStats(data, ring, mask=invalid, sum_method=self.method)
         return np.atleast_1d(stats.mean)
 
@@ -326,10 +333,14 @@ def _parse_apertures(apertures):
             parsed.append(item)
         elif _is_radius(item):
             value = item.value if isinstance(item, u.Quantity) else item
+            if isinstance(value, int) and abs(value) > _HUGE:
+                value = np.inf
             unit = getattr(item, 'unit', u.pix)
             if not (unit.is_equivalent(u.arcsec) or unit in (u.pix, u.dimensionless_unscaled)):
                 raise ValueError(f'aperture radii must be in pixels or an angle, got {item}.')
-            if not (np.isfinite(value) and value > 0):
+            if np.ndim(value):
+                raise ValueError(f'apertures must be {_ACCEPTED}; got a list in a list.')
+            if not 0 < value < np.finfo(float).max:
                 raise ValueError(f'aperture radii must be positive and finite, got {item}.')
             parsed.append(item if unit.is_equivalent(u.arcsec) else float(value))
         else:
@@ -361,7 +372,7 @@ def _parse_correction(correction, n):
         raise ValueError(
             f'aperture_correction must be one fraction or one for each of the {n} apertures.'
         ) from None
-    if not ((fractions > 0) & np.isfinite(fractions)).all():
+    if not ((fractions >= _SMALLEST_FRACTION) & np.isfinite(fractions)).all():
         raise ValueError('aperture_correction must hold positive fractions.')
     return [float(fraction) for fraction in fractions]
 
@@ -371,10 +382,10 @@ def _parse_annulus(annulus):
         return annulus
     try:
         inner, outer = annulus
-        good = 0 * inner < inner < outer
-    except (TypeError, ValueError, u.UnitConversionError):
+        good = bool(0 * inner < inner < outer and np.isfinite(outer))
+    except (TypeError, ValueError, OverflowError, u.UnitConversionError):
         good = False
-    if not good:
+    if not good or isinstance(inner, str):
         raise ValueError(
             "annulus must be (inner, outer) radii in pixels or as an angle, or 'instrument', "
             f'got {annulus!r}.'
@@ -386,8 +397,14 @@ def _pixels(radius, scale, name):
     if isinstance(radius, u.Quantity) and radius.unit.is_equivalent(u.arcsec):
         if scale is None:
             raise ValueError(f'{name} is an angle, and the data have no WCS; give pixels.')
-        return radius.to_value(u.arcsec) / scale
-    return float(getattr(radius, 'value', radius))
+        pixels = radius.to_value(u.arcsec) / scale
+    else:
+        pixels = float(getattr(radius, 'value', radius))
+    if pixels > _MAX_RADIUS:
+        raise ValueError(
+            f'{name} has a radius of {pixels:.3g} pixels; at most {_MAX_RADIUS:g} are taken.'
+        )
+    return pixels
 
 
 # ------------------------------------------------------------------------------------- geometry

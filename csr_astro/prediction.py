@@ -83,11 +83,7 @@ def plan_batches(sources, masks, batch_size):
 
 def flag_masks(image, masks, flags):
     """Flag the sources whose masks overlap, touch, or hold invalid pixels."""
-    # How many masks claim each pixel tells where they overlap.
-    claims = np.zeros(image.shape, dtype=np.uint16)
-    for source_mask in masks:
-        if source_mask is not None:
-            claims[source_mask.window] += source_mask.pixels
+    claims = _claims(masks, image.shape)
     for i, source_mask in enumerate(masks):
         if source_mask is None:
             continue
@@ -235,6 +231,17 @@ def combine_parts(image, parts, flags):
     # What stands under a mask may be infinite, and does not matter.
     original[left == 0] = 0
     return pixels, left * original + (1 - left) * predicted, 1 - left, scatter, mean
+
+
+def _claims(masks, shape):
+    """How many masks claim each pixel of the map: 0, 1, or 2 for all that are more."""
+    claims = np.zeros(shape, dtype=np.uint8)
+    for source_mask in masks:
+        if source_mask is not None:
+            window = claims[source_mask.window]
+            # Only whether there are several matters; a sum of very many would overflow.
+            window += source_mask.pixels & (window < 2)
+    return claims
 
 
 def _inside(source_mask, sources, i, size):

@@ -1,7 +1,5 @@
 """How do results become files that other programs read?"""
 
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from csr_astro.flags import NOT_INPAINTED
 from csr_astro.images import find_image_hdu
 from csr_astro.io import atomic_path
+from csr_astro.quiet import ignored
 
 __all__ = [
     'TABLE_FORMATS',
@@ -55,9 +54,8 @@ def write_table(path, table):
     kind = TABLE_FORMATS[Path(path).suffix.lower()]
     if kind != 'ascii.ecsv':
         table = _plain(table)
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        # Long keywords of the meta are cut in FITS; the ECSV keeps them.
-        warnings.simplefilter('ignore', fits.verify.VerifyWarning)
+    # Long keywords of the meta are cut in FITS; the ECSV keeps them.
+    with atomic_path(path) as temporary, ignored(fits.verify.VerifyWarning):
         table.write(temporary, format=kind, overwrite=True)
 
 
@@ -77,13 +75,9 @@ def _plain(table):
     return plain
 
 
-@contextmanager
 def _quiet():
     """Archive headers break rules that are fixed on writing; the user cannot help it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', fits.verify.VerifyWarning)
-        warnings.simplefilter('ignore', FITSFixedWarning)
-        yield
+    return ignored(fits.verify.VerifyWarning, FITSFixedWarning)
 
 
 def write_source_free(

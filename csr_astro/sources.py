@@ -13,6 +13,8 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from regions import PixCoord, PixelRegion, PointPixelRegion, Region, Regions, SkyRegion
 
+from csr_astro.quiet import ignored
+
 __all__ = ['Sources', 'parse_sources', 'read_sources']
 
 _ACCEPTED = (
@@ -25,6 +27,10 @@ _PIXEL_COLUMNS = (
     '{}cen', '{}_cen', '{}center', '{}_center', '{}centre', '{}_centre', '{}pos', '{}_pos',
     '{}_fit', '{}fit', '{}pix', '{}_pix',
 )  # fmt: skip
+# Complex numbers, times, time differences and structures.
+_NO_NUMBERS = 'cMmV'
+# Pixels are those of a coordinate if they are no more than this part of a pixel's diagonal off.
+_ROUND_TRIP = 0.1
 _SKY_COLUMNS = (
     ('ra', 'dec', 'icrs'),
     ('ra_deg', 'dec_deg', 'icrs'),
@@ -73,8 +79,22 @@ def _from_sky(coordinates, wcs):
         known &= np.isfinite(getattr(angle, 'unmasked', angle).value)
         known &= ~np.broadcast_to(getattr(angle, 'mask', False), known.shape)
     if known.any():
-        x[known], y[known] = wcs.world_to_pixel(coordinates[known])
+        x[known], y[known] = _pixels(coordinates[known], wcs)
     return Sources(x, y)
+
+
+def _pixels(coordinates, wcs):
+    """Pixels of coordinates, NaN where the projection has none.
+
+    Distortions are inverted by iteration, which outside the map may end anywhere, with a
+    warning: only pixels that lead back to the coordinates are theirs.
+    """
+    with ignored(UserWarning, RuntimeWarning):
+        x, y = (np.array(axis, dtype=float) for axis in wcs.world_to_pixel(coordinates))
+        back, beside = wcs.pixel_to_world(x, y), wcs.pixel_to_world(x + 1, y + 1)
+        missed = coordinates.separation(back) > _ROUND_TRIP * back.separation(beside)
+    x[missed] = y[missed] = np.nan
+    return x, y
 
 
 def _from_regions(regions, wcs):
@@ -88,11 +108,16 @@ def _from_regions(regions, wcs):
 def _to_pixel(region, wcs):
     if isinstance(region, SkyRegion):
         _need_wcs(wcs, 'sky regions')
+        # On the far side of the sky, where the projection ends: a source without a place.
+        nowhere = PointPixelRegion(PixCoord(np.nan, np.nan))
+        places = getattr(region, 'center', getattr(region, 'vertices', None))
+        if places is not None and not np.isfinite(_from_sky(places, wcs).x).all():
+            return nowhere
         try:
-            return region.to_pixel(wcs)
+            with ignored(UserWarning, RuntimeWarning):
+                return region.to_pixel(wcs)
         except (ValueError, np.linalg.LinAlgError):
-            # On the far side of the sky, where the projection ends: a source without a place.
-            return PointPixelRegion(PixCoord(np.nan, np.nan))
+            return nowhere
     if not isinstance(region, PixelRegion):
         raise TypeError(
             f'sources must be {_ACCEPTED}, got a list with a {type(region).__name__}.'
@@ -138,6 +163,8 @@ def _filled(table, name, unit):
     mask = np.ma.getmaskarray(column) if isinstance(column, np.ma.MaskedArray) else getattr(
         column, 'mask', False
     )
+    if column.ndim != 1 or column.dtype.kind in _NO_NUMBERS:
+        raise ValueError(f'the column {name!r} of sources must hold a number in each row.')
     try:
         values = np.array(getattr(column, 'unmasked', column), dtype=float)
         values = values if own is None else u.Quantity(values, own).to_value(unit)
@@ -145,7 +172,7 @@ def _filled(table, name, unit):
         raise ValueError(
             f'the column {name!r} of sources is in {own}, which does not convert to {unit}.'
         ) from None
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f'the column {name!r} of sources must hold numbers.') from None
     values[np.broadcast_to(mask, values.shape)] = np.nan
     return values
@@ -171,6 +198,7 @@ def _from_table(table, wcs):
                 return _from_sky(_from_text(table, *columns, frame), wcs)
             lon, lat = (_filled(table, column, u.deg) for column in columns)
             lat[np.abs(lat) > 90] = np.nan
+            lon[~np.isfinite(lon)] = np.nan
             return _from_sky(SkyCoord(lon, lat, unit='deg', frame=frame), wcs)
     raise ValueError(
         'the table of sources has no columns of positions; pixel columns are x and y (or '
@@ -188,8 +216,9 @@ def _from_text(table, longitude, latitude, frame):
     try:
         return SkyCoord(list(table[longitude]), list(table[latitude]), unit=units, frame=frame)
     except (ValueError, u.UnitsError) as error:
+        reason = ' '.join(str(error).split()).rstrip('.')
         raise ValueError(
-            f'the columns {longitude!r} and {latitude!r} of sources are not understood: {error}'
+            f'the columns {longitude!r} and {latitude!r} of sources are not understood: {reason}.'
         ) from None
 
 
@@ -201,8 +230,13 @@ def _from_array(array):
             )
         array = array.value
     try:
-        array = np.ma.filled(np.ma.asarray(array).astype(float), np.nan)
-    except (TypeError, ValueError):
+        array = np.ma.asarray(array)
+        # Refused: casting them would only warn.
+        array = array if array.dtype.kind not in _NO_NUMBERS else None
+        # Numbers too large for float64 are off every map.
+        with np.errstate(over='ignore'):
+            array = np.ma.filled(array.astype(float), np.nan)
+    except (AttributeError, TypeError, ValueError, OverflowError):
         raise TypeError(f'sources must be {_ACCEPTED}.') from None
     if array.size == 0:
         array = array.reshape(0, 2)

@@ -4,7 +4,6 @@ Every peer is a function ``fill(values, valid, hole, x, y, radius)`` of one
 window of the map and returns the pixels of the hole.
 """
 
-import warnings
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from photutils.background import Background2D
 
 from csr_astro.evaluation.kriging import estimate_covariance, kriging_mean
+from csr_astro.quiet import ignored
 
 __all__ = [
     'BASELINES',
@@ -97,8 +97,7 @@ def background_2d(values, valid, hole, x, y, radius):
     """
     del x, y
     box = int(np.clip(2 * np.ceil(radius), 12, min(values.shape)))
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', AstropyUserWarning)
+    with ignored(AstropyUserWarning):
         try:
             background = Background2D(
                 np.where(valid, values, 0.0),

@@ -14,7 +14,7 @@ def resolve_device(device=None):
     try:
         device = torch.device(device)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).split('\n')[0]
         raise ValueError(f'device {str(device)!r} cannot be used: {reason}.') from None
     return device

@@ -29,11 +29,12 @@ class _PartialConv(nn.Module):
         self.padding = padding
         self.weight = nn.Parameter(torch.empty(self._weight_shape()))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        # A buffer, so that it follows the module to its device; not a weight.
-        self.register_buffer(
-            'window', torch.ones(1, 1, kernel_size, kernel_size), persistent=False
-        )
-        nn.init.kaiming_normal_(self.weight, mode=self._fan_mode, nonlinearity='relu')
+        # A buffer, so that it follows the module to its device; not a weight, and so there in
+        # networks without numbers too.
+        window = torch.ones(1, 1, kernel_size, kernel_size, dtype=torch.float32, device='cpu')
+        self.register_buffer('window', window, persistent=False)
+        if not self.weight.is_meta:
+            nn.init.kaiming_normal_(self.weight, mode=self._fan_mode, nonlinearity='relu')
 
     def forward(self, tensors, masks):
         """Apply the layer.

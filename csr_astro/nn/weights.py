@@ -8,6 +8,7 @@ which files are bundled and what their SHA-256 is.
 import hashlib
 import tomllib
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -99,11 +100,18 @@ def _locate(name_or_path):
     if isinstance(name_or_path, str) and name_or_path in registry:
         entry = registry[name_or_path]
         return name_or_path, _DATA / 'weights' / entry['file'], entry['sha256']
+    if not isinstance(name_or_path, str | PathLike):
+        raise TypeError(f'weights must be a name or a path, got {type(name_or_path).__name__}.')
     path = Path(name_or_path)
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError:
+        # A name too long for a file.
+        found = False
+    if not found:
         raise ValueError(
             f'weights must be one of {sorted(registry)} or the path of a .safetensors file, '
-            f'got {str(name_or_path)!r}.'
+            f'got {str(name_or_path)[:200]!r}.'
         )
     return str(path), path, None
 
@@ -216,6 +224,7 @@ def load_model(name_or_path='default', device=None, dtype=torch.float32):
     False
     """
     info = read_info(name_or_path)
+    # Without numbers of its own: random ones would be drawn from the user's generator.
     with torch.device('meta'):
         network = PartialConvUNet(width=info.width, n_hints=FILLS[info.fill])
     expected = {
@@ -230,8 +239,9 @@ def load_model(name_or_path='default', device=None, dtype=torch.float32):
         state = {key: handle.get_tensor(key).float() for key in found}
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise ValueError(f'{str(info.path)!r} holds numbers that are not finite.')
-    network = PartialConvUNet(width=info.width, n_hints=FILLS[info.fill])
-    network.load_state_dict(state, strict=False)
+    for key in network.state_dict().keys() - state.keys():
+        state[key] = torch.zeros((), dtype=torch.long)
+    network.load_state_dict(state, assign=True)
     model = Inpainter(network, info.normalization, fill=info.fill, dtype=dtype)
     device = torch.device('cpu' if device is None else device)
     model = model.to(device).to(memory_format=memory_format(device)).eval()
@@ -356,7 +366,8 @@ def convert_checkpoint(checkpoint, path, **card):
     state = read_state_dict(checkpoint)
     state = {key.removeprefix('module.'): value for key, value in state.items()}
 
-    network = PartialConvUNet(width=1)
+    with torch.random.fork_rng(devices=[]):
+        network = PartialConvUNet(width=1)
     blocks = [(f'e{i + 1}', b) for i, b in enumerate(network.encoder)]
     blocks += [(f'd{i + 1}', b) for i, b in enumerate(network.decoder)]
     targets, masks = {}, {}

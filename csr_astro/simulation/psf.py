@@ -16,6 +16,8 @@ from astropy import units as u
 from astropy.io import fits
 from scipy import ndimage
 
+from csr_astro.quiet import ignored
+
 __all__ = [
     'Profile',
     'encircled_energy',
@@ -371,12 +373,9 @@ def _header_scale(header):
 
 
 def _wcs(header):
-    import warnings
-
     from astropy.wcs import WCS, FITSFixedWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', FITSFixedWarning)
+    with ignored(FITSFixedWarning):
         return WCS(header)
 
 

@@ -7,7 +7,6 @@ beside each map a table of what was put in. Its numbers are data, in
 """
 
 import tomllib
-import warnings
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from csr_astro.cutouts import extract
 from csr_astro.images import Image, parse_image
 from csr_astro.instruments import Instrument, get_instrument, identify_instrument
 from csr_astro.io import atomic_path
+from csr_astro.quiet import ignored
 from csr_astro.simulation.inject import inject_sources, random_positions
 from csr_astro.simulation.psf import instrument_profile, psf_profile, psf_stamp
 
@@ -225,8 +225,7 @@ class Simulation:
         if image.wcs is not None and hasattr(image.wcs, 'to_header'):
             header.update(image.wcs.to_header(relax=True))
         if image.unit is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')
+            with ignored(Warning):
                 header['BUNIT'] = image.unit.to_string('fits') if image.unit else ''
         header['CSRFIELD'] = self.field, 'map without sources'
         header['CSRSEED'] = self.sources.meta['seed'], 'seed of the simulation'
@@ -238,8 +237,7 @@ class Simulation:
                              fits.ImageHDU(data, header, name='image')])  # fmt: skip
         if image.error is not None:
             hdus.append(fits.ImageHDU(np.array(image.error, dtype=image.dtype), name='stDev'))
-        with atomic_path(path) as temporary, warnings.catch_warnings():
-            warnings.simplefilter('ignore', fits.verify.VerifyWarning)
+        with atomic_path(path) as temporary, ignored(fits.verify.VerifyWarning):
             hdus.writeto(temporary, overwrite=True, output_verify='silentfix')
 
 

@@ -1,0 +1,44 @@
+"""How are warnings that mean nothing to the user left out, when others run in threads?"""
+
+import threading
+import warnings
+from contextlib import contextmanager
+
+__all__ = ['ignored', 'one_at_a_time']
+
+#: Held around what astropy does inside `warnings.catch_warnings` of its own.
+one_at_a_time = threading.RLock()
+_lock = threading.Lock()
+
+
+@contextmanager
+def ignored(*categories):
+    """Leave warnings of some kinds out while a block runs.
+
+    `warnings.catch_warnings` puts back the list of filters that it found; two
+    threads in it at once leave the one's filters to everybody. Here a filter
+    of one's own is put in, and exactly that is taken out again.
+
+    Parameters
+    ----------
+    *categories : type
+        Kinds of warnings.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from csr_astro.quiet import ignored
+    >>> with ignored(UserWarning):
+    ...     warnings.warn('never seen')
+    """
+    own = [('ignore', None, category, None, 0) for category in categories]
+    with _lock:
+        entered = warnings.filters
+        entered[:0] = own
+    try:
+        yield
+    finally:
+        with _lock:
+            # Somebody else's catch_warnings may have copied the list, or left its copy, meanwhile.
+            for filters in (entered, warnings.filters):
+                filters[:] = [each for each in filters if not any(each is mine for mine in own)]
