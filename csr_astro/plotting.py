@@ -9,7 +9,7 @@ from astropy.wcs import WCS
 
 from csr_astro.io import atomic_path
 
-__all__ = ['figure', 'plot_removal', 'plot_source', 'require_matplotlib', 'source_cutouts']
+__all__ = ['color_map', 'figure', 'plot_removal', 'plot_source', 'require_matplotlib', 'source_cutouts']
 
 _AXIS_LABELS = {
     'pos.eq.ra': 'right ascension',
@@ -58,7 +58,7 @@ def plot_removal(result, *, axes=None, percentile=99.0):
         ('sources', sources, *_range(np.append(sources[result.mask], 0), 99.5)),
     )
     for ax, (title, values, bottom, top) in zip(axes, panels, strict=True):
-        shown = ax.imshow(values, origin='lower', cmap=_color_map(), vmin=bottom, vmax=top,
+        shown = ax.imshow(values, origin='lower', cmap=color_map(), vmin=bottom, vmax=top,
                           interpolation='nearest')
         ax.set_title(title)
         bar = ax.figure.colorbar(shown, ax=ax, shrink=0.85, pad=0.02)
@@ -162,7 +162,7 @@ def plot_source(result, number, *, axes=None):
         if name in ('source', 'rms'):
             bounds = _range(cutouts[name], 100)
         shown = ax.imshow(
-            cutouts[name], origin='lower', cmap=_color_map(), vmin=bounds[0], vmax=bounds[1],
+            cutouts[name], origin='lower', cmap=color_map(), vmin=bounds[0], vmax=bounds[1],
             interpolation='nearest', extent=None if hasattr(ax, 'coords') else extent,
         )  # fmt: skip
         ax.set_title(title)
@@ -173,8 +173,8 @@ def plot_source(result, number, *, axes=None):
     return axes
 
 
-def _color_map():
-    """Grey where there is no number."""
+def color_map():
+    """The colours of all maps; grey where there is no number."""
     return require_matplotlib().colormaps['viridis'].with_extremes(bad='0.8')
 
 

@@ -13,7 +13,13 @@ from csr_astro.cutouts import extract, extract_mask, nearest_pixel, window_size
 from csr_astro.errors import aperture_weights
 from csr_astro.photometry import InpaintedAperturePhotometry
 
-__all__ = ['default_apertures', 'flux_levels_of', 'recovered_fluxes', 'summarize_recovery']
+__all__ = [
+    'default_apertures',
+    'flux_levels_of',
+    'ratio_columns',
+    'recovered_fluxes',
+    'summarize_recovery',
+]
 
 # Radii of apertures: of the paper, in arcsec, and in beams where no table of corrections ends.
 _ARCSEC = (4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 18.0)
@@ -95,7 +101,7 @@ def recovered_fluxes(result, flux, apertures=None, *, fraction=None, methods=Non
     flux = _injected(flux, result)
     if fraction is None:
         fraction = _fraction_of(instrument)
-    # In pixels the fractions at the masks' radii are known here; the division is left to us.
+    # The fraction of injected sources may not be that of the instrument: it is divided by below.
     photometry = InpaintedAperturePhotometry(
         apertures, estimator=result.estimator, aperture_correction='none', annulus='instrument'
     )

@@ -10,7 +10,7 @@ from astropy import units as u
 from astropy.table import QTable
 
 from csr_astro.flags import decode_flags
-from csr_astro.plotting import CUTOUTS, require_matplotlib, source_cutouts
+from csr_astro.plotting import CUTOUTS, color_map, require_matplotlib, source_cutouts
 
 __all__ = ['source_residuals', 'source_strip']
 
@@ -118,7 +118,7 @@ def source_strip(result, number, truth=None):
         titles['truth'] = 'truth'
     if not cutouts['map'].size:
         return b'', [], []
-    colors = require_matplotlib().colormaps['viridis'].with_extremes(bad='0.8')
+    colors = color_map()
     shared = _limits(cutouts['background'])
     pictures, ranges = [], []
     for name in titles:
