@@ -9,7 +9,14 @@ from astropy.wcs import WCS
 
 from csr_astro.io import atomic_path
 
-__all__ = ['color_map', 'figure', 'plot_removal', 'plot_source', 'require_matplotlib', 'source_cutouts']
+__all__ = [
+    'color_map',
+    'figure',
+    'plot_removal',
+    'plot_source',
+    'require_matplotlib',
+    'source_cutouts',
+]
 
 _AXIS_LABELS = {
     'pos.eq.ra': 'right ascension',
