@@ -145,9 +145,7 @@ class Predictor:
         for k, i in enumerate(index):
             central[(k, *_inside(masks[i], sources, i, size))] = True
         radius = np.array([masks[i].radius for i in index])
-        prediction = predict(
-            self.model, values, covered, central, radius, orientations=self.orientations
-        )
+        prediction = self._predict(values, covered, central, radius)
         valid = np.isfinite(values) & ~covered
         mean = np.full(len(index), np.nan)
         flags = _rim_flags(valid, radius)
@@ -170,6 +168,20 @@ class Predictor:
         pixels, weights, values_there = map(np.concatenate, zip(*changed, strict=True))
         scatter = ring_scatter(values, valid, radius)
         return Part(index, scatter, mean, flags, pixels, weights, values_there)
+
+    def _predict(self, *cutouts):
+        """Predict as many cutouts at once as the device has memory for."""
+        import torch
+
+        n = len(cutouts[0])
+        try:
+            return predict(self.model, *cutouts, orientations=self.orientations)
+        except torch.OutOfMemoryError:
+            if n == 1:
+                raise
+        # Not while the error is handled: it holds on to what filled the memory.
+        halves = slice(n // 2), slice(n // 2, n)
+        return np.concatenate([self._predict(*(each[half] for each in cutouts)) for half in halves])
 
     def _weights(self, rows, columns, size, measured):
         """Pixels of the window to change, and the weight of the prediction in each."""

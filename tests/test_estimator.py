@@ -19,7 +19,7 @@ from photutils.centroids import centroid_com
 from regions import CirclePixelRegion, EllipsePixelRegion, PixCoord, PolygonPixelRegion
 from scipy import ndimage
 
-from csr_astro import NeuralBackground, NeuralBackgroundEstimator
+from csr_astro import NeuralBackground, NeuralBackgroundEstimator, cutouts, prediction
 from csr_astro.flags import decode_flags
 from csr_astro.nn.inpainter import Inpainter
 from csr_astro.nn.unet import PartialConvUNet
@@ -201,6 +201,28 @@ def test_result_does_not_depend_on_the_order_of_the_sources(make, sky, preset, m
     assert_array_equal(other.background_rms, result.background_rms)
     for name in set(result.sources.colnames) - {'id'}:
         assert_array_equal(other.sources[name], result.sources[name][order])
+
+
+def test_batches_are_halved_when_memory_runs_out(make, sky, monkeypatch):
+    expected = make(batch_size=1).estimate(sky, SOURCES).background
+    sizes = []
+
+    def little_memory(model, values, *args, **options):
+        sizes.append(len(values))
+        if len(values) > 1:
+            raise torch.OutOfMemoryError
+        return cutouts.predict(model, values, *args, **options)
+
+    monkeypatch.setattr(prediction, 'predict', little_memory)
+    assert_allclose(make(batch_size=4).estimate(sky, SOURCES).background, expected, rtol=1e-6)
+    assert max(sizes) > 1
+    monkeypatch.setattr(prediction, 'predict', lambda *_, **__: _out_of_memory())
+    with pytest.raises(torch.OutOfMemoryError):
+        make(batch_size=4).estimate(sky, SOURCES)
+
+
+def _out_of_memory():
+    raise torch.OutOfMemoryError
 
 
 @pytest.mark.parametrize('batch_size', [1, 3, 16])
