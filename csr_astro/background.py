@@ -28,7 +28,7 @@ from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
 from csr_astro.masking import draw_masks, mask_radii, measure_snr
 from csr_astro.prediction import Predictor
-from csr_astro.quiet import ignored
+from csr_astro.quiet import ignored, one_at_a_time
 from csr_astro.sources import parse_sources
 
 __all__ = ['NeuralBackground', 'NeuralBackgroundEstimator']
@@ -585,7 +585,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             x0, y0 = (nearest_pixel(position) - size // 2 for position in (x[i], y[i]))
             try:
                 # Warnings of failures, which are flagged here.
-                with ignored(AstropyUserWarning):
+                with one_at_a_time, ignored(AstropyUserWarning):
                     found = centroid_sources(
                         np.nan_to_num(cutout),
                         x[i] - x0,
