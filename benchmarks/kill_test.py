@@ -13,6 +13,8 @@ import os
 import sys
 import tempfile
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +25,11 @@ from safetensors.torch import load_file
 
 from csr_astro import background, photometry, products
 from csr_astro.cli import main as main_command
-from csr_astro.training import callbacks, loop, module
 
-# Imported once, and not by each process.
-PRELOADED = background, photometry, products, callbacks, loop, module
+# Imported once, and not by each process; what trains, too, where it is installed.
+PRELOADED = background, photometry, products
+if find_spec('lightning') is not None:
+    import_module('csr_astro.training.module')
 RECIPE = 'width = 0.125\nn_cutouts = 24\nbatch_size = 4\nvalidate_every = 8\nn_validation = 4\n'
 
 

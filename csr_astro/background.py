@@ -40,7 +40,7 @@ from csr_astro.prediction import (
     flag_masks,
     plan_batches,
 )
-from csr_astro.quiet import ignored
+from csr_astro.quiet import ignored, one_at_a_time
 from csr_astro.sources import parse_sources
 
 __all__ = ['NeuralBackground', 'NeuralBackgroundEstimator']
@@ -660,7 +660,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             x0, y0 = (nearest_pixel(position) - size // 2 for position in (x[i], y[i]))
             try:
                 # Warnings of failures, which are flagged here.
-                with ignored(AstropyUserWarning):
+                with one_at_a_time, ignored(AstropyUserWarning):
                     found = centroid_sources(
                         np.nan_to_num(cutout),
                         x[i] - x0,

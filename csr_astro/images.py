@@ -121,8 +121,16 @@ def _two_dimensional(array, name):
     return array
 
 
+def _array(values, name):
+    try:
+        return np.asanyarray(values)
+    except (TypeError, ValueError, OverflowError):
+        # Rows of different lengths, or of different kinds.
+        raise ValueError(f'{name} must be a rectangle of numbers.') from None
+
+
 def _real(array, name):
-    array = np.asanyarray(array)
+    array = _array(array, name)
     if array.dtype.kind not in 'iuf':
         raise TypeError(f'{name} must hold real numbers, got dtype {array.dtype}.')
     return _two_dimensional(array, name)
@@ -316,7 +324,7 @@ def parse_image(data, *, mask=None, error=None, wcs=None):
 
 def _like(array, data, name, dtype=None):
     """``array`` checked against the shape of ``data``; a scalar is spread over it."""
-    array = np.asarray(array)
+    array = np.asarray(_array(array, name))
     kinds, content = ('biu', 'booleans') if dtype is bool else ('iuf', 'real numbers')
     if array.dtype.kind not in kinds:
         raise TypeError(f'{name} must hold {content}, got dtype {array.dtype}.')

@@ -21,6 +21,7 @@ from csr_astro.background import NeuralBackground, NeuralBackgroundEstimator
 from csr_astro.errors import aperture_weights
 from csr_astro.flags import BITS, NOT_INPAINTED
 from csr_astro.images import parse_image
+from csr_astro.quiet import one_at_a_time
 
 __all__ = ['InpaintedAperturePhotometry']
 
@@ -209,7 +210,8 @@ class InpaintedAperturePhotometry:
         return '' if self._single else f'_{i}'
 
     def _sum(self, values, shape, n):
-        found = aperture_photometry(values, shape, method=self.method)
+        with one_at_a_time:
+            found = aperture_photometry(values, shape, method=self.method)
         # Without sources the aperture still has the one position that it came with.
         return np.asarray(found['aperture_sum'])[:n]
 
@@ -220,14 +222,15 @@ class InpaintedAperturePhotometry:
         if not n:
             # photutils refuses empty lists: take its columns from one position, and no rows.
             shapes = [_moved(shape, [0.0], [0.0]) for shape in shapes]
-        found = aperture_photometry(
-            image.with_unit(data.astype(image.dtype, copy=False)),
-            shapes[0] if self._single else shapes,
-            error=None if image.error is None else image.with_unit(image.error),
-            mask=image.mask,
-            method=self.method,
-            wcs=image.wcs,
-        )
+        with one_at_a_time:
+            found = aperture_photometry(
+                image.with_unit(data.astype(image.dtype, copy=False)),
+                shapes[0] if self._single else shapes,
+                error=None if image.error is None else image.with_unit(image.error),
+                mask=image.mask,
+                method=self.method,
+                wcs=image.wcs,
+            )
         table = QTable({name: found[name] for name in found.colnames}, meta=dict(found.meta))
         return table[:n]
 
@@ -277,7 +280,8 @@ class InpaintedAperturePhotometry:
         # photutils multiplies by the mask, which infinite pixels survive.
         data = np.where(invalid, 0.0, image.data).astype(float)
         stats = ApertureStats(data, ring, mask=invalid, sum_method=self.method)
-        return np.atleast_1d(stats.mean)
+        with one_at_a_time:
+            return np.atleast_1d(stats.mean)
 
     def _correction(self, instrument):
         """What fluxes are divided by: a table's name, a list of fractions, or 'none'."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 __all__ = ['ignored', 'one_at_a_time']
 
-#: Held around what astropy does inside `warnings.catch_warnings` of its own.
+#: Held around what astropy, photutils and SciPy do inside `warnings.catch_warnings` of its own.
 one_at_a_time = threading.RLock()
 _lock = threading.Lock()
 

@@ -9,6 +9,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft, interpolate, optimize, special
 
+from csr_astro.quiet import one_at_a_time
+
 __all__ = ['Variogram', 'fit_variogram', 'local_weight', 'measure_variogram']
 
 # One lag (dy, dx) of each orbit under flips and rotations at which the variogram is measured.
@@ -146,7 +148,9 @@ def fit_variogram(variogram, pairs):
     scaled = variogram / unit
     precision = np.where(used, 1 / np.maximum(scaled, 1e-4), 0)
     precision /= np.hypot(1, _DISTANCES / _FIT_LAG)
-    weights, _ = optimize.nnls(_DESIGN * precision[:, None], scaled * precision)
+    # SciPy 1.12 to 1.14 catch warnings here.
+    with one_at_a_time:
+        weights, _ = optimize.nnls(_DESIGN * precision[:, None], scaled * precision)
     return unit * weights
 
 
