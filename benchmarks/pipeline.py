@@ -2,7 +2,7 @@
 
 Peers fill the same discs of the same map in the same process: photutils' annulus, and where they
 are installed maskfill, the biharmonic fill of scikit-image, and LPI. Each row is a process of its
-own, so that its peak of memory is its own.
+own, so that its peak of memory is its own; part of it are pages of the memory-mapped file.
 
 example: OMP_NUM_THREADS=2 python benchmarks/pipeline.py --sizes 512 2048 4096 --sources 100 2000
 """
@@ -20,6 +20,7 @@ from astropy.io import fits
 
 COLUMNS = (
     f'{"size":>6s} {"sources":>7s} {"s":>7s} {"sources/s":>9s} {"network":>7s} {"peak MB":>8s}'
+    f' {"mapped":>7s}'
     '  ms per source: network, then peers'
 )
 # Sources that peers are timed on, which take the same for each.
@@ -81,12 +82,22 @@ def measure(args):
                 photometry(result)
         took = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        mapped = mapped_megabytes()
         with fits.open(path, memmap=True) as hdus:
             peers = time_peers(hdus[0].data, positions[:N_PEERS]) if args.peers else {}
     peers = {'network': took / n_sources} | peers
     text = ', '.join(f'{name} {1e3 * each:.1f}' for name, each in peers.items())
     print(f'{size:6d} {n_sources:7d} {took:7.1f} {n_sources / took:9.1f} {network / took:7.2f} '
-          f'{peak:8.0f}  {text} ({torch.get_num_threads()} threads)', flush=True)
+          f'{peak:8.0f} {mapped:7.0f}  {text} ({torch.get_num_threads()} threads)', flush=True)
+
+
+def mapped_megabytes():
+    """Pages of files in memory, which the system takes back when it needs them (Linux)."""
+    status = Path('/proc/self/status')
+    if not status.exists():
+        return float('nan')
+    line = next(each for each in status.read_text().splitlines() if each.startswith('RssFile'))
+    return int(line.split()[1]) / 1024
 
 
 def time_peers(data, positions):
