@@ -498,5 +498,12 @@ def test_colours_are_told_apart_without_colour():
         assert len(set(values)) == len(values)
 
 
+def test_a_map_looks_alike_in_all_figures():
+    names = ['original', 'source_free', 'realization', 'mine', 'other']
+    few, many = dict(figures._styled(names[1:3])), dict(figures._styled(names))
+    assert few['source_free'] == many['source_free']
+    assert len({style[0] for style in many.values()}) == len(names)
+
+
 def test_coordinates_of_the_table_are_on_the_sky():
     assert isinstance(standard_stars()['sky_center'], SkyCoord)

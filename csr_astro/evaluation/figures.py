@@ -43,6 +43,16 @@ _LABELS = {
     'annulus_median': 'annulus',
     'lpi': 'LPI',
 }
+# Which of the styles they have.
+_PLACES = {
+    'original': 0,
+    'network': 0,
+    'injected': 1,
+    'annulus': 1,
+    'annulus_median': 1,
+    'source_free': 2,
+    'realization': 3,
+}
 # Ratios this near to 1 are on a linear axis, others on a logarithmic one: faint sources scatter a
 # hundred times more than bright ones. Ticks on either side of 1, and what is shown at most.
 _LINEAR, _TICKS, _FARTHEST = 0.02, (0.02, 0.1, 0.5), 1.0
@@ -89,7 +99,14 @@ def _unit(unit):
 
 
 def _styled(names):
-    return zip(names, (_STYLES[k % len(_STYLES)] for k in range(len(names))), strict=True)
+    """Names with their styles: a map looks alike in all figures."""
+    free = [k for k in range(len(_STYLES)) if k not in map(_PLACES.get, names)] or [0]
+    for name in names:
+        place = _PLACES.get(name)
+        if place is None:
+            place = free[0]
+            free = [*free[1:], place]
+        yield name, _STYLES[place]
 
 
 # --------------------------------------------------------------------------------- photometry
@@ -424,5 +441,5 @@ def plot_pixel_pdf(histograms, titles=None, *, log=False):
                 ax.set_yscale('log')
             if titles is not None:
                 ax.set_title(titles[k])
-        axes[0, 0].legend()
+            ax.legend()
     return figure
