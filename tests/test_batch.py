@@ -480,6 +480,8 @@ def test_rows_of_earlier_batches_stay(folder, options, threads):
 
 
 def test_ctrl_c_leaves_a_state_to_go_on_from(longer, options, threads):
+    # The maps that are left must take longer than it takes to press the keys.
+    write_catalog(longer / 'catalog.ecsv', np.random.default_rng(1).uniform(0, 110, (150, 2)))
     out = longer / 'out'
     arguments = [sys.executable, '-m', 'csr_astro.cli', 'batch', str(longer / '*.fits')]
     arguments += ['--catalog', str(longer / 'catalog.ecsv'), '-o', str(out), '--workers', '1']
