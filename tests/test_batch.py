@@ -479,6 +479,15 @@ def test_rows_of_earlier_batches_stay(folder, options, threads):
     assert set(written['status']) == {'done'}
 
 
+@pytest.fixture
+def ctrl_c_is_heard():
+    """Shells start what runs in the background deaf to it, and its children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('ctrl_c_is_heard')
 def test_ctrl_c_leaves_a_state_to_go_on_from(longer, options, threads):
     # The maps that are left must take longer than it takes to press the keys.
     write_catalog(longer / 'catalog.ecsv', np.random.default_rng(1).uniform(0, 110, (150, 2)))
@@ -495,7 +504,7 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(longer, options, threads):
         # As a terminal does: all processes of the group get it.
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert err.endswith('csr-astro: stopped.\n')
     assert 'Traceback' not in err
     assert not list(out.glob('.*'))
