@@ -5,11 +5,10 @@ that the network makes are compared with those that it would make in a Gaussian 
 distinguishes the place from one. What is fitted is the scale of Student's t distribution with 15
 degrees of freedom, in which no single disc decides.
 
-example: python benchmarks/fit_error_model.py maps/train --output error_model.toml
+example: python benchmarks/fit_error_model.py maps/train
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 from photutils.aperture import CircularAperture
@@ -121,7 +120,7 @@ def report(found, parameters):
 
 
 def main():
-    """Collect, fit, report, write."""
+    """Collect, fit, report, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -129,7 +128,6 @@ def main():
     parser.add_argument('--weights', default='default')
     parser.add_argument('--number', type=int, default=14, help='discs per map kind and radius')
     parser.add_argument('--seed', type=int, default=3)
-    parser.add_argument('--output', help='TOML file; printed if not given')
     args = parser.parse_args()
     estimator = NeuralBackgroundEstimator(args.weights)
     injecting = NeuralBackgroundEstimator(
@@ -139,13 +137,8 @@ def main():
     found = collect(estimator, injecting, groups, args.number, args.seed)
     parameters = fit(found)
     report(found, parameters)
-    text = (
-        f'constant = {parameters[0]:.3f}\n'
-        f'coefficients = [{", ".join(f"{value:.3f}" for value in parameters[1:])}]\n'
-    )
-    print(text)
-    if args.output:
-        Path(args.output).write_text(text)
+    print(f'constant = {parameters[0]:.3f}')
+    print(f'coefficients = [{", ".join(f"{value:.3f}" for value in parameters[1:])}]')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
-"""Kill `remove` and `train` at random moments, run them again, and compare with undisturbed runs.
+"""Kill `remove`, `batch` and `train` at random moments, and run each again.
 
-After each kill no file under a final name may be half written, and the rerun
-must end with the very files of a run that was left alone.
+After a kill no file under a final name may be half written, and the rerun must
+end with the very files of a run that was left alone.
 
 example: OMP_NUM_THREADS=1 python benchmarks/kill_test.py --kills 25
 """
@@ -26,27 +26,37 @@ from safetensors.torch import load_file
 from csr_astro import background, photometry, products
 from csr_astro.cli import main as main_command
 
-# Imported once, and not by each process; what trains, too, where it is installed.
+# Imported once, and not by each process; what trains and what spreads work, too, where installed.
 PRELOADED = background, photometry, products
-if find_spec('lightning') is not None:
-    import_module('csr_astro.training.module')
+for needs, module in (('lightning', 'csr_astro.training.module'), ('distributed', 'distributed')):
+    if find_spec(needs) is not None:
+        import_module(module)
+N_MAPS = 4
+POSITIONS = [(10 + 9 * i, 20 + 7 * i) for i in range(12)]
+COMMON = ['--fwhm', '3.5', '--orientations', '1']
 RECIPE = 'width = 0.125\nn_cutouts = 24\nbatch_size = 4\nvalidate_every = 8\nn_validation = 4\n'
 
 
 def write_inputs(folder):
-    """A map and a recipe."""
-    sky = np.random.default_rng(0).normal(20, 1, (120, 130)).astype('>f4')
-    fits.PrimaryHDU(sky).writeto(folder / 'map.fits')
+    """Maps, their sources, and a recipe."""
+    for number in range(N_MAPS):
+        sky = np.random.default_rng(number).normal(20, 1, (120, 130)).astype('>f4')
+        fits.PrimaryHDU(sky).writeto(folder / f'map{number}.fits')
+    Table(np.array(POSITIONS), names=('x', 'y')).write(folder / 'sources.csv')
     (folder / 'recipe.toml').write_text(RECIPE)
 
 
 def remove_command(folder, output, weights):
     """Words of a removal; it is run again as it was."""
-    words = ['remove', folder / 'map.fits', '--fwhm', '3.5', '--orientations', '1', '--overwrite',
-             '--output', output / 'clean.fits', '--weights', weights]  # fmt: skip
-    for i in range(12):
-        words += ['--pixel', 10 + 9 * i, 20 + 7 * i]
-    return words
+    words = ['remove', folder / 'map0.fits', folder / 'sources.csv', *COMMON, '--overwrite']
+    return [*words, '--output', output / 'clean.fits', '--weights', weights]
+
+
+def batch_command(folder, output, weights):
+    """Words of a batch on two processes; the same words go on after a stop."""
+    maps = [folder / f'map{number}.fits' for number in range(N_MAPS)]
+    return ['batch', *maps, *COMMON, '--catalog', folder / 'sources.csv', '--apertures', '4',
+            '--workers', '2', '--output', output, '--weights', weights]  # fmt: skip
 
 
 def train_command(folder, output, _):
@@ -55,7 +65,7 @@ def train_command(folder, output, _):
     return [*words, '--resume'] if (output / 'checkpoint.pt').exists() else words
 
 
-COMMANDS = {'remove': remove_command, 'train': train_command}
+COMMANDS = {'remove': remove_command, 'batch': batch_command, 'train': train_command}
 
 
 def run_quietly(words):
@@ -87,7 +97,8 @@ def content(path):
             arrays = [np.array(hdu.data) for hdu in hdus if hdu.data is not None]
     elif path.suffix == '.ecsv':
         table = Table.read(path, format='ascii.ecsv')
-        arrays = [np.array(table[name]) for name in table.colnames]
+        # How long a map took is another number each time.
+        arrays = [np.array(table[name]) for name in table.colnames if name != 'seconds']
     elif path.suffix == '.safetensors':
         tensors = load_file(path)
         arrays = [tensors[key].numpy() for key in sorted(tensors)]
@@ -142,12 +153,12 @@ def run_kills(name, kills, weights, seed=0, report=print):
 
     Parameters
     ----------
-    name : {'remove', 'train'}
+    name : {'remove', 'batch', 'train'}
         The command.
     kills : int
         How many times.
     weights : path-like
-        For ``remove``.
+        For ``remove`` and ``batch``.
     seed : int, optional
         Decides the moments.
     report : callable, optional
@@ -188,7 +199,7 @@ def main():
     )
     parser.add_argument('--kills', type=int, default=25, help='of each command [%(default)s]')
     parser.add_argument('--commands', nargs='+', choices=COMMANDS, default=list(COMMANDS))
-    parser.add_argument('--weights', default='default', help='for remove [%(default)s]')
+    parser.add_argument('--weights', default='default', help='for remove and batch [%(default)s]')
     parser.add_argument('--seed', type=int, default=0, help='decides the moments [%(default)s]')
     args = parser.parse_args()
     print('command  kill  seconds  running  files  after the rerun')

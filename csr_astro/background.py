@@ -4,12 +4,16 @@
 `NeuralBackground`: the map without them.
 """
 
+from __future__ import annotations
+
 import copy
 import numbers
 import threading
 import warnings
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from astropy import units as u
@@ -33,6 +37,7 @@ from csr_astro.flags import BITS, NOT_INPAINTED, decode_flags
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
 from csr_astro.masking import draw_masks, mask_radii, measure_snr
+from csr_astro.notebook import html_table, shape_text
 from csr_astro.prediction import (
     BATCH_SIZES,
     Predictor,
@@ -40,8 +45,22 @@ from csr_astro.prediction import (
     flag_masks,
     plan_batches,
 )
+from csr_astro.products import count_sources
 from csr_astro.quiet import ignored, one_at_a_time
 from csr_astro.sources import parse_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
+
+    from csr_astro.images import Image
+    from csr_astro.instruments import Instrument
+    from csr_astro.masking import SourceMask
+    from csr_astro.prediction import Part
+    from csr_astro.sources import Sources
+    from csr_astro.typing import ImageLike, PathLike, QuantityLike, RngLike, SourcesLike, WcsLike
 
 __all__ = ['NeuralBackground', 'NeuralBackgroundEstimator']
 
@@ -80,6 +99,10 @@ def _model(path, sha256, device, dtype, normalization):
     return model
 
 
+def _counted(numbers):
+    return ', '.join(f'{number} {name}' for name, number in numbers.most_common())
+
+
 class NeuralBackground:
     """A map without its sources; made by `NeuralBackgroundEstimator.estimate`.
 
@@ -102,9 +125,29 @@ class NeuralBackground:
         The pixels of each source; None where it has no prediction.
     estimator : `NeuralBackgroundEstimator`
         What made it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro import NeuralBackgroundEstimator
+    >>> noise = np.random.default_rng(0).normal(size=(100, 100))
+    >>> result = NeuralBackgroundEstimator(fwhm=3.3).estimate(noise, [(60, 50), (20, 30)])
+    >>> result
+    <NeuralBackground: 100 x 100 map, 2 sources, ... pixels inpainted>
+    >>> bool((result.background[~result.mask] == noise[~result.mask]).all())
+    True
     """
 
-    def __init__(self, image, sources, source_masks, pixels, values, shares, estimator):
+    def __init__(
+        self,
+        image: Image,
+        sources: QTable,
+        source_masks: list[SourceMask | None],
+        pixels: np.ndarray,
+        values: np.ndarray,
+        shares: np.ndarray,
+        estimator: NeuralBackgroundEstimator,
+    ) -> None:
         self.image = image
         self.sources = sources
         self.source_masks = source_masks
@@ -117,12 +160,12 @@ class NeuralBackground:
         self._measured = np.asarray(image.data).reshape(-1)[pixels].astype(image.dtype)
 
     @property
-    def instrument(self):
+    def instrument(self) -> Instrument:
         """The `~csr_astro.instruments.Instrument`, on the pixels of the map."""
         return self.estimator.instrument.on_pixels(self.image.pixel_scale)
 
     @property
-    def unit(self):
+    def unit(self) -> u.UnitBase | None:
         """Unit of the maps, or None."""
         return self.image.unit
 
@@ -137,7 +180,7 @@ class NeuralBackground:
         return np.where(np.isinf(values), values, np.clip(values, -largest, largest))
 
     @cached_property
-    def background(self):
+    def background(self) -> np.ndarray:
         """The source-free map, (ny, nx), in the data's unit.
 
         Pixels outside `mask` are those of the map, bit for bit.
@@ -146,13 +189,48 @@ class NeuralBackground:
         background.flat[self._pixels] = self._representable(self._values)
         return self.image.like_input(background)
 
+    def background_in(self, window: tuple[slice, slice]) -> np.ndarray:
+        """Part of `background`, as plain numbers, without making all of it.
+
+        Parameters
+        ----------
+        window : (slice, slice)
+            Rows and columns, without steps.
+
+        Returns
+        -------
+        background : `~numpy.ndarray`
+            In the unit of the map.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from csr_astro import NeuralBackgroundEstimator
+        >>> noise = np.random.default_rng(0).normal(size=(100, 100))
+        >>> result = NeuralBackgroundEstimator(fwhm=3.3).estimate(noise, [(60, 50)])
+        >>> part = result.background_in(np.s_[40:61, 55:])
+        >>> print(part.shape, np.array_equal(part, result.background[40:61, 55:]))
+        (21, 45) True
+        """
+        height, width = self.image.shape
+        (top, bottom, _), (left, right, _) = (
+            each.indices(n) for each, n in zip(window, (height, width), strict=True)
+        )
+        background = np.array(self.image.data[top:bottom, left:right], dtype=self.image.dtype)
+        first, last = np.searchsorted(self._pixels, (top * width, bottom * width))
+        rows, columns = np.divmod(self._pixels[first:last], width)
+        here = (columns >= left) & (columns < right)
+        predicted = self._representable(self._values[first:last][here])
+        background[rows[here] - top, columns[here] - left] = predicted
+        return background
+
     @cached_property
-    def source_image(self):
+    def source_image(self) -> np.ndarray:
         """The map minus `background`, (ny, nx); zero outside `mask`."""
         return self._map(0, self._measured - self._values)
 
     @cached_property
-    def background_rms(self):
+    def background_rms(self) -> np.ndarray:
         """1-sigma error of each predicted pixel, (ny, nx); zero outside `mask`.
 
         What the map does behind the mask as far as its surroundings do not tell, its
@@ -176,7 +254,7 @@ class NeuralBackground:
         return self._map(0, rms * self._shares)
 
     @cached_property
-    def errors(self):
+    def errors(self) -> BackgroundErrors:
         """`~csr_astro.errors.BackgroundErrors` of all sources, for sums of pixels."""
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
         under = [
@@ -193,7 +271,9 @@ class NeuralBackground:
         """Numbers among the changed pixels of some that are."""
         return np.searchsorted(self._pixels, rows * self.image.shape[1] + columns)
 
-    def covariance(self, source_id, other=None):
+    def covariance(
+        self, source_id: int, other: int | None = None
+    ) -> BackgroundCovariance | np.ndarray:
         """Covariance of the errors of the background behind a source.
 
         Parameters
@@ -261,37 +341,56 @@ class NeuralBackground:
         return row
 
     @cached_property
-    def mask(self):
+    def mask(self) -> np.ndarray:
         """True for the inpainted pixels, (ny, nx)."""
         mask = np.zeros(self.image.shape, dtype=bool)
         mask.flat[self._pixels] = True
         return mask
 
     @property
-    def flags(self):
+    def flags(self) -> np.ndarray:
         """The ``flags`` column of `sources`."""
         return self.sources['flags']
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.sources)
 
-    def __repr__(self):
-        ny, nx = self.image.shape
-        unit = '' if self.image.unit is None else f' in {self.image.unit}'
+    def __repr__(self) -> str:
         return (
-            f'<NeuralBackground: {ny} x {nx} map{unit}, {len(self)} sources, '
+            f'<NeuralBackground: {shape_text(self.image)}, {len(self)} sources, '
             f'{len(self._pixels)} pixels inpainted>'
         )
 
-    def to_ccddata(self):
+    def _repr_html_(self) -> str:
+        scale, n_pixels = self.image.pixel_scale, len(self._pixels)
+        names = Counter(str(name) for name in self.sources['mask_name'] if name)
+        flags = Counter(name for names in decode_flags(self.flags) for name in names)
+        return html_table(
+            'NeuralBackground: a map without its sources',
+            {
+                'map': shape_text(self.image),
+                'pixels': '' if scale is None else f'{scale:.3g} arcsec',
+                'instrument': self.instrument.name,
+                'weights': self.estimator.weights,
+                'sources': count_sources(self.sources),
+                'masks': _counted(names),
+                'flags': _counted(flags),
+                'inpainted': f'{n_pixels} pixels, {n_pixels / self.image.data.size:.2%}',
+            },
+        )
+
+    def to_ccddata(self) -> CCDData:
         """The source-free map with unit, mask and, if it is a FITS one, WCS.
 
         Returns
         -------
         ccd : `~astropy.nddata.CCDData`
             Its mask is that of the input; which pixels were inpainted is in
-            ``flags``.
+            ``flags``. What ``sources.meta`` says is in ``meta``, under names that a
+            FITS header can hold, such as ``sha256``.
         """
+        from csr_astro.tables import fits_meta
+
         unit = self.image.unit
         return CCDData(
             u.Quantity(self.background).value.copy(),
@@ -303,10 +402,10 @@ class NeuralBackground:
             uncertainty=None
             if self.image.error is None
             else StdDevUncertainty(np.array(self.image.error)),
-            meta=dict(self.sources.meta),
+            meta=fits_meta(self.sources.meta),
         )
 
-    def realization(self, seed=None, n=1):
+    def realization(self, seed: RngLike | None = None, n: int = 1) -> np.ndarray:
         """Source-free maps whose filled pixels carry noise and texture like their surroundings.
 
         The prediction is the expected background, and smoother than any real one. To
@@ -349,7 +448,9 @@ class NeuralBackground:
             )
         return self.image.like_input(maps[0] if n == 1 else maps)
 
-    def plot(self, *, axes=None, percentile=99.0):
+    def plot(
+        self, *, axes: Sequence[Axes] | np.ndarray | None = None, percentile: float = 99.0
+    ) -> np.ndarray:
         """Show the map, the map without its sources, and the sources.
 
         Parameters
@@ -367,7 +468,9 @@ class NeuralBackground:
 
         return plot_removal(self, axes=axes, percentile=percentile)
 
-    def plot_source(self, source_id, *, axes=None):
+    def plot_source(
+        self, source_id: int, *, axes: Sequence[Axes] | np.ndarray | None = None
+    ) -> np.ndarray:
         """Show one source: map, mask, prediction, difference and error.
 
         Parameters
@@ -443,18 +546,18 @@ class NeuralBackgroundEstimator(LocalBackground):
 
     def __init__(
         self,
-        weights='default',
+        weights: PathLike = 'default',
         *,
-        instrument=None,
-        fwhm=None,
-        preset='default',
-        orientations=None,
-        centroid_func=None,
-        device=None,
-        dtype='float32',
-        batch_size=None,
-        progress=False,
-    ):
+        instrument: str | Instrument | None = None,
+        fwhm: float | u.Quantity | None = None,
+        preset: Literal['default', 'paper'] = 'default',
+        orientations: Literal[1, 2, 4, 8] | None = None,
+        centroid_func: Callable | None = None,
+        device: str | None = None,
+        dtype: Literal['float32', 'bfloat16'] = 'float32',
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> None:
         if not isinstance(preset, str) or preset not in _PRESETS:
             raise ValueError(f'preset must be one of {sorted(_PRESETS)}, got {preset!r}.')
         if orientations not in (None, 1, 2, 4, 8):
@@ -496,12 +599,26 @@ class NeuralBackgroundEstimator(LocalBackground):
         resolve_device(self.device)
         return read_info(self.weights)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f'<NeuralBackgroundEstimator(weights={str(self.weights)!r}, '
             f'instrument={self.instrument.name!r}, preset={self.preset!r}, '
-            f'orientations={self.orientations}, inner_radius={self.inner_radius}, '
-            f'outer_radius={self.outer_radius}, bkg_estimator={self.bkg_estimator})>'
+            f'orientations={self.orientations})>'
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            'NeuralBackgroundEstimator',
+            {
+                'weights': self.weights,
+                'instrument': f'{self.instrument.name}, {self.instrument.description}',
+                'beam': f'{self.instrument.fwhm:.3g} pixels',
+                'preset': self.preset,
+                'orientations': self.orientations,
+                'centroids': getattr(self.centroid_func, '__name__', self.centroid_func),
+                'device': self.device,
+                'dtype': self.dtype,
+            },
         )
 
     def _load(self):
@@ -524,7 +641,13 @@ class NeuralBackgroundEstimator(LocalBackground):
             )
         return model
 
-    def predict_parts(self, image, sources, masks, batches):
+    def predict_parts(
+        self,
+        image: Image,
+        sources: Sources,
+        masks: list[SourceMask | None],
+        batches: list[tuple[np.ndarray, int]],
+    ) -> Iterable[Part]:
         """Predict behind the masks of some batches of sources.
 
         This is the part of `estimate` that takes the time.
@@ -550,7 +673,9 @@ class NeuralBackgroundEstimator(LocalBackground):
 
     # ------------------------------------------------------------------ the two ways of calling
 
-    def __call__(self, data, x, y, mask=None):
+    def __call__(
+        self, data: ArrayLike, x: ArrayLike, y: ArrayLike, mask: ArrayLike | None = None
+    ) -> float | np.ndarray:
         """Background of each source as one number, photutils' local-background protocol.
 
         Parameters
@@ -585,8 +710,16 @@ class NeuralBackgroundEstimator(LocalBackground):
         return values[0] if values.size == 1 else values
 
     def estimate(
-        self, data, sources, *, mask=None, error=None, wcs=None, mask_radius=None, predict=None
-    ):
+        self,
+        data: ImageLike,
+        sources: SourcesLike,
+        *,
+        mask: ArrayLike | None = None,
+        error: QuantityLike | None = None,
+        wcs: WcsLike | None = None,
+        mask_radius: QuantityLike | Literal['snr'] | None = None,
+        predict: Callable[..., Iterable[Part]] | None = None,
+    ) -> NeuralBackground:
         """Predict the background behind every source of a map.
 
         Parameters

@@ -4,22 +4,28 @@ Maps, or the parts of one, go to the workers of a dask cluster. The files in the
 output folder are the state: whatever stops a batch, the same call goes on with it.
 """
 
+from __future__ import annotations
+
 import copy
 import hashlib
+import inspect
 import json
+import logging
 import os
+import re
 import secrets
 import signal
 import sys
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from difflib import get_close_matches
 from functools import partial
 from glob import glob
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from astropy.table import Table
@@ -28,8 +34,9 @@ from tqdm import tqdm
 
 from csr_astro.background import NeuralBackgroundEstimator
 from csr_astro.errors import BackgroundErrors
+from csr_astro.extras import require
 from csr_astro.images import read_image
-from csr_astro.instruments import require_instrument
+from csr_astro.instruments import require_instrument, warn_of_another
 from csr_astro.io import atomic_path, stem, sweep
 from csr_astro.nn.weights import list_weights, read_info
 from csr_astro.photometry import InpaintedAperturePhotometry
@@ -37,6 +44,16 @@ from csr_astro.prediction import plan_batches
 from csr_astro.products import count_sources, describe_removal, write_source_free, write_table
 from csr_astro.sources import Sources, read_sources
 from csr_astro.tables import versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import ModuleType
+
+    from astropy import units as u
+    from distributed import Client
+
+    from csr_astro.background import NeuralBackground
+    from csr_astro.typing import PathLike, QuantityLike, SourcesLike
 
 __all__ = [
     'MANIFEST',
@@ -48,7 +65,14 @@ __all__ = [
     'require_dask',
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 MANIFEST = 'manifest.ecsv'
+# Where dask's dashboard of this machine's own workers is seen: nowhere else.
+_HOST = '127.0.0.1'
 
 _TABLES = {'.csv': 'ascii.csv', '.ecsv': 'ascii.ecsv'}
 _COLUMNS = {
@@ -59,6 +83,8 @@ _COLUMNS = {
 _OUTPUTS = ('output', 'table', 'photometry')
 # What changes speed and memory, not results.
 _SPEED = ('device', 'batch_size', 'progress')
+# Columns of a table of maps.
+_OF_A_JOB = ('map', 'catalog', 'instrument', 'output')
 # Seconds between two versions of the manifest: that of a survey takes a while to write.
 _SAVE_EVERY = 1.0
 
@@ -78,6 +104,12 @@ class Job:
         Name of the source-free map in the output folder.
     instrument : str or None
         By default that of the batch, else by the header.
+
+    Examples
+    --------
+    >>> from csr_astro.batch import Job
+    >>> Job('m31.fits', 'stars.ecsv', 'm31_source_free.fits', instrument='spire-250').instrument
+    'spire-250'
     """
 
     map: str
@@ -86,7 +118,7 @@ class Job:
     instrument: str | None = None
 
 
-def read_jobs(maps, catalog=None):
+def read_jobs(maps: PathLike | Sequence[PathLike], catalog: PathLike | None = None) -> list[Job]:
     """What a batch shall do.
 
     Parameters
@@ -110,13 +142,13 @@ def read_jobs(maps, catalog=None):
     /maps/m31.fits /lists/stars.ecsv m31_source_free.fits
     /maps/m33.fits /lists/stars.ecsv m33_source_free.fits
     """
-    maps = [Path(path) for path in ([maps] if isinstance(maps, str | os.PathLike) else maps)]
-    if any(path.suffix.lower() in _TABLES for path in maps):
-        if len(maps) > 1:
+    paths = [Path(path) for path in ([maps] if isinstance(maps, str | os.PathLike) else maps)]
+    if any(path.suffix.lower() in _TABLES for path in paths):
+        if len(paths) > 1:
             raise ValueError('give maps or one table of maps, not both.')
-        jobs = _table_jobs(maps[0], catalog)
+        jobs = _table_jobs(paths[0], catalog)
     else:
-        jobs = [_job(path, catalog) for pattern in maps for path in _expand(pattern)]
+        jobs = [_job(path, catalog) for pattern in paths for path in _expand(pattern)]
     if not jobs:
         raise ValueError('there are no maps to do.')
     # A file may match two patterns.
@@ -141,11 +173,15 @@ def _table_jobs(path, catalog):
             f'the table {str(path)!r} must have a column map, and may have catalog, instrument and '
             f'output; it has {", ".join(table.colnames)}.'
         )
+    for name in set(table.colnames) - set(_OF_A_JOB):
+        # Remarks are welcome; what is meant for a column that counts must not be lost.
+        if meant := get_close_matches(name.lower(), _OF_A_JOB, cutoff=0.8):
+            raise ValueError(f'the column {name!r} of {str(path)!r} must be called {meant[0]}.')
     jobs = []
     for row in table:
         cells = {
             name: str(row[name])
-            for name in ('map', 'catalog', 'instrument', 'output')
+            for name in _OF_A_JOB
             if name in table.colnames and not np.ma.is_masked(row[name]) and str(row[name])
         }
         if 'map' not in cells:
@@ -168,18 +204,22 @@ def _job(path, catalog, output=None, instrument=None):
 # --------------------------------------------------------------------------------- the workers
 
 
-def require_dask():
-    """The module ``distributed``, or an error that says how to get it."""
-    try:
-        return import_module('distributed')
-    except ImportError:
-        raise ImportError(
-            'batches need dask; install it with: pip install "csr_astro[dask]"'
-        ) from None
+def require_dask() -> ModuleType:
+    """The module ``distributed``, or an error that says how to get it.
+
+    Examples
+    --------
+    >>> from csr_astro.batch import require_dask
+    >>> require_dask().__name__
+    'distributed'
+    """
+    return require('distributed', 'batches need', 'dask', 'dask')
 
 
 @contextmanager
-def open_client(scheduler=None, *, workers=None, threads=1):
+def open_client(
+    scheduler: str | None = None, *, workers: int | None = None, threads: int = 1
+) -> Iterator[Client]:
     """A dask client for the length of a block: of a local cluster, or of one that exists.
 
     Scripts that call it need an ``if __name__ == '__main__':``, because worker
@@ -229,6 +269,7 @@ def open_client(scheduler=None, *, workers=None, threads=1):
         'distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS': max(1, CPU_COUNT // (workers or 1)),
     }
     with (
+        _restored_logging(),
         dask.config.set(config),
         distributed.LocalCluster(
             n_workers=workers or 1,
@@ -236,13 +277,27 @@ def open_client(scheduler=None, *, workers=None, threads=1):
             processes=workers > 0,
             # A map needs what it needs; dask would end a worker that takes more than its share.
             memory_limit=0,
-            dashboard_address='127.0.0.1:0',
+            dashboard_address=f'{_HOST}:0',
             silence_logs='ERROR',
             **({'preload': [__name__]} if workers else {}),
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        yield client
+        try:
+            yield client
+        except KeyboardInterrupt:
+            # Whatever is cut off complains until the cluster is closed, of use to nobody.
+            logging.disable(logging.CRITICAL)
+            raise
+
+
+@contextmanager
+def _restored_logging():
+    disabled = logging.root.manager.disable
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
 
 
 def _check_number(name, value, lowest):
@@ -262,19 +317,19 @@ def dask_setup(_):
 
 
 def remove_many(
-    jobs,
-    folder,
+    jobs: Sequence[Job],
+    folder: PathLike,
     *,
-    cluster=None,
-    hdu=None,
-    mask_radius=None,
-    photometry=None,
-    errors=True,
-    split=None,
-    overwrite=False,
-    progress=False,
-    **estimator,
-):
+    cluster: Client | dict | None = None,
+    hdu: str | int | None = None,
+    mask_radius: float | u.Quantity | Literal['snr'] | None = None,
+    photometry: dict | None = None,
+    errors: bool = True,
+    split: int | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    **estimator: Any,
+) -> Table:
     """Remove the sources of many maps.
 
     Writes for each map its source-free copy and a table of its sources, and a table
@@ -324,6 +379,12 @@ def remove_many(
     ValueError
         Before anything is written: if two maps have the same output, or files of
         others would be replaced.
+
+    Examples
+    --------
+    >>> from csr_astro.batch import read_jobs, remove_many
+    >>> jobs = read_jobs(['/maps/m31.fits', '/maps/m33.fits'], '/lists/stars.ecsv')
+    >>> manifest = remove_many(jobs, 'out', instrument='spire-250')  # doctest: +SKIP
     """
     estimator['weights'] = _found_anywhere(estimator.get('weights', 'default'))
     settings = _Settings(estimator, hdu, mask_radius, photometry, errors)
@@ -351,8 +412,12 @@ def remove_many(
 def _connect(cluster, *, progress):
     open_it = cluster is None or isinstance(cluster, dict)
     with open_client(**(cluster or {})) if open_it else nullcontext(cluster) as client:
-        if progress and client.dashboard_link:
-            tqdm.write(f'dashboard: {client.dashboard_link}', file=sys.stderr)
+        link = client.dashboard_link
+        if open_it and link:
+            # Without processes, dask says another address than that on which it listens.
+            link = re.sub('//[^:/]+', f'//{_HOST}', link)
+        if progress and link:
+            tqdm.write(f'dashboard: {link}', file=sys.stderr)
         yield client
 
 
@@ -377,7 +442,9 @@ class _Settings:
             options.update(instrument=instrument, fwhm=None)
         elif options.get('instrument') is None and options.get('fwhm') is None:
             options['instrument'] = require_instrument(header)
-        return NeuralBackgroundEstimator(**options)
+        estimator = NeuralBackgroundEstimator(**options)
+        warn_of_another(estimator.instrument.name, header)
+        return estimator
 
     def make_photometry(self, estimator):
         if self.photometry is None:
@@ -395,8 +462,11 @@ class _Settings:
 
     def fingerprint(self, job):
         """Changes with everything that the results depend on."""
-        facts = asdict(self)
-        facts['estimator'] = {k: v for k, v in self.estimator.items() if k not in _SPEED}
+        facts = asdict(self) | {'version': versions()['csr_astro']}
+        # A default that is named makes no difference.
+        bound = inspect.signature(NeuralBackgroundEstimator).bind(**self.estimator)
+        bound.apply_defaults()
+        facts['estimator'] = {k: v for k, v in bound.arguments.items() if k not in _SPEED}
         facts['estimator']['weights'] = read_info(self.estimator['weights']).sha256
         facts['instrument'] = job.instrument
         facts['files'] = [_state(job.map), _state(job.catalog)]
@@ -419,6 +489,12 @@ def _state(path):
 
 
 def _describe(value):
+    """Everything that makes an object different from others, for JSON."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, np.ndarray | np.generic):
+        numbers = np.asarray(value).tolist()
+        return [numbers, str(value.unit)] if hasattr(value, 'unit') else numbers
     return getattr(value, '__qualname__', None) or str(value)
 
 
@@ -599,7 +675,7 @@ def _remove_sources(job, settings, folder, estimate=None):
     else:
         outcome = {
             'status': 'done',
-            'message': f'{count_sources(table)} removed',
+            'message': count_sources(table, 'removed'),
             'n_sources': len(table),
             'instrument': table.meta['instrument'],
         }
@@ -631,7 +707,7 @@ def _write_results(job, settings, folder, estimate):
             write_table(new['photometry'], photometry(result))
         write_source_free(
             new['output'], job.map, result, hdu=settings.hdu, errors=settings.errors,
-            history=describe_removal(result),
+            history=describe_removal(result, errors=settings.errors),
         )  # fmt: skip
     return result.sources
 
@@ -640,8 +716,16 @@ def _write_results(job, settings, folder, estimate):
 
 
 def estimate_distributed(
-    path, sources, *, estimator, client, hdu=None, mask_radius=None, parts=None, errors=True
-):
+    path: PathLike,
+    sources: SourcesLike,
+    *,
+    estimator: NeuralBackgroundEstimator,
+    client: Client,
+    hdu: str | int | None = None,
+    mask_radius: QuantityLike | Literal['snr'] | None = None,
+    parts: int | None = None,
+    errors: bool = True,
+) -> NeuralBackground:
     """Predict the background of one map with all workers of a cluster.
 
     The sources are divided by place. Each worker opens the file, memory-mapped where

@@ -4,11 +4,17 @@ Every subcommand is a function that takes the parsed arguments; all it knows
 is what to read, what to call and what to write.
 """
 
+from __future__ import annotations
+
 import argparse
 import math
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ['main']
 
@@ -33,6 +39,9 @@ def _remove(args):
     table_path = Path(args.table or f'{stem(output)}.ecsv')
     check_table_path(table_path)
     _refuse_overwrite(args, output, table_path)
+    # The map itself may be replaced, if that is asked for.
+    _keep_inputs(output, args.catalog)
+    _keep_inputs(table_path, args.map, args.catalog)
     image, header = _read_map(args)
     estimator = _estimator(args, header)
     result = estimator.estimate(image, _sources(args), mask_radius=_mask_radius(args))
@@ -48,10 +57,10 @@ def _remove(args):
             result,
             hdu=args.hdu,
             background=background,
-            history=describe_removal(result, args.realization),
+            history=describe_removal(result, args.realization, errors=args.errors),
             errors=args.errors,
         )
-    print(f'{count_sources(result.sources)} removed: {output}, {table_path}')
+    print(f'{count_sources(result.sources, "removed")}: {output}, {table_path}')
 
 
 def _photometry(args):
@@ -62,17 +71,26 @@ def _photometry(args):
     output = Path(args.output or f'{stem(Path(args.map))}_photometry.ecsv')
     check_table_path(output)
     _refuse_overwrite(args, output)
+    _keep_inputs(output, args.map, args.catalog)
     image, header = _read_map(args)
     photometry = InpaintedAperturePhotometry(
         **_photometry_options(args), estimator=_estimator(args, header)
     )
     table = photometry(image, _sources(args), mask_radius=_mask_radius(args))
     write_table(output, table)
-    shown = [name for name in table.colnames
-             if name in ('id', 'snr', 'mask_name') or 'flux' in name]
-    lines = table[shown].pformat(max_lines=24, max_width=120, show_unit=True)
-    print('\n'.join(lines))
-    print(f'{count_sources(table)} measured: {output}')
+    shown = table[[name for name in table.colnames
+                   if name in ('id', 'snr', 'mask_name', 'flags') or 'flux' in name]]
+    # With all its digits a table of two apertures is too wide to be printed.
+    for name in shown.colnames:
+        if name == 'snr' or 'flux' in name:
+            shown[name].info.format = '.1f' if name == 'snr' else '.5g'
+    print('\n'.join(shown.pformat(max_lines=24, max_width=120, show_unit=True)))
+    correction = table.meta['aperture_correction']
+    print('fluxes: sums of pixels, ' + (
+        'nothing added for what lies outside the aperture' if correction == 'none'
+        else f'over the enclosed energy ({correction})'
+    ))  # fmt: skip
+    print(f'{count_sources(table, "measured")}: {output}')
 
 
 def _batch(args):
@@ -148,6 +166,7 @@ def _weights_convert(args):
     from csr_astro.nn.weights import convert_checkpoint, read_info
 
     _refuse_overwrite(args, Path(args.output))
+    _keep_inputs(Path(args.output), args.checkpoint)
     convert_checkpoint(args.checkpoint, args.output, title=args.title, licence=args.licence)
     print(f'written: {args.output}, SHA-256 {read_info(args.output).sha256}')
 
@@ -203,6 +222,8 @@ def _evaluate_accuracy(args):
     from csr_astro.evaluation.positions import read_groups, read_positions
     from csr_astro.instruments import get_instrument
 
+    if not args.inject and (args.psf or args.flux_levels):
+        raise ValueError('--psf and --flux-levels are of injected sources, and need --inject.')
     names = None if args.methods is None else args.methods.split(',')
     methods = get_methods(
         names, args.weights, orientations=args.orientations, device=args.device
@@ -275,8 +296,7 @@ def _evaluate_stars(args):
 
 
 def _train(args):
-    from astropy.io import fits
-
+    from csr_astro.images import read_image
     from csr_astro.training.data import CutoutSampler, read_maps
     from csr_astro.training.loop import train
     from csr_astro.training.recipe import read_recipe
@@ -284,7 +304,7 @@ def _train(args):
     recipe = read_recipe(args.recipe)
     maps = read_maps(args.maps) if args.maps else {}
     validation = read_maps(args.validation, block_sizes=(1,)) if args.validation else {}
-    psfs = [fits.getdata(path).astype(float) for path in args.psf]
+    psfs = [read_image(path)[0].data for path in args.psf]
     options = {'source_fraction': recipe.source_fraction}
     sampler = CutoutSampler(
         maps, psfs, real_fraction=recipe.real_fraction, seed=recipe.seed, **options
@@ -325,6 +345,14 @@ def _refuse_overwrite(args, *paths):
             raise ValueError(f'{str(path)!r} exists; give --overwrite to replace it.')
         if not path.parent.is_dir():
             raise ValueError(f'there is no folder {str(path.parent)!r} to write to.')
+        if not os.access(path.parent, os.W_OK):
+            raise ValueError(f'the folder {str(path.parent)!r} cannot be written to.')
+
+
+def _keep_inputs(output, *inputs):
+    for path in inputs:
+        if path and output.exists() and Path(path).exists() and output.samefile(path):
+            raise ValueError(f'{str(output)!r} would be replaced, and is an input.')
 
 
 def _read_map(args):
@@ -346,30 +374,38 @@ def _sources(args):
         return read_sources(args.catalog)
     if args.pixel:
         return args.pixel
-    try:
-        # "269.15 51.49" are degrees; "17h56m36s +51d29m20s" says so itself.
-        coordinates = [SkyCoord(text, unit=_angle_units(text)).icrs for text in args.position]
-    except (ValueError, u.UnitsError) as error:
-        raise ValueError(f'--position is not understood: {error}') from None
+    coordinates = []
+    for text in args.position:
+        try:
+            coordinates.append(SkyCoord(text.replace(',', ' '), unit=_angle_units(text)).icrs)
+        except (ValueError, u.UnitsError):
+            raise ValueError(
+                f'--position is not understood: {text!r}; give degrees ("269.15 51.49") or hours '
+                'and degrees ("17:56:36 +51:29:20", "17h56m36s +51d29m20s").'
+            ) from None
     return SkyCoord(coordinates)
 
 
 def _angle_units(text):
+    """Units of numbers without one: "269.1 51.4" are degrees, "17:56:36 51.4" begins with hours."""
     from astropy import units as u
 
-    sexagesimal = ':' in text or len(text.split()) > 2
-    return (u.hourangle, u.deg) if sexagesimal else (u.deg, u.deg)
+    words = text.replace(',', ' ').split()
+    hours = len(words) > 2 or ':' in words[0] or words[0].startswith('J') if words else False
+    return (u.hourangle if hours else u.deg), u.deg
 
 
 def _estimator(args, header):
     from csr_astro import NeuralBackgroundEstimator
-    from csr_astro.instruments import require_instrument
+    from csr_astro.instruments import require_instrument, warn_of_another
 
     options = _estimator_options(args)
     if args.instrument is None and args.fwhm is None:
         options['instrument'] = require_instrument(header)
         print(f'instrument: {options["instrument"]} (from the header)', file=sys.stderr)
-    return NeuralBackgroundEstimator(**options, progress=True)
+    estimator = NeuralBackgroundEstimator(**options, progress=True)
+    warn_of_another(args.instrument, header)
+    return estimator
 
 
 def _estimator_options(args):
@@ -433,6 +469,8 @@ def _evaluation(args):
         'seed': args.seed,
     }
     inject = args.inject or args.field
+    if args.psf and not inject:
+        raise ValueError('--psf is of injected sources, and needs --inject or --field.')
     if inject and (args.catalog or args.position or args.pixel or args.truth):
         raise ValueError('sources are either injected (--inject, --field) or given, not both.')
     if (args.map is None) == (args.field is None):
@@ -632,7 +670,7 @@ def _parser():
 
     demo = add('demo', _demo, 'remove and measure the sources of a simulated field',
                ['demo', 'demo --output somewhere --seed 7'])
-    demo.add_argument('--output', default='csr-astro-demo', help='folder [%(default)s]')
+    demo.add_argument('-o', '--output', default='csr-astro-demo', help='folder [%(default)s]')
     demo.add_argument('--seed', type=int, default=1, help='of the field [%(default)s]')
     demo.add_argument('--weights', default='default', help='name or file [%(default)s]')
 
@@ -967,7 +1005,7 @@ def _removal_options():
     return options
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Parameters
@@ -988,6 +1026,10 @@ def main(argv=None):
     except KeyboardInterrupt:
         print('csr-astro: stopped.', file=sys.stderr)
         return _INTERRUPTED
+    except BrokenPipeError:
+        # Who read the output has left ("| head"): nothing may be written to it on leaving either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
     except Exception as error:
         if args.debug:
             raise

@@ -1,8 +1,26 @@
 """How does a map become a stack of cutouts for the network, and its answer pixels again?"""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-__all__ = ['MAX_RADIUS', 'extract', 'extract_mask', 'nearest_pixel', 'predict', 'window_size']
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from csr_astro.images import Image
+    from csr_astro.nn.inpainter import Inpainter
+
+__all__ = [
+    'MAX_RADIUS',
+    'extract',
+    'extract_mask',
+    'nearest_pixel',
+    'predict',
+    'prediction_reach',
+    'window_size',
+]
 
 # The network takes multiples of 32 from 96 up. A window reaches this far beyond a mask.
 _SIZE_STEP = 32
@@ -10,18 +28,24 @@ _SIZE_MIN = 96
 _SIZE_MAX = 480
 _MARGIN = 20
 MAX_RADIUS = _SIZE_MAX // 2 - _MARGIN
+_REACH_STEP = 8
 
 
-def nearest_pixel(position):
+def nearest_pixel(position: ArrayLike) -> np.ndarray:
     """Pixel on which a position falls, the upper one if it is between two.
 
     `numpy.rint` would round to the even one, so that a shift of the map by one
     pixel could shift a window by two.
+
+    Parameters
+    ----------
+    position : array-like of float
+        Along one axis.
     """
     return np.floor(np.asarray(position) + 0.5).astype(int)
 
 
-def window_size(radius):
+def window_size(radius: ArrayLike) -> np.ndarray:
     """Width of the window for a mask of some radius, in pixels.
 
     Parameters
@@ -61,7 +85,7 @@ def _overlaps(x, y, size, shape):
             yield None, None
 
 
-def extract(image, x, y, size):
+def extract(image: Image, x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
     """Cutouts of the valid pixels around positions.
 
     Parameters
@@ -85,10 +109,21 @@ def extract(image, x, y, size):
     return values
 
 
-def extract_mask(mask, x, y, size):
+def extract_mask(mask: np.ndarray, x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
     """Cutouts of a boolean map around positions, False where the map ends.
 
-    Parameters are those of `extract`, with a boolean array for the image.
+    Parameters
+    ----------
+    mask : (ny, nx) array of bool
+        Of the whole map.
+    x, y : (N,) array of float
+        Central positions.
+    size : int
+        Pixels per side; the position's pixel is at ``size // 2``.
+
+    Returns
+    -------
+    values : (N, size, size) `~numpy.ndarray` of bool
     """
     values = np.zeros((len(x), size, size), dtype=bool)
     for cutout, (window, inside) in zip(values, _overlaps(x, y, size, mask.shape), strict=True):
@@ -97,7 +132,39 @@ def extract_mask(mask, x, y, size):
     return values
 
 
-def predict(model, values, hole, central, radius, *, orientations=8):
+def prediction_reach(radius: ArrayLike) -> np.ndarray:
+    """How far from the source's pixel a prediction behind a mask is worked out, in pixels.
+
+    Parameters
+    ----------
+    radius : array-like of float
+        Farthest pixels that are wanted, at most ``MAX_RADIUS``.
+
+    Returns
+    -------
+    reach : `~numpy.ndarray` of int
+        Multiples of 8, so that sources go through the network in few groups.
+
+    Examples
+    --------
+    >>> from csr_astro.cutouts import prediction_reach
+    >>> print(prediction_reach([5, 9]))
+    [ 8 16]
+    """
+    # A pixel's centre is up to half a pixel farther from the source's pixel than from the source.
+    return _REACH_STEP * np.ceil((np.asarray(radius, float) + 0.5) / _REACH_STEP).astype(int)
+
+
+def predict(
+    model: Inpainter,
+    values: np.ndarray,
+    hole: np.ndarray,
+    central: np.ndarray,
+    radius: np.ndarray,
+    *,
+    orientations: int = 8,
+    reach: int | None = None,
+) -> np.ndarray:
     """Predict the background of a stack of cutouts.
 
     Parameters
@@ -117,11 +184,14 @@ def predict(model, values, hole, central, radius, *, orientations=8):
         averaged. Each of them sees the source at the same pixel of its window, so
         that the average over all eight does not change when the map is flipped
         or rotated.
+    reach : int, optional
+        How many pixels from the central one the prediction reaches, less than half
+        the window; by default as far as it can. The less, the faster.
 
     Returns
     -------
     prediction : (N, S, S) `~numpy.ndarray` of float64
-        Only the pixels of the central mask are meant to be used.
+        NaN beyond ``reach``. Only the pixels of the central mask are meant to be used.
     """
     import torch
 
@@ -133,6 +203,7 @@ def predict(model, values, hole, central, radius, *, orientations=8):
     central = torch.from_numpy(np.array(central, dtype=np.float32))[:, None]
     radius = torch.from_numpy(np.asarray(radius, dtype=float))
     size = values.shape[-1] - 1
+    reach = size // 2 - 1 if reach is None else reach
     total = 0
     with torch.inference_mode():
         if orientations == 1:
@@ -146,11 +217,12 @@ def predict(model, values, hole, central, radius, *, orientations=8):
                 _orient(t, turns, flip)[..., :size, :size].to(device)
                 for t in (normalized, valid, *hints)
             )
-            output = model.predict_normalized(seen, seen_valid, seen_hints).cpu()
-            output = torch.nn.functional.pad(output, (0, 1, 0, 1)).double()
-            total = total + _reorient(output, turns, flip)
-    prediction = location + scale * (total / orientations)
-    return prediction[:, 0].numpy()
+            output = model.predict_normalized(seen, seen_valid, seen_hints, reach=reach)
+            total = total + _reorient(output.cpu().double(), turns, flip)
+    prediction = np.full(values.shape, np.nan)
+    near = slice(size // 2 - reach, size // 2 + reach + 1)
+    prediction[:, near, near] = (location + scale * (total / orientations))[:, 0].numpy()
+    return prediction
 
 
 # (quarter turns, flipped): from none to the whole symmetry group of the square.

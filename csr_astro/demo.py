@@ -1,6 +1,9 @@
 """Does it work here, and what does it do? A simulated field shows both."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
@@ -13,6 +16,9 @@ from csr_astro.simulation.diffuse import lognormal_field
 from csr_astro.simulation.inject import inject_sources, random_positions
 from csr_astro.simulation.psf import gaussian_profile
 
+if TYPE_CHECKING:
+    from csr_astro.typing import PathLike
+
 __all__ = ['run_demo', 'simulated_field']
 
 _SHAPE = (320, 320)
@@ -21,7 +27,7 @@ _N_SOURCES = 40
 _APERTURE = 4.0
 
 
-def simulated_field(seed=1):
+def simulated_field(seed: int = 1) -> tuple[np.ndarray, np.ndarray, QTable]:
     """Dust-like emission with noise, and the same with sources of known flux.
 
     Parameters
@@ -46,7 +52,9 @@ def simulated_field(seed=1):
     return truth, inject_sources(truth, x, y, flux, gaussian_profile(_FWHM)), catalog
 
 
-def run_demo(folder, *, weights='default', seed=1, progress=False):
+def run_demo(
+    folder: PathLike, *, weights: PathLike = 'default', seed: int = 1, progress: bool = False
+) -> QTable:
     """Simulate a field, remove its sources, measure them, and write what came out.
 
     Parameters

@@ -6,10 +6,13 @@ Both follow from the map around the source (`csr_astro.kriging`); how much
 further off the predictions are was measured on maps where the truth is known.
 """
 
+from __future__ import annotations
+
 import tomllib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import linalg
@@ -17,8 +20,22 @@ from scipy import linalg
 from csr_astro.cutouts import MAX_RADIUS, extract, extract_mask, nearest_pixel, window_size
 from csr_astro.images import Image
 from csr_astro.kriging import Kriging, block_window
+from csr_astro.notebook import shape_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from astropy import units as u
+    from photutils.aperture import PixelAperture
+
+    from csr_astro.masking import SourceMask
 
 __all__ = ['BackgroundCovariance', 'BackgroundErrors', 'PredictedSource', 'predicted_sources']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _FILE = Path(__file__).parent / 'data' / 'error_model.toml'
 # Values this many scatters off are clipped, as for the network.
@@ -43,7 +60,7 @@ def _model():
         return tomllib.load(file)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BackgroundCovariance:
     """Covariance of the errors of the background behind a source.
 
@@ -53,13 +70,30 @@ class BackgroundCovariance:
         Pixels of the map.
     matrix : (P, P) `~numpy.ndarray` or `~astropy.units.Quantity`
         In the unit of the map, squared.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from photutils.aperture import CircularAperture
+    >>> from csr_astro.errors import BackgroundCovariance
+    >>> y, x = np.mgrid[:9, :9]
+    >>> white = BackgroundCovariance(x.ravel(), y.ravel(), np.identity(81))
+    >>> print(white.sum_err(CircularAperture((4, 4), 2), method='center')**2)
+    9.0
     """
 
     x: np.ndarray
     y: np.ndarray
     matrix: np.ndarray
 
-    def sum_err(self, aperture, method='exact'):
+    def __repr__(self) -> str:
+        unit = getattr(self.matrix, 'unit', None)
+        unit = '' if unit is None else f' in {unit}'
+        return f'<BackgroundCovariance: {len(self.x)} pixels{unit}>'
+
+    def sum_err(
+        self, aperture: PixelAperture, method: Literal['exact', 'center', 'subpixel'] = 'exact'
+    ) -> float | u.Quantity:
         """1-sigma error of the sum of the background in an aperture.
 
         Parameters
@@ -78,7 +112,17 @@ class BackgroundCovariance:
 
 
 def aperture_weights(aperture, x, y, method):
-    """Fraction of each of some pixels that lies in an aperture with one position."""
+    """Fraction of each of some pixels that lies in an aperture with one position.
+
+    Parameters
+    ----------
+    aperture : `~photutils.aperture.PixelAperture`
+        With one position on the map.
+    x, y : (P,) array of int
+        Pixels.
+    method : {'exact', 'center', 'subpixel'}
+        How pixels on its rim count.
+    """
     mask = aperture.to_mask(method=method)
     if isinstance(mask, list):
         (mask,) = mask
@@ -93,11 +137,10 @@ def aperture_weights(aperture, x, y, method):
 class _Window:
     """Kriging around one source, and how pixels of the map become places of it."""
 
-    def __init__(self, image, hole, source, reach=0.0):
+    def __init__(self, image, hole, source, size):
         x, y = np.array([source.x]), np.array([source.y])
         self.x0, self.y0 = int(nearest_pixel(source.x)), int(nearest_pixel(source.y))
         radius = source.mask.radius
-        size = int(window_size(max(radius, reach))) + 1
         values, covered = extract(image, x, y, size)[0], extract_mask(hole, x, y, size)[0]
         valid = np.isfinite(values) & ~covered
         self.kriging = None
@@ -125,7 +168,6 @@ class _Window:
             return
         self.kriging = kriging
         self.places, self.number = self.blocks(*source.mask.on_map())
-        self._structure = kriging.covariance(self.places)
         self.features = self._features((source.predicted - location) / self.scale)
         model = _model()
         self._factor = np.exp(
@@ -136,7 +178,7 @@ class _Window:
         """Logarithms of what tells how far the errors are from those in a Gaussian field."""
         difference = np.abs(predicted - self.kriging.predict(self.places)[self.number]).mean()
         weights = np.bincount(self.number) / len(self.number)
-        expected = np.sqrt(max(weights @ self._structure @ weights, 0))
+        expected = np.sqrt(self.kriging.variance(self.places, weights[np.newaxis])[0])
         disagreement = difference / expected if expected > 0 else 1.0
         return np.log(np.clip([*self.kriging.left_out(), disagreement], *_model()['range']))
 
@@ -148,20 +190,34 @@ class _Window:
         blocks, number = np.unique(np.stack([dy, dx]), axis=1, return_inverse=True)
         return (blocks[1], blocks[0]), number.reshape(-1)
 
-    def parts(self, places=None, others=None, *, given=True):
-        """Structure and noise of the mask's blocks or others.
+    def variances(self, weights, *, given=True, pixels=None):
+        """Variances of weighted sums of the mask's pixels: of the structure, and of the noise.
 
         In units of `scale` squared, which may be too large or small for a number itself; the
         structure without the factor by which the errors were found to be larger.
         """
-        structure = self._structure if places is None else self.kriging.covariance(places, others)
-        own = self.kriging.own_noise(self.places if places is None else places, others, given=given)
-        return structure, own
+        places, number = (self.places, self.number) if pixels is None else self.blocks(*pixels)
+        into_blocks = np.zeros((len(number), len(places[0])))
+        into_blocks[np.arange(len(number)), number] = 1
+        weights = weights @ into_blocks
+        flat = weights.reshape(-1, weights.shape[-1])
+        structure = self.kriging.variance(places, flat).reshape(weights.shape[:-1])
+        return structure, weights**2 @ self.kriging.own_variance(places, given=given)
 
-    def covariance(self, places=None, others=None, *, given=True):
-        """Covariance of the errors; arguments and units as in `parts`."""
-        structure, own = self.parts(places, others, given=given)
+    def variance(self, weights, *, given=True, pixels=None):
+        """Variances of the errors of weighted sums, in units of `scale` squared."""
+        structure, own = self.variances(weights, given=given, pixels=pixels)
         return self._factor * structure + own
+
+    def covariance(self, places=None, others=None):
+        """Covariance of the errors, of the mask's blocks or others, in units of `scale` squared."""
+        structure = self._structure if places is None else self.kriging.covariance(places, others)
+        own = self.kriging.own_noise(self.places if places is None else places, others)
+        return self._factor * structure + own
+
+    @cached_property
+    def _structure(self):
+        return self.kriging.covariance(self.places)
 
 
 def _relative_variance(error, scale):
@@ -182,7 +238,7 @@ def _normalization(values, valid):
     return location, unit * np.sqrt(np.mean((difference / unit) ** 2))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PredictedSource:
     """A source that has a prediction: where it is, what is under its mask.
 
@@ -196,16 +252,34 @@ class PredictedSource:
         The largest value that was measured there.
     predicted : (P,) `~numpy.ndarray` of float
         The predicted background in the pixels of the mask.
+
+    Examples
+    --------
+    >>> from csr_astro.errors import PredictedSource
+    >>> from csr_astro.masking import disc
+    >>> mask = disc(20, 30, 4, (60, 60))
+    >>> source = PredictedSource(20, 30, mask, peak=9.0, predicted=mask.pixels[mask.pixels] * 1.5)
+    >>> print(source.predicted[0])
+    1.5
     """
 
     x: float
     y: float
-    mask: object
+    mask: SourceMask
     peak: float
     predicted: np.ndarray
 
+    def __repr__(self) -> str:
+        return f'<PredictedSource: x={self.x:.6g}, y={self.y:.6g}, {len(self.predicted)} pixels>'
 
-def predicted_sources(x, y, masks, measured, predicted):
+
+def predicted_sources(
+    x: np.ndarray,
+    y: np.ndarray,
+    masks: list[SourceMask | None],
+    measured: list[np.ndarray | None],
+    predicted: list[np.ndarray | None],
+) -> dict[int, PredictedSource]:
     """What errors depend on, besides the map.
 
     Parameters
@@ -221,6 +295,17 @@ def predicted_sources(x, y, masks, measured, predicted):
     -------
     sources : dict of int to `PredictedSource`
         By their numbers, from 0, in the order of their positions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.errors import predicted_sources
+    >>> from csr_astro.masking import disc
+    >>> mask = disc(20, 30, 4, (60, 60))
+    >>> n = mask.pixels.sum()
+    >>> sources = predicted_sources([20], [30], [mask], [np.full(n, 9.0)], [np.full(n, 1.5)])
+    >>> print(sources[0].peak)
+    9.0
     """
     sources = {}
     for i in sorted_sources(x, y, masks):
@@ -246,31 +331,56 @@ class BackgroundErrors:
     ----------
     sources : dict of int to `PredictedSource`
         As given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.errors import BackgroundErrors, predicted_sources
+    >>> from csr_astro.images import parse_image
+    >>> from csr_astro.masking import disc
+    >>> noise = np.random.default_rng(0).normal(size=(60, 60))
+    >>> mask = disc(20, 30, 4, noise.shape)
+    >>> measured = noise[mask.on_map()]
+    >>> sources = predicted_sources([20], [30], [mask], [measured], [0 * measured])
+    >>> rms = BackgroundErrors(parse_image(noise), sources).rms(0)
+    >>> print(rms.shape == measured.shape, 0.8 < np.median(rms) < 1.2)
+    True True
     """
 
-    def __init__(self, image, sources):
+    def __init__(self, image: Image, sources: dict[int, PredictedSource]) -> None:
         self._image = image
         self.sources = sources
         self._hole = np.zeros(image.shape, dtype=bool)
         for source in sources.values():
             self._hole[source.mask.window] |= source.mask.pixels
-        self._rms = {}
+        self._rms: dict[int, np.ndarray] = {}
         self._last = None, None
 
-    def remember_rms(self, rms):
-        """Take over what `rms` returned elsewhere, by the numbers of sources."""
+    def __repr__(self) -> str:
+        return f'<BackgroundErrors: {shape_text(self._image)}, {len(self.sources)} sources>'
+
+    def remember_rms(self, rms: dict[int, np.ndarray]) -> None:
+        """Take over what `rms` returned elsewhere, by the numbers of sources.
+
+        Parameters
+        ----------
+        rms : dict of int to (P,) `~numpy.ndarray` of float
+            For each source.
+        """
         self._rms.update(rms)
 
     def _window(self, i, reach=0.0):
+        source = self.sources[i]
+        size = int(window_size(max(source.mask.radius, reach))) + 1
         # The last one is kept: an aperture is seldom alone.
         asked, window = self._last
-        if asked != (i, reach):
-            window = _Window(self._image, self._hole, self.sources[i], reach)
+        if asked != (i, size):
+            window = _Window(self._image, self._hole, source, size)
             # In one step: threads may share the errors.
-            self._last = (i, reach), window
+            self._last = (i, size), window
         return window
 
-    def rms(self, i):
+    def rms(self, i: int) -> np.ndarray:
         """1-sigma error of each pixel of a mask.
 
         Parameters
@@ -292,31 +402,67 @@ class BackgroundErrors:
         variance = np.maximum(window.covariance().diagonal(), 0)
         return window.scale * np.sqrt(variance)[window.number]
 
-    def sum_error(self, i, weights, *, given=True):
-        """1-sigma error of weighted sums of the background under a mask.
+    def predicted_near(self, i: int, box: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
+        """The predicted pixels of a box: those under the masks of all sources.
+
+        Parameters
+        ----------
+        i : int
+            Number of the source, from 0, around which the box lies.
+        box : tuple of slice
+            Rows and columns.
+
+        Returns
+        -------
+        rows, columns : (P,) `~numpy.ndarray` of int
+            Without those that are too far from the source to be related to it.
+        """
+        source = self.sources[i]
+        rows, columns = np.nonzero(self._hole[box])
+        rows, columns = rows + (box[0].start or 0), columns + (box[1].start or 0)
+        near = np.hypot(rows - source.y, columns - source.x) <= MAX_RADIUS
+        return rows[near], columns[near]
+
+    def sum_error(
+        self,
+        i: int,
+        weights: np.ndarray,
+        *,
+        given: bool = True,
+        pixels: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """1-sigma error of weighted sums of predicted pixels.
 
         Parameters
         ----------
         i : int
             Number of the source, from 0.
         weights : (..., P) `~numpy.ndarray` of float
-            Of the pixels of the mask, in the order of its ``on_map()``.
+            Of the pixels.
         given : bool, optional
             Whether the error of the map that was given counts, or only what there is
             besides.
+        pixels : (rows, columns) of (P,) `~numpy.ndarray` of int, optional
+            As from `predicted_near`; by default those of the mask, in the order of its
+            ``on_map()``.
 
         Returns
         -------
         error : (...) `~numpy.ndarray` of float
             NaN where nothing is known of the map around the source.
         """
-        window = self._window(i)
+        reach = 0.0
+        if pixels is not None:
+            source = self.sources[i]
+            reach = np.hypot(pixels[0] - source.y, pixels[1] - source.x).max(initial=0)
+        window = self._window(i, reach)
         if window.kriging is None:
             return np.full(np.shape(weights)[:-1], np.nan)
-        variance = _variances(window, window.covariance(given=given), weights)
-        return window.scale * np.sqrt(variance)
+        return window.scale * np.sqrt(window.variance(weights, given=given, pixels=pixels))
 
-    def variance_parts(self, i, weights):
+    def variance_parts(
+        self, i: int, weights: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What the variance of weighted sums is made of, for those who fit the model.
 
         Parameters
@@ -335,12 +481,10 @@ class BackgroundErrors:
         window = self._window(i)
         if window.kriging is None:
             return *np.full((2, *np.shape(weights)[:-1]), np.nan), None
-        structure, noise = (
-            window.scale**2 * _variances(window, part, weights) for part in window.parts()
-        )
+        structure, noise = (window.scale**2 * part for part in window.variances(weights))
         return structure, noise, window.features
 
-    def covariance(self, i, j=None):
+    def covariance(self, i: int, j: int | None = None) -> np.ndarray:
         """Covariance of the pixels of one mask, or between those of two.
 
         Parameters
@@ -385,9 +529,23 @@ class BackgroundErrors:
                 f'covariances of a map that scatters by {window.scale:.3g} are too large for a '
                 'number; give it in another unit.'
             )
-        return covariance[np.ix_(window.number, number)]
+        covariance = covariance[np.ix_(window.number, number)]
+        if i != j:
+            # In the window of both, pixels vary more or less than in the window of each.
+            within = window.covariance(), window.covariance(places)
+            covariance *= self._own_over(i, window, within[0], window.number)[:, np.newaxis]
+            covariance *= self._own_over(j, window, within[1], number)
+        return covariance
 
-    def draw(self, rng_of, n):
+    def _own_over(self, i, window, covariance, number):
+        """Errors of the pixels of a mask by its own window over those by another."""
+        own = self.rms(i)
+        other = window.scale * np.sqrt(np.maximum(covariance.diagonal(), 0))[number]
+        return np.divide(own, other, out=np.ones_like(own), where=other > 0)
+
+    def draw(
+        self, rng_of: Callable[[int, int], np.random.Generator], n: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Deviations of the truth from the prediction, drawn at random.
 
         Sources are taken by position, one after the other: what was drawn next
@@ -438,17 +596,17 @@ class BackgroundErrors:
 
 
 def sorted_sources(x, y, masks):
-    """Numbers of the sources that have a mask, in the order of their positions."""
+    """Numbers of the sources that have a mask, in the order of their positions.
+
+    Parameters
+    ----------
+    x, y : (N,) array of float
+        Positions of the sources.
+    masks : list of `~csr_astro.masking.SourceMask` or None
+        Their masks.
+    """
     radius = [np.nan if mask is None else mask.radius for mask in masks]
     return [int(i) for i in np.lexsort((radius, x, y)) if masks[i] is not None]
-
-
-def _variances(window, covariance, weights):
-    into_blocks = np.zeros((len(window.number), len(window.places[0])))
-    into_blocks[np.arange(len(window.number)), window.number] = 1
-    weights = weights @ into_blocks
-    variance = np.einsum('...i,ij,...j->...', weights, covariance, weights, optimize=True)
-    return np.maximum(variance, 0)
 
 
 def _conditional_draw(window, mine, before, known, noise, width):

@@ -3,15 +3,31 @@
 The documentation of the ``flags`` column is generated from the registry here.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-__all__ = ['FLAGS', 'NOT_INPAINTED', 'Flag', 'decode_flags']
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = ['BITS', 'FLAGS', 'NOT_INPAINTED', 'Flag', 'decode_flags']
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class Flag(NamedTuple):
-    """One bit of the ``flags`` column."""
+    """One bit of the ``flags`` column.
+
+    Examples
+    --------
+    >>> from csr_astro.flags import FLAGS
+    >>> FLAGS[4].bit, FLAGS[4].name
+    (16, 'edge')
+    """
 
     bit: int
     name: str
@@ -36,6 +52,7 @@ FLAGS = (
     Flag(16384, 'touching', 'the mask touches that of another source: their errors are related'),
 )
 
+#: Bits by the names of the flags.
 BITS = {flag.name: flag.bit for flag in FLAGS}
 
 # A source with one of these keeps its pixels, and its measurements are NaN.
@@ -44,7 +61,7 @@ NOT_INPAINTED = sum(
 )
 
 
-def decode_flags(flags):
+def decode_flags(flags: ArrayLike) -> list:
     """Names of the flags that are set.
 
     Parameters

@@ -5,9 +5,13 @@ mask, error, unit and WCS. The array is not copied, so a memory-mapped map stays
 on disk until its pixels are asked for.
 """
 
+from __future__ import annotations
+
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
@@ -24,15 +28,28 @@ from astropy.wcs import WCS, FITSFixedWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
 from astropy.wcs.wcsapi import BaseHighLevelWCS
 
+from csr_astro.notebook import shape_text
 from csr_astro.quiet import ignored, one_at_a_time
 
-__all__ = ['Image', 'find_image_hdu', 'parse_image', 'read_image']
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike
+
+    from csr_astro.typing import ImageLike, PathLike, QuantityLike, WcsLike
+
+__all__ = ['Image', 'find_image_hdu', 'open_fits', 'parse_image', 'read_image']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _ACCEPTED = 'an NDData, CCDData, image HDU, HDUList, Quantity or array'
 _ERROR_EXTENSIONS = ('error', 'stdev', 'err', 'uncert')
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Image:
     """A map as the rest of the package sees it.
 
@@ -52,28 +69,42 @@ class Image:
         Whether maps made from this one are a `~astropy.units.Quantity`, as
         the input was; those made from NDData or HDUs are plain arrays, as
         their ``data`` are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from csr_astro.images import parse_image
+    >>> image = parse_image(np.ones((20, 30), dtype='>f4') * u.Jy)
+    >>> print(image.shape, image.unit, image.dtype)
+    (20, 30) Jy float32
     """
 
     data: np.ndarray
     mask: np.ndarray | None = None
     error: np.ndarray | None = None
     unit: u.UnitBase | None = None
-    wcs: object = None
+    wcs: Any = None
     as_quantity: bool = False
 
+    def __repr__(self) -> str:
+        parts = [name for name in ('mask', 'error', 'wcs') if getattr(self, name) is not None]
+        having = f', with {", ".join(parts)}' if parts else ''
+        return f'<Image: {shape_text(self)}{having}>'
+
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """(ny, nx)."""
         return self.data.shape
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         """Floating-point type of results: that of the data, float64 for integers."""
         kind = self.data.dtype
         return kind.newbyteorder('=') if kind.kind == 'f' else np.dtype(float)
 
     @property
-    def pixel_scale(self):
+    def pixel_scale(self) -> float | None:
         """Side of a pixel in arcsec (geometric mean), or None without a WCS."""
         if self.wcs is None:
             return None
@@ -88,8 +119,14 @@ class Image:
         steps = corner[0].separation(corner[1:]).to_value(u.arcsec)
         return float(np.sqrt(np.prod(steps)))
 
-    def valid(self, window):
-        """Finite, unmasked pixels in a window given as a tuple of slices."""
+    def valid(self, window: tuple[slice, ...]) -> np.ndarray:
+        """Finite, unmasked pixels in a window given as a tuple of slices.
+
+        Parameters
+        ----------
+        window : tuple of slice
+            Rows and columns.
+        """
         valid = np.isfinite(self.data[window])
         if self.data.dtype.itemsize > np.dtype(float).itemsize:
             # All arithmetic is in double precision, which ends earlier.
@@ -98,12 +135,24 @@ class Image:
             valid &= ~self.mask[window]
         return valid
 
-    def with_unit(self, values):
-        """``values``, as a `~astropy.units.Quantity` if the map has a unit."""
+    def with_unit(self, values: np.ndarray) -> np.ndarray:
+        """``values``, as a `~astropy.units.Quantity` if the map has a unit.
+
+        Parameters
+        ----------
+        values : `~numpy.ndarray`
+            Numbers in the unit of the map.
+        """
         return values if self.unit is None else u.Quantity(values, self.unit, copy=False)
 
-    def like_input(self, values):
-        """``values``, as a `~astropy.units.Quantity` if the map was one."""
+    def like_input(self, values: np.ndarray) -> np.ndarray:
+        """``values``, as a `~astropy.units.Quantity` if the map was one.
+
+        Parameters
+        ----------
+        values : `~numpy.ndarray`
+            Numbers in the unit of the map.
+        """
         return self.with_unit(values) if self.as_quantity else values
 
 
@@ -202,7 +251,11 @@ def _standard_deviation(uncertainty, unit):
     return np.asarray(values)
 
 
-def find_image_hdu(hdus, name=None):
+#: What the extension of the map is called, where it has a name; the first there is counts.
+IMAGE_NAMES = ('image', 'sci', 'data')
+
+
+def find_image_hdu(hdus: fits.HDUList, name: str | int | None = None) -> int:
     """Index of the image among the extensions of a FITS file.
 
     Parameters
@@ -217,23 +270,36 @@ def find_image_hdu(hdus, name=None):
     Returns
     -------
     index : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.io import fits
+    >>> from csr_astro.images import find_image_hdu
+    >>> image = fits.ImageHDU(np.zeros((9, 9)), name='image')
+    >>> find_image_hdu(fits.HDUList([fits.PrimaryHDU(), image]))
+    1
     """
     if name is not None:
         try:
-            index = hdus.index_of(int(name) if str(name).lstrip('-').isdigit() else name)
+            index = hdus.index_of(name)
+        except KeyError:
+            # A number, as text.
+            index = int(name) if name.removeprefix('-').isdecimal() else None
+        try:
             found = hdus[index]
-        except (KeyError, IndexError):
+        except (KeyError, IndexError, TypeError):
             names = [hdu.name or str(i) for i, hdu in enumerate(hdus)]
             raise ValueError(f'there is no extension {name!r}; there are {names}.') from None
         if not found.is_image or not found.shape:
             raise ValueError(f'the extension {name!r} holds no image.')
-        return index
+        return index % len(hdus)
     images = [
         i
         for i, hdu in enumerate(hdus)
         if hdu.is_image and sum(n > 1 for n in hdu.shape) == 2 and len(hdu.shape) >= 2
     ]
-    for wanted in ('image', 'sci', 'data'):
+    for wanted in IMAGE_NAMES:
         for i in images:
             if hdus[i].name.lower() == wanted:
                 return i
@@ -242,14 +308,20 @@ def find_image_hdu(hdus, name=None):
     return images[0]
 
 
-def parse_image(data, *, mask=None, error=None, wcs=None):
+def parse_image(
+    data: ImageLike,
+    *,
+    mask: ArrayLike | None = None,
+    error: QuantityLike | None = None,
+    wcs: WcsLike | None = None,
+) -> Image:
     """Make an `Image` of whatever holds one.
 
     Parameters
     ----------
     data : NDData, CCDData, image HDU, HDUList, Quantity, masked array or array
         The map. Of an HDUList the image is found by `find_image_hdu`, and its
-        extension ``error`` or ``stDev`` is the error.
+        extension ``error`` or ``stDev`` (of the same ``EXTVER``) is the error.
     mask : (ny, nx) array-like of bool, optional
         True for invalid pixels; combined with the mask of ``data``.
     error : (ny, nx) array-like or Quantity, or scalar, optional
@@ -267,17 +339,28 @@ def parse_image(data, *, mask=None, error=None, wcs=None):
         If ``data`` is of no accepted kind, or holds no real numbers.
     ValueError
         If shapes or units do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.nddata import CCDData
+    >>> from csr_astro.images import parse_image
+    >>> image = parse_image(CCDData(np.ones((20, 30)), unit='Jy/pix'))
+    >>> print(image.unit, image.mask, image.pixel_scale)
+    Jy / pix None None
     """
+    values: Any
     unit = own_mask = own_error = own_wcs = None
     as_quantity = isinstance(data, u.Quantity) or getattr(data, 'as_quantity', False)
     if isinstance(data, Image):
         values, unit, own_mask = data.data, data.unit, data.mask
         own_error, own_wcs = data.error, data.wcs
     elif isinstance(data, fits.HDUList):
-        hdu = data[find_image_hdu(data)]
+        index = find_image_hdu(data)
+        hdu = data[index]
         values, unit = hdu.data, _parse_unit(hdu.header.get('BUNIT'))
         own_wcs = _header_wcs(hdu.header, data)
-        own_error = _error_extension(data, np.shape(values))
+        own_error = _error_extension(data, index)
     elif isinstance(data, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
         if data.data is None:
             raise ValueError('the HDU holds no image; the image may be in another extension.')
@@ -337,14 +420,91 @@ def _like(array, data, name, dtype=None):
     return array
 
 
-def _error_extension(hdus, shape):
-    for hdu in hdus:
-        if hdu.is_image and hdu.name.lower() in _ERROR_EXTENSIONS and hdu.shape == shape:
-            return hdu.data
+def _error_extension(hdus, index):
+    """The errors beside an image of a file, in the unit of the image; None if there are none."""
+    image = hdus[index]
+    after = [*hdus[index + 1 :], *hdus[:index]]
+    for hdu in after:
+        if not hdu.is_image or hdu.name.lower() not in _ERROR_EXTENSIONS:
+            continue
+        # Files of several exposures have errors for each.
+        versions = {each.header['EXTVER'] for each in (image, hdu) if 'EXTVER' in each.header}
+        if len(versions) < 2 and _lengths(hdu) == _lengths(image):
+            return _in_unit_of(image, hdu)
     return None
 
 
-def read_image(path, hdu=None):
+def _lengths(hdu):
+    """Lengths of the axes of an image, without leading ones of length 1."""
+    lengths = list(hdu.shape)
+    while len(lengths) > 2 and lengths[0] == 1:
+        del lengths[0]
+    return lengths
+
+
+def _in_unit_of(image, hdu):
+    """Data of an extension in the unit of another."""
+    texts = [each.header.get('BUNIT') for each in (image, hdu)]
+    if None in texts or texts[0] == texts[1]:
+        return hdu.data
+    unit, own = map(_parse_unit, texts)
+    # None where a unit is not understood, of which there is a warning.
+    return hdu.data if unit is None or own is None else u.Quantity(hdu.data, own, copy=False)
+
+
+@contextmanager
+def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
+    """Open a FITS file; what is wrong with it is told in one sentence, with its name.
+
+    Parameters
+    ----------
+    path : path-like
+        FITS file; memory-mapped where its format allows it.
+
+    Yields
+    ------
+    hdus : `~astropy.io.fits.HDUList`
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it is no FITS file, or is truncated, or the block
+        finds something wrong with it.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.images import open_fits
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / 'map.fits'
+    ...     _ = path.write_text('no map')
+    ...     try:
+    ...         with open_fits(path) as hdus:
+    ...             print(len(hdus))
+    ...     except ValueError as error:
+    ...         print('is not a readable FITS file' in str(error))
+    True
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f'no such file: {str(path)!r}.')
+    try:
+        with fits.open(path) as hdus:
+            yield hdus
+    except ValueError as error:
+        raise ValueError(f'{str(path)!r}: {error}') from None
+    except (OSError, BufferError) as error:
+        reason = str(error).split(',')[0].rstrip('.')
+        raise ValueError(f'{str(path)!r} is not a readable FITS file: {reason}.') from None
+    except TypeError as error:
+        # What numpy says of a memory map that reaches beyond the end of a file.
+        if 'buffer' not in str(error):
+            raise
+        raise ValueError(f'{str(path)!r} is not a readable FITS file: it is truncated.') from None
+
+
+def read_image(path: PathLike, hdu: str | int | None = None) -> tuple[Image, fits.Header]:
     """Read the image of a FITS file, with the error extension that it may have.
 
     Parameters
@@ -359,26 +519,30 @@ def read_image(path, hdu=None):
     image : `Image`
     header : `~astropy.io.fits.Header`
         Of the image, below those entries of the primary header that it lacks.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from astropy.io import fits
+    >>> from csr_astro.images import read_image
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / 'map.fits'
+    ...     fits.writeto(path, np.zeros((20, 30)), fits.Header({'BUNIT': 'MJy/sr'}))
+    ...     image, header = read_image(path)
+    >>> print(image.shape, image.unit, header['BUNIT'])
+    (20, 30) MJy / sr MJy/sr
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f'no such file: {str(path)!r}.')
-    try:
-        with fits.open(path) as hdus:
-            found = hdus[find_image_hdu(hdus, hdu)]
-            image = parse_image(
-                found,
-                error=_error_extension(hdus, found.shape),
-                wcs=_header_wcs(found.header, hdus),
-            )
-            header = hdus[0].header.copy()
-            header.update(found.header)
-            # The arrays keep the memory map alive after the file is closed.
-            return image, header
-    except (OSError, BufferError) as error:
-        raise ValueError(f'{str(path)!r} is not a readable FITS file: {error}.') from None
-    except TypeError as error:
-        # What numpy says of a memory map that reaches beyond the end of a file.
-        if 'buffer' not in str(error):
-            raise
-        raise ValueError(f'{str(path)!r} is not a readable FITS file: it is truncated.') from None
+    with open_fits(path) as hdus:
+        index = find_image_hdu(hdus, hdu)
+        found = hdus[index]
+        image = parse_image(
+            found,
+            error=_error_extension(hdus, index),
+            wcs=_header_wcs(found.header, hdus),
+        )
+        header = hdus[0].header.copy()
+        header.update(found.header)
+        # The arrays keep the memory map alive after the file is closed.
+        return image, header

@@ -4,15 +4,26 @@ All numbers are data, in ``data/instruments.toml`` and
 ``data/aperture_corrections.csv``; a band is added by adding an entry.
 """
 
+from __future__ import annotations
+
 import tomllib
+import warnings
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from astropy import units as u
 from astropy.table import Table
+from astropy.utils.exceptions import AstropyUserWarning
 from scipy.interpolate import PchipInterpolator
+
+from csr_astro.notebook import html_table
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+    from numpy.typing import ArrayLike
 
 __all__ = [
     'MASK_NAMES',
@@ -22,6 +33,11 @@ __all__ = [
     'list_instruments',
     'require_instrument',
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 MASK_NAMES = ('full', 'large', 'moderate', 'small', 'focused', 'minimal')
 
@@ -44,7 +60,7 @@ def _corrections():
     return Table.read(_DATA / 'aperture_corrections.csv', format='ascii.csv', comment='#')
 
 
-def _numbers(values, name, shape=None):
+def _numbers(values: ArrayLike, name: str, shape: tuple | None = None) -> np.ndarray:
     """An array of float, of a shape if one is given."""
     try:
         array = np.asarray(values, dtype=float)
@@ -89,6 +105,15 @@ class Instrument:
     angular : bool
         Whether only the angular size of the beam is known: without the pixel
         scale of the map there are no radii in pixels then.
+
+    Examples
+    --------
+    >>> from csr_astro.instruments import get_instrument
+    >>> blue = get_instrument('pacs-scanmap-blue')
+    >>> print(blue.wavelength, blue.pixel_scale, blue.mask_radii)
+    70 1.6 (12, 11, 9, 7, 6, 5)
+    >>> print(round(blue.on_pixels(3.2).fwhm / blue.fwhm, 6))
+    0.5
     """
 
     name: str
@@ -104,7 +129,29 @@ class Instrument:
     colour_correction_star: float | None = None
     angular: bool = False
 
-    def mask(self, snr):
+    def __repr__(self) -> str:
+        pixels = '' if self.pixel_scale is None else f' of {self.pixel_scale:.3g} arcsec'
+        return f'<Instrument {self.name!r}: beam of {self.fwhm:.3g} pixels{pixels}>'
+
+    def _repr_html_(self) -> str:
+        radii = ', '.join(f'{name} {radius:.3g}' for name, radius in self._masks())
+        return html_table(
+            f'Instrument {self.name!r}: {self.description}',
+            {
+                'pixels': None if self.pixel_scale is None else f'{self.pixel_scale:.3g} arcsec',
+                'beam': f'{self.fwhm:.3g} pixels',
+                'wavelength in micrometres': self.wavelength,
+                'mask radii': f'{radii} pixels',
+                'ring for the SNR': '{1:.3g} to {2:.3g} pixels'.format(*self.snr_radii),
+                'annulus': '{:.3g} to {:.3g} pixels'.format(*self.annulus),
+                'enclosed energy': self.corrections or 'of a Gaussian beam',
+            },
+        )
+
+    def _masks(self):
+        return zip(MASK_NAMES, self.mask_radii, strict=True)
+
+    def mask(self, snr: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Name and radius of the mask for an SNR (paper, Table 3).
 
         Parameters
@@ -125,11 +172,11 @@ class Instrument:
         >>> print(name, radius)
         ['full' 'moderate' 'minimal'] [13. 10.  5.]
         """
-        snr = np.nan_to_num(_numbers(snr, 'snr'), nan=-np.inf, posinf=np.inf)
-        category = (snr[..., np.newaxis] < np.array(self.snr_thresholds)).sum(axis=-1)
+        values = np.nan_to_num(_numbers(snr, 'snr'), nan=-np.inf, posinf=np.inf)
+        category = (values[..., np.newaxis] < np.array(self.snr_thresholds)).sum(axis=-1)
         return np.array(MASK_NAMES)[category], np.array(self.mask_radii, dtype=float)[category]
 
-    def on_pixels(self, pixel_scale):
+    def on_pixels(self, pixel_scale: float | None) -> Instrument:
         """The same band on a map with other pixels.
 
         Parameters
@@ -156,13 +203,19 @@ class Instrument:
                 f'on pixels of {pixel_scale:.3g} arcsec the beam is {self.fwhm * factor:.3g} '
                 f'pixels wide; at most {_LARGEST_FWHM} are taken.'
             )
-        changed = {'pixel_scale': pixel_scale, 'fwhm': self.fwhm * factor, 'angular': False}
+        changed: dict[str, Any] = {
+            'pixel_scale': pixel_scale,
+            'fwhm': self.fwhm * factor,
+            'angular': False,
+        }
         for name in ('snr_radii', 'mask_radii', 'annulus'):
             if abs(factor - 1) >= _SAME_SCALE or name == 'annulus':
                 changed[name] = tuple(radius * factor for radius in getattr(self, name))
         return replace(self, **changed)
 
-    def enclosed_energy(self, radius, table='eef', *, outside='raise'):
+    def enclosed_energy(
+        self, radius: ArrayLike, table: str = 'eef', *, outside: str = 'raise'
+    ) -> np.ndarray:
         """Fraction of a point source's energy inside a circular aperture.
 
         Interpolated monotonically between the tabulated radii, which it
@@ -207,7 +260,8 @@ class Instrument:
         rows = rows[(rows['table'] == table) & (rows['mode'] == mode) & (rows['band'] == band)]
         arcsec, fraction = rows['radius_arcsec'].data, rows['enclosed_energy_fraction'].data
         with np.errstate(over='ignore'):
-            asked = radius * self.pixel_scale
+            # What has a table has a pixel scale.
+            asked = radius * cast('float', self.pixel_scale)
         # A radius converted from arcsec to pixels and back may miss the end by rounding.
         tolerance = 1e-6 * arcsec[-1]
         uncovered = (asked < arcsec[0] - tolerance) | (asked > arcsec[-1] + tolerance)
@@ -221,7 +275,7 @@ class Instrument:
         return np.where(uncovered, np.nan, found)
 
 
-def list_instruments():
+def list_instruments() -> list[str]:
     """Names of the instruments.
 
     Returns
@@ -238,7 +292,9 @@ def list_instruments():
     return [*_tables()['instruments'], 'generic']
 
 
-def get_instrument(name='generic', fwhm=None):
+def get_instrument(
+    name: str | Instrument = 'generic', fwhm: float | u.Quantity | None = None
+) -> Instrument:
     """Look an instrument up.
 
     Parameters
@@ -335,7 +391,26 @@ def _from_beam(name, description, fwhm):
     )
 
 
-def identify_instrument(header):
+def warn_of_another(name: str | None, header: fits.Header) -> None:
+    """Warn if a header speaks of another instrument than the one that is used.
+
+    Parameters
+    ----------
+    name : str or None
+        Of the instrument that is used.
+    header : `~astropy.io.fits.Header`
+        Of the map.
+    """
+    known = identify_instrument(header)
+    if None not in (known, name) and name not in (known, 'generic'):
+        warnings.warn(
+            f'the header of the map is that of {known}; it is treated as {name}, as was asked.',
+            AstropyUserWarning,
+            stacklevel=3,
+        )
+
+
+def identify_instrument(header: fits.Header) -> str | None:
     """Name of the instrument that a Herschel archive header speaks of.
 
     Parameters
@@ -347,6 +422,13 @@ def identify_instrument(header):
     -------
     name : str or None
         None if the header does not tell.
+
+    Examples
+    --------
+    >>> from astropy.io import fits
+    >>> from csr_astro.instruments import identify_instrument
+    >>> identify_instrument(fits.Header({'INSTRUME': 'SPIRE', 'WAVELNTH': 250}))
+    'spire-250'
     """
     maker = str(header.get('INSTRUME', '')).strip().lower()
     try:
@@ -366,7 +448,7 @@ def identify_instrument(header):
     return None
 
 
-def require_instrument(header):
+def require_instrument(header: fits.Header) -> str:
     """Name of the instrument of a header, or an error that says what to give.
 
     Parameters
@@ -377,11 +459,18 @@ def require_instrument(header):
     Returns
     -------
     name : str
+
+    Examples
+    --------
+    >>> from astropy.io import fits
+    >>> from csr_astro.instruments import require_instrument
+    >>> require_instrument(fits.Header({'INSTRUME': 'SPIRE', 'WAVELNTH': 250}))
+    'spire-250'
     """
     name = identify_instrument(header)
     if name is None:
         raise ValueError(
-            'the header does not tell the instrument; give --instrument (see "csr-astro '
-            'instruments") or the beam, --fwhm.'
+            'the header does not tell the instrument; give its name (see "csr-astro instruments") '
+            'or the beam: instrument or fwhm, on the command line --instrument or --fwhm.'
         )
     return name

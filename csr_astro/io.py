@@ -1,17 +1,25 @@
 """How is a file written so that nobody ever sees half of it?"""
 
+from __future__ import annotations
+
 import os
 import secrets
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ['atomic_path', 'stem', 'sweep']
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from csr_astro.typing import PathLike
+
+__all__ = ['atomic_path', 'fits_files', 'stem', 'sweep']
 
 _TEMPORARY = '.csr-astro-'
 
 
 @contextmanager
-def atomic_path(path):
+def atomic_path(path: PathLike) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its name when the block ends well.
 
     Parameters
@@ -39,7 +47,7 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
-def sweep(folder):
+def sweep(folder: PathLike) -> None:
     """Remove what processes that were killed had begun to write in a folder.
 
     Parameters
@@ -51,7 +59,42 @@ def sweep(folder):
         path.unlink(missing_ok=True)
 
 
-def stem(path):
+def fits_files(folder: PathLike) -> list[Path]:
+    """The FITS files in a folder, by name.
+
+    Parameters
+    ----------
+    folder : path-like
+        Other files in it are left alone.
+
+    Returns
+    -------
+    paths : list of `pathlib.Path`
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are none.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.io import fits_files
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ('b.fits.gz', 'a.fits', 'a.fits.md5'):
+    ...         Path(folder, name).touch()
+    ...     [path.name for path in fits_files(folder)]
+    ['a.fits', 'b.fits.gz']
+    """
+    ends = tuple(end + packed for end in ('.fits', '.fit') for packed in ('', '.gz', '.fz'))
+    found = sorted(path for path in Path(folder).glob('*') if path.name.lower().endswith(ends))
+    if not found:
+        raise FileNotFoundError(f'no FITS files in {str(folder)!r}.')
+    return found
+
+
+def stem(path: Path) -> Path:
     """The path without ``.fits``, ``.fits.gz`` and the like.
 
     Parameters

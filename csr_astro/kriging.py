@@ -6,12 +6,24 @@ from the mask enter as averages over blocks, so that a few hundred numbers stand
 for thousands of pixels.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import interpolate, linalg
 
 from csr_astro.variogram import Variogram, fit_variogram, local_weight, measure_variogram
 
+if TYPE_CHECKING:
+    from csr_astro.typing import Places
+
 __all__ = ['Kriging', 'block_window', 'kriging_fill', 'kriging_fills']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # Single pixels up to this far outside the mask, blocks of 3 x 3 up to that far, then 9 x 9;
 # what gaps leave of those is used up to the third distance.
@@ -32,7 +44,6 @@ _LEFT_OUT = 12
 _MIN_LEFT_OUT = 3
 # Masks wider than this are filled on a grid of block averages.
 _MAX_RADIUS = 45.0
-
 
 
 def _block_means(values, valid, radius):
@@ -131,11 +142,20 @@ class Kriging:
     True
     """
 
-    def __init__(self, values, valid, radius, *, peak=None, noise=None):
+    def __init__(
+        self,
+        values: np.ndarray,
+        valid: np.ndarray,
+        radius: float,
+        *,
+        peak: float | None = None,
+        noise: np.ndarray | None = None,
+    ) -> None:
         size = len(values)
         self._radius = radius
         self._level = self._offset = values[valid].mean()
         self.variogram, self.wing, self._shape = None, 0.0, None
+        self._last = None, None
         values = np.where(valid, values - self._offset, 0.0)
         *self._centers, mean, self._count, self._parts = _block_means(values, valid, radius)
         if not len(mean):
@@ -181,7 +201,10 @@ class Kriging:
         self._level = self._offset + level
         self._solved = solved[:, 1] - level * self._ones
 
-    def predict(self, places):
+    def __repr__(self) -> str:
+        return f'<Kriging: {self.variogram or "a window that does not vary"}>'
+
+    def predict(self, places: Places) -> np.ndarray:
         """The conditional mean.
 
         Parameters
@@ -197,7 +220,7 @@ class Kriging:
             return np.full(len(places[0]), self._level)
         return self._level + self._to_data(places) @ self._solved
 
-    def covariance(self, places, others=None):
+    def covariance(self, places: Places, others: Places | None = None) -> np.ndarray:
         """Covariance of the errors of the prediction, but for the noise of the pixels themselves.
 
         Parameters
@@ -213,26 +236,48 @@ class Kriging:
             `own_noise`, too.
         """
         same = others is None
-        others = places if same else others
+        others = places if others is None else others
         if self.variogram is None:
             return np.zeros((len(places[0]), len(others[0])))
-        first = self._whitened(places)
-        second = first if same else self._whitened(others)
+        first = self._whitened(self._to_data(places))
+        second = first if same else self._whitened(self._to_data(others))
         covariance = self.variogram.covariance(places, others)
         covariance -= first[0].T @ second[0]
         for one, other in zip(first[1:], second[1:], strict=True):
             covariance += np.multiply.outer(one, other)
         return covariance
 
-    def own_noise(self, places, others=None, *, given=True):
+    def variance(self, places: Places, weights: np.ndarray) -> np.ndarray:
+        """Variance of the errors of weighted sums, as it follows from `covariance`, but sooner.
+
+        Parameters
+        ----------
+        places : (x, y) of (P,) `~numpy.ndarray` of int
+            As in `predict`.
+        weights : (K, P) `~numpy.ndarray` of float
+            Of the pixels in each sum.
+
+        Returns
+        -------
+        variance : (K,) `~numpy.ndarray` of float
+        """
+        if self.variogram is None:
+            return np.zeros(len(weights))
+        before = weights @ self.variogram.covariance(places, places)
+        variance = (before * weights).sum(axis=1)
+        known, *rest = self._whitened(weights @ self._to_data(places), weights.sum(axis=1))
+        variance -= (known**2).sum(axis=0)
+        for part in rest:
+            variance += part**2
+        return np.maximum(variance, 0)
+
+    def own_noise(self, places: Places, others: Places | None = None) -> np.ndarray:
         """Covariance of the white noise of pixels that are predicted.
 
         Parameters
         ----------
         places, others
             As in `covariance`.
-        given : bool, optional
-            Whether ``noise`` counts, or only what the variogram has beyond it.
 
         Returns
         -------
@@ -240,18 +285,33 @@ class Kriging:
         """
         others = places if others is None else others
         covariance = np.zeros((len(places[0]), len(others[0])))
-        if self.variogram is None:
-            return covariance
-        variance = np.full(len(places[0]), self.variogram.noise)
-        if self._noise is not None:
-            noise, _, mean = self._noise
-            x, y = (np.asarray(place) + len(noise) // 2 for place in places)
-            variance = max(self.variogram.noise - mean, 0) + given * noise[y, x]
         rows, columns = _common(places, others)
-        covariance[rows, columns] = variance[rows]
+        covariance[rows, columns] = self.own_variance(places)[rows]
         return covariance
 
-    def left_out(self):
+    def own_variance(self, places: Places, *, given: bool = True) -> np.ndarray:
+        """Variance of the white noise of pixels that are predicted.
+
+        Parameters
+        ----------
+        places
+            As in `predict`.
+        given : bool, optional
+            Whether ``noise`` counts, or only what the variogram has beyond it.
+
+        Returns
+        -------
+        variance : (P,) `~numpy.ndarray` of float
+        """
+        if self.variogram is None:
+            return np.zeros(len(places[0]))
+        if self._noise is None:
+            return np.full(len(places[0]), self.variogram.noise)
+        noise, _, mean = self._noise
+        x, y = (np.asarray(place) + len(noise) // 2 for place in places)
+        return max(self.variogram.noise - mean, 0) + given * noise[y, x]
+
+    def left_out(self) -> np.ndarray:
         """How badly the valid pixels near the mask are predicted from all others.
 
         Returns
@@ -266,10 +326,9 @@ class Kriging:
         surprise = np.ones(5)
         if self.variogram is None:
             return surprise
+        # The inverse covariance (its lower triangle), but for the unknown mean.
         precision = linalg.lapack.dpotri(self._factor, lower=1)[0]
-        precision = np.tril(precision) + np.tril(precision, -1).T
-        precision -= np.multiply.outer(self._ones, self._ones) / self._ones.sum()
-        diagonal = precision.diagonal()
+        diagonal = precision.diagonal() - self._ones**2 / self._ones.sum()
         if not diagonal.max() > 0:
             # A single number, of which the unknown mean takes all.
             return surprise
@@ -297,13 +356,14 @@ class Kriging:
         inside = np.flatnonzero((dx - x) ** 2 + (dy - y) ** 2 <= radius**2)
         if len(inside) < _MIN_LEFT_OUT:
             return None
+        ones = self._ones[inside]
         block = precision[np.ix_(inside, inside)]
+        block -= np.multiply.outer(ones, ones) / self._ones.sum()
         block[np.diag_indices(len(inside))] *= 1 + 1e-9
         weight = self._count[inside] / self._count[inside].sum()
-        try:
-            factor = linalg.cho_factor(block, lower=True)
-            solved = linalg.cho_solve(factor, np.column_stack([self._solved[inside], weight]))
-        except linalg.LinAlgError:
+        right = np.column_stack([self._solved[inside], weight])
+        _, solved, failed = linalg.lapack.dposv(block, right, lower=1)
+        if failed:
             return None
         error, variance = weight @ solved
         return error**2 / variance if variance > 0 else None
@@ -329,24 +389,31 @@ class Kriging:
         return covariance
 
     def _to_data(self, places):
+        """Covariance of places with the valid blocks; the last is kept for who asks again."""
+        kept, covariance = self._last
+        if kept is places:
+            return covariance
         dx, dy = self._centers
         covariance = np.empty((len(places[0]), len(dx)))
         for p in _BLOCKS:
             a = self._parts[p]
             covariance[:, a] = self.variogram.covariance(places, (dx[a], dy[a]), (p, 1))
+        self._last = places, covariance
         return covariance
 
-    def _whitened(self, places):
-        """What the pixels tell of places, and what the unknown mean and the wing add."""
-        to_data = self._to_data(places)
-        ones = to_data @ self._ones
+    def _whitened(self, to_data, total=1.0):
+        """What the pixels tell of places or sums, and what the unknown mean and the wing add.
+
+        ``to_data`` are their covariances with the pixels, ``total`` the sums of their weights.
+        """
+        missing = total - to_data @ self._ones
         rows = [
             linalg.solve_triangular(self._factor, to_data.T, lower=True, check_finite=False),
-            (1 - ones) / np.sqrt(self._ones.sum()),
+            missing / np.sqrt(self._ones.sum()),
         ]
         if self._shape is not None:
             level = self._shape.sum() / self._ones.sum()
-            rows.append(to_data @ self._shape + level * (1 - ones))
+            rows.append(to_data @ self._shape + level * missing)
         return rows
 
 
@@ -363,7 +430,13 @@ def _near_mean(values, valid):
     return (weight * values).sum() / weight.sum()
 
 
-def kriging_fill(values, valid, hole, radius, peak=None):
+def kriging_fill(
+    values: np.ndarray,
+    valid: np.ndarray,
+    hole: np.ndarray,
+    radius: float,
+    peak: float | None = None,
+) -> np.ndarray:
     """Conditional mean of the background behind a mask.
 
     Ordinary kriging (the mean is unknown and constant) with the variogram of
@@ -464,7 +537,9 @@ def _wing_amplitude(products):
     return best * error * (1 - (_THRESHOLD / best) ** 2), error, number
 
 
-def kriging_fills(values, valid, hole, radius, peak):
+def kriging_fills(
+    values: np.ndarray, valid: np.ndarray, hole: np.ndarray, radius: np.ndarray, peak: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """`kriging_fill` for a stack of windows.
 
     Parameters
@@ -478,6 +553,17 @@ def kriging_fills(values, valid, hole, radius, peak):
     fills, wings : (N, S, S) `~numpy.ndarray` of float64
         Predictions, 0 outside the holes; what of the window is taken for wings
         of the source.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.kriging import kriging_fills
+    >>> y, x = np.mgrid[-16:17, -16:17]
+    >>> hole = np.hypot(x, y) <= 4
+    >>> values, four = np.where(hole, 0.0, 5.0)[np.newaxis], np.array([4.0])
+    >>> fills, wings = kriging_fills(values, ~hole[None], hole[None], four, four)
+    >>> print(np.allclose(fills[0][hole], 5), np.allclose(wings, 0))
+    True True
     """
     fills, wings = np.zeros(values.shape), np.zeros(values.shape)
     stack = zip(values.astype(float), valid, hole, radius, peak, strict=True)
@@ -486,7 +572,9 @@ def kriging_fills(values, valid, hole, radius, peak):
     return fills, wings
 
 
-def block_window(values, valid, noise, n):
+def block_window(
+    values: np.ndarray, valid: np.ndarray, noise: np.ndarray | None, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """A window averaged over blocks of n x n pixels, n odd.
 
     Parameters
@@ -504,6 +592,15 @@ def block_window(values, valid, noise, n):
         With the source's block in the middle; blocks are valid of which half is.
     noise : (C, C) `~numpy.ndarray` of float, or None
         Variances of the blocks' noise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.kriging import block_window
+    >>> values = np.arange(81.0).reshape(9, 9)
+    >>> blocks, valid, noise = block_window(values, np.ones((9, 9), dtype=bool), None, 3)
+    >>> print(blocks.shape, blocks[2, 2], values[3:6, 3:6].mean(), noise)
+    (5, 5) 40.0 40.0 None
     """
     size, half = len(values), len(values) // 2
     reach = -(-(half + n // 2 + 1) // n)

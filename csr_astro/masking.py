@@ -4,13 +4,24 @@ From signal-to-noise ratio to mask category to radius to pixels (paper,
 Sect. 2.4.4), or straight from the user's radius or region.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from astropy import units as u
 
 from csr_astro.cutouts import MAX_RADIUS, extract, nearest_pixel
 from csr_astro.flags import BITS
+
+if TYPE_CHECKING:
+    from regions import PixelRegion
+
+    from csr_astro.images import Image
+    from csr_astro.instruments import Instrument
+    from csr_astro.sources import Sources
+    from csr_astro.typing import Places, QuantityLike
 
 __all__ = [
     'SourceMask',
@@ -21,11 +32,16 @@ __all__ = [
     'region_mask',
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Pixels of the windows that are handled in one go.
 _CHUNK_PIXELS = 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SourceMask:
     """The pixels of one source, where they lie on the map.
 
@@ -39,6 +55,13 @@ class SourceMask:
         Radius of the disc, or the largest distance of a pixel from the source.
     clipped : bool
         Whether part of the mask lies off the map.
+
+    Examples
+    --------
+    >>> from csr_astro.masking import disc
+    >>> mask = disc(1, 5, 2, (60, 60))
+    >>> print(mask.y0, mask.x0, mask.pixels.shape, mask.clipped)
+    3 0 (5, 4) True
     """
 
     y0: int
@@ -47,16 +70,41 @@ class SourceMask:
     radius: float
     clipped: bool
 
+    def __repr__(self) -> str:
+        clipped = ', clipped' if self.clipped else ''
+        return (
+            f'<SourceMask: {self.pixels.sum()} pixels from x={self.x0}, y={self.y0}, '
+            f'radius {self.radius:.3g}{clipped}>'
+        )
+
     @property
-    def window(self):
+    def window(self) -> tuple[slice, slice]:
         """The slices of the map that ``pixels`` covers."""
         height, width = self.pixels.shape
         return slice(self.y0, self.y0 + height), slice(self.x0, self.x0 + width)
 
-    def on_map(self):
+    def on_map(self) -> Places:
         """Rows and columns of the map that the pixels of the mask have."""
         rows, columns = np.nonzero(self.pixels)
         return rows + self.y0, columns + self.x0
+
+    def holds(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Whether pixels of the map are in the mask.
+
+        Parameters
+        ----------
+        rows, columns : (P,) `~numpy.ndarray` of int
+            Pixels of the map.
+
+        Returns
+        -------
+        held : (P,) `~numpy.ndarray` of bool
+        """
+        y, x = rows - self.y0, columns - self.x0
+        height, width = self.pixels.shape
+        held = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        held[held] = self.pixels[y[held], x[held]]
+        return held
 
 
 def _clip(y0, x0, pixels, radius, shape):
@@ -70,7 +118,7 @@ def _clip(y0, x0, pixels, radius, shape):
     return SourceMask(y0 + ya, x0 + xa, kept, radius, bool(kept.sum() < pixels.sum()))
 
 
-def disc(x, y, radius, shape):
+def disc(x: float, y: float, radius: float, shape: tuple[int, int]) -> SourceMask | None:
     """Pixels whose centres lie within a radius of a position.
 
     Parameters
@@ -94,16 +142,31 @@ def disc(x, y, radius, shape):
     >>> print(disc(10, 10, 2, (50, 50)).pixels.sum())
     13
     """
-    y0, x0 = int(np.floor(y - radius)), int(np.floor(x - radius))
-    yy, xx = np.ogrid[y0 : int(np.ceil(y + radius)) + 1, x0 : int(np.ceil(x + radius)) + 1]
+    return _discs(np.array([x]), np.array([y]), float(radius), shape)[0]
+
+
+def _discs(x, y, radius, shape):
+    """`disc` for many positions and one radius."""
     # The rim belongs to the disc, whatever rounding a shift of the position brings.
-    pixels = (yy - y) ** 2 + (xx - x) ** 2 <= radius**2 * (1 + 1e-12) + 1e-9
-    if not pixels.any():
-        pixels[nearest_pixel(y) - y0, nearest_pixel(x) - x0] = True
-    return _clip(y0, x0, pixels, float(radius), shape)
+    rim = 1e-7
+    y0, x0 = (
+        np.minimum(np.ceil(center - radius - rim).astype(int), nearest_pixel(center))
+        for center in (y, x)
+    )
+    steps = np.arange(int(2 * (radius + rim)) + 1)
+    dy2, dx2 = ((y0 - y)[:, None] + steps) ** 2, ((x0 - x)[:, None] + steps) ** 2
+    pixels = dy2[:, :, None] + dx2[:, None, :] <= radius**2 * (1 + 1e-12) + 1e-9
+    empty = np.flatnonzero(~pixels.any(axis=(1, 2)))
+    pixels[empty, (nearest_pixel(y) - y0)[empty], (nearest_pixel(x) - x0)[empty]] = True
+    return [
+        _clip(row, column, each, radius, shape)
+        for row, column, each in zip(y0.tolist(), x0.tolist(), pixels, strict=True)
+    ]
 
 
-def region_mask(region, x, y, shape):
+def region_mask(
+    region: PixelRegion, x: float, y: float, shape: tuple[int, int]
+) -> SourceMask | None:
     """Pixels whose centres lie inside a region.
 
     Parameters
@@ -119,6 +182,14 @@ def region_mask(region, x, y, shape):
     -------
     mask : `SourceMask` or None
         None if no pixel is on the map.
+
+    Examples
+    --------
+    >>> from regions import CirclePixelRegion, PixCoord
+    >>> from csr_astro.masking import region_mask
+    >>> region = CirclePixelRegion(PixCoord(20, 30), 4)
+    >>> print(region_mask(region, 20, 30, (60, 60)).pixels.shape)
+    (9, 9)
     """
     box = region.bounding_box
     if min(box.ixmax, box.iymax) <= 0 or box.ixmin >= shape[1] or box.iymin >= shape[0]:
@@ -133,7 +204,7 @@ def region_mask(region, x, y, shape):
     return _clip(y0, x0, pixels, radius, shape)
 
 
-def measure_snr(image, x, y, instrument):
+def measure_snr(image: Image, x: np.ndarray, y: np.ndarray, instrument: Instrument) -> np.ndarray:
     """Signal-to-noise ratio of the peak over the ring around it.
 
     ``(peak − mean_ring) / std_ring`` (paper, Eq. 1): the peak within the source
@@ -154,12 +225,24 @@ def measure_snr(image, x, y, instrument):
     snr : (N,) `~numpy.ndarray` of float
         NaN where no pixel of the circle or fewer than two of the ring are
         valid; infinite over a ring without scatter.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.images import parse_image
+    >>> from csr_astro.instruments import get_instrument
+    >>> from csr_astro.masking import measure_snr
+    >>> data = np.random.default_rng(0).normal(size=(80, 80))
+    >>> data[40, 40] += 50
+    >>> snr = measure_snr(parse_image(data), np.array([40.0]), np.array([40.0]), get_instrument())
+    >>> bool(45 < snr[0] < 55)
+    True
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     peak_radius, inner, outer = instrument.snr_radii
     size = 2 * int(np.ceil(outer + 1)) + 1
     snr = np.full(len(x), np.nan)
-    usable = np.flatnonzero(_near_map(x, y, size, image.shape))
+    usable = np.flatnonzero(_near_map(x, y, size // 2, image.shape))
     # Chunks, because the windows of all sources of a survey do not fit into memory.
     chunk = max(1, _CHUNK_PIXELS // size**2)
     for start in range(0, len(usable), chunk):
@@ -177,12 +260,10 @@ def measure_snr(image, x, y, instrument):
     return snr
 
 
-def _near_map(x, y, size, shape):
-    reach = size // 2 + 1
+def _near_map(x, y, reach, shape):
+    reach = reach + 1
     with np.errstate(invalid='ignore'):
-        return (
-            (x > -reach) & (x < shape[1] + reach) & (y > -reach) & (y < shape[0] + reach)
-        )
+        return (x > -reach) & (x < shape[1] + reach) & (y > -reach) & (y < shape[0] + reach)
 
 
 def _contrast(values, circle, ring):
@@ -206,7 +287,13 @@ def _contrast(values, circle, ring):
     return snr
 
 
-def mask_radii(mask_radius, sources, snr, instrument, pixel_scale):
+def mask_radii(
+    mask_radius: QuantityLike | Literal['snr'] | None,
+    sources: Sources,
+    snr: np.ndarray,
+    instrument: Instrument,
+    pixel_scale: float | None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Mask name and radius of each source, as the user wants them.
 
     Parameters
@@ -227,6 +314,17 @@ def mask_radii(mask_radius, sources, snr, instrument, pixel_scale):
     names : (N,) `~numpy.ndarray` of str
     radii : (N,) `~numpy.ndarray` of float
         In pixels; NaN where a region is the mask.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.instruments import get_instrument
+    >>> from csr_astro.masking import mask_radii
+    >>> from csr_astro.sources import parse_sources
+    >>> sources, blue = parse_sources([(20, 30), (40, 30)]), get_instrument('pacs-scanmap-blue')
+    >>> names, radii = mask_radii(None, sources, np.array([500.0, 1.0]), blue, 1.6)
+    >>> print(names, radii)
+    ['full' 'minimal'] [12. 5.]
     """
     names, radii = instrument.mask(snr)
     names = names.astype('U16')
@@ -268,7 +366,9 @@ def mask_radii(mask_radius, sources, snr, instrument, pixel_scale):
     return names, np.broadcast_to(given, len(sources)).astype(float)
 
 
-def draw_masks(image, sources, radii, flags):
+def draw_masks(
+    image: Image, sources: Sources, radii: np.ndarray, flags: np.ndarray
+) -> list[SourceMask | None]:
     """The mask of each source.
 
     Parameters
@@ -286,30 +386,40 @@ def draw_masks(image, sources, radii, flags):
     -------
     masks : list of `SourceMask` or None
         None for a source that has no pixel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.images import parse_image
+    >>> from csr_astro.masking import draw_masks
+    >>> from csr_astro.sources import parse_sources
+    >>> image, flags = parse_image(np.zeros((60, 60))), np.zeros(2, dtype=int)
+    >>> masks = draw_masks(image, parse_sources([(20, 30), (90, 30)]), np.array([4.0, 4.0]), flags)
+    >>> print(masks[0].pixels.sum(), masks[1])
+    49 None
     """
-    masks = []
-    for i, (x, y, radius) in enumerate(zip(sources.x, sources.y, radii, strict=True)):
-        source_mask = None
-        if not flags[i] & BITS['invalid_position']:
-            if np.isnan(radius):
-                # Asked before its pixels are drawn, which may be too many.
-                if max(sources.regions[i].bounding_box.shape) <= 2 * MAX_RADIUS + 1:
-                    source_mask = region_mask(sources.regions[i], x, y, image.shape)
-                else:
-                    flags[i] |= BITS['mask_too_large']
-            elif radius <= MAX_RADIUS and _reaches(x, y, radius, image.shape):
-                source_mask = disc(x, y, radius, image.shape)
-            elif radius > MAX_RADIUS:
-                flags[i] |= BITS['mask_too_large']
-            if source_mask is not None and source_mask.radius > MAX_RADIUS:
-                source_mask = None
-                flags[i] |= BITS['mask_too_large']
-            if source_mask is None and not flags[i] & BITS['mask_too_large']:
-                flags[i] |= BITS['off_map']
-        masks.append(source_mask)
+    masks: list[SourceMask | None] = [None] * len(sources)
+    placed = flags & BITS['invalid_position'] == 0
+    on_map = placed & _near_map(sources.x, sources.y, radii, image.shape)
+    for radius in np.unique(radii[on_map & (radii <= MAX_RADIUS)]):
+        same = np.flatnonzero(on_map & (radii == radius))
+        # Chunks, because the discs of all sources of a survey do not fit into memory.
+        chunk = max(1, _CHUNK_PIXELS // int(2 * radius + 3) ** 2)
+        for start in range(0, len(same), chunk):
+            index = same[start : start + chunk]
+            discs = _discs(sources.x[index], sources.y[index], radius, image.shape)
+            for i, source_mask in zip(index, discs, strict=True):
+                masks[i] = source_mask
+    too_large = radii > MAX_RADIUS
+    for i in np.flatnonzero(placed & np.isnan(radii)):
+        region = sources.regions[i]  # type: ignore[index]  # only regions have no radius
+        # Asked before its pixels are drawn, which may be too many.
+        too_large[i] = max(region.bounding_box.shape) > 2 * MAX_RADIUS + 1
+        if not too_large[i]:
+            drawn = region_mask(region, sources.x[i], sources.y[i], image.shape)
+            too_large[i] = drawn is not None and drawn.radius > MAX_RADIUS
+            masks[i] = None if too_large[i] else drawn
+    flags[placed & too_large] |= BITS['mask_too_large']
+    nowhere = np.array([each is None for each in masks], dtype=bool)
+    flags[placed & nowhere & ~too_large] |= BITS['off_map']
     return masks
-
-
-def _reaches(x, y, radius, shape):
-    reach = radius + 1
-    return -reach < x < shape[1] + reach and -reach < y < shape[0] + reach

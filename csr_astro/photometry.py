@@ -1,14 +1,16 @@
 """How bright is a source, when the background behind it is predicted?"""
 
+from __future__ import annotations
+
 import copy
 import numbers
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
 from photutils.aperture import (
     Aperture,
-    ApertureStats,
     CircularAnnulus,
     CircularAperture,
     SkyAperture,
@@ -21,7 +23,15 @@ from csr_astro.background import NeuralBackground, NeuralBackgroundEstimator
 from csr_astro.errors import aperture_weights
 from csr_astro.flags import BITS, NOT_INPAINTED
 from csr_astro.images import parse_image
+from csr_astro.notebook import html_table
 from csr_astro.quiet import one_at_a_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+    from csr_astro.typing import AperturesLike, ImageLike, QuantityLike, SourcesLike, WcsLike
 
 __all__ = ['InpaintedAperturePhotometry']
 
@@ -54,11 +64,20 @@ class InpaintedAperturePhotometry:
         Enclosed-energy fraction by which fluxes are divided: ``'eef'`` or
         ``'vesta'`` for the instrument's tables of real sources and of injected
         Vesta PSFs, a number for all or one for each aperture, or ``'none'``. By
-        default ``'eef'`` for circular apertures of an instrument that has such
-        a table, else none.
+        default ``'eef'`` for an instrument that has such a table, which is one of
+        circular apertures: for other shapes give a number or ``'none'``. Without a
+        table, none.
     annulus : (float, float), Quantity or 'instrument', optional
         Inner and outer radius of a classical background annulus (pixels or
         angle), whose fluxes are then given for comparison as ``annulus_flux``.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is none, or an aperture is neither a radius nor a shape.
+    ValueError
+        If a value is out of range, or, when measuring, if an aperture is not in the
+        table of enclosed energy.
 
     Examples
     --------
@@ -73,8 +92,14 @@ class InpaintedAperturePhotometry:
     """
 
     def __init__(
-        self, apertures, *, estimator, method='exact', aperture_correction=None, annulus=None
-    ):
+        self,
+        apertures: AperturesLike,
+        *,
+        estimator: NeuralBackgroundEstimator,
+        method: Literal['exact', 'center', 'subpixel'] = 'exact',
+        aperture_correction: str | float | Sequence[float | None] | None = None,
+        annulus: tuple[float, float] | u.Quantity | Literal['instrument'] | None = None,
+    ) -> None:
         if not isinstance(estimator, NeuralBackgroundEstimator):
             raise TypeError(
                 f'estimator must be a NeuralBackgroundEstimator, got {type(estimator).__name__}.'
@@ -87,16 +112,38 @@ class InpaintedAperturePhotometry:
         self.aperture_correction = _parse_correction(aperture_correction, len(self.apertures))
         self.annulus = _parse_annulus(annulus)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f'<InpaintedAperturePhotometry(apertures={self.apertures}, '
             f'estimator={self.estimator!r}, method={self.method!r}, '
             f'aperture_correction={self.aperture_correction!r}, annulus={self.annulus!r})>'
         )
 
+    def _repr_html_(self) -> str:
+        correction = self.aperture_correction
+        if correction is None:
+            correction = "'eef' where it is known"
+        return html_table(
+            'InpaintedAperturePhotometry',
+            {
+                'apertures': ', '.join(str(each) for each in self.apertures),
+                'method': self.method,
+                'aperture correction': correction,
+                'annulus': self.annulus,
+                'estimator': self.estimator,
+            },
+        )
+
     def __call__(
-        self, data, sources=None, *, mask=None, error=None, wcs=None, mask_radius=None
-    ):
+        self,
+        data: ImageLike | NeuralBackground,
+        sources: SourcesLike | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        error: QuantityLike | None = None,
+        wcs: WcsLike | None = None,
+        mask_radius: QuantityLike | Literal['snr'] | None = None,
+    ) -> QTable:
         """Remove the sources of a map and measure them.
 
         Parameters
@@ -156,7 +203,7 @@ class InpaintedAperturePhotometry:
         scale = image.pixel_scale or instrument.pixel_scale
         shapes = [_place(a, x, y, image.wcs, scale) for a in self.apertures]
         fractions = self._fractions(shapes, sources['mask_radius'], instrument)
-        table = self._sums(result, shapes, len(x))
+        table = self._table(image, shapes, len(x))
         # photutils cannot hold a position that is not finite; the table can.
         for name, position in zip(table.colnames[1:3], ('x_center', 'y_center'), strict=True):
             table[name].view(np.ndarray)[unmeasured] = sources[position][unmeasured]
@@ -165,32 +212,30 @@ class InpaintedAperturePhotometry:
             table['sky_center'] = sources['sky_center']
             names = [name for name in table.colnames if name != 'sky_center']
             table = table[[*names[:3], 'sky_center', *names[3:]]]
+        sums = [_sums(result, shape, self.method, len(x)) for shape in shapes]
         errors, flags = self._errors(result, shapes, table)
         flags |= sources['flags']
+        level = None
+        if self.annulus is not None:
+            level = self._annulus_level(image, x, y, instrument)
+            # A classical background is subtracted in the whole aperture, whatever the mask.
+            wholes = self._fractions(shapes, np.full(len(x), np.inf), instrument)
 
         flux_unit = _flux_unit(image.unit)
-        # NaN, masked and off-map pixels are the same: they take no part in a flux.
-        invalid = ~image.valid((slice(None), slice(None)))
-        level = None if self.annulus is None else self._annulus_level(result, x, y, invalid)
-        data, predicted = (
-            np.where(invalid, 0.0, u.Quantity(values).value)
-            for values in (image.data, result.background)
-        )
         columns = {}
-        for i, (shape, fraction) in enumerate(zip(shapes, fractions, strict=True)):
+        for i, (shape, fraction, found) in enumerate(zip(shapes, fractions, sums, strict=True)):
             n = self._suffix(i)
+            total, background, area, incomplete = found
+            flags[incomplete] |= BITS['aperture_invalid']
             flags[_exceeds(shape, result.source_masks)] |= BITS['aperture_exceeds_mask']
             flags[np.isnan(fraction)] |= BITS['no_correction']
-            total = self._sum(data, shape, len(x))
-            background = self._sum(predicted, shape, len(x))
             columns[f'background_sum{n}'] = image.with_unit(background)
             table[f'aperture_sum_err{n}'] = image.with_unit(errors[i])
             columns[f'flux{n}'] = u.Quantity((total - background) / fraction, flux_unit)
             columns[f'flux_err{n}'] = u.Quantity(errors[i] / fraction, flux_unit)
             if level is not None:
-                area = self._sum((~invalid).astype(float), shape, len(x))
-                whole = self._fractions([shape], np.full(len(x), np.inf), instrument)[0]
-                columns[f'annulus_flux{n}'] = u.Quantity((total - level * area) / whole, flux_unit)
+                annulus_flux = (total - level * area) / wholes[i]
+                columns[f'annulus_flux{n}'] = u.Quantity(annulus_flux, flux_unit)
         for name, column in columns.items():
             table[name] = column if image.unit is not None else u.Quantity(column).value
         for name in table.colnames:
@@ -209,41 +254,32 @@ class InpaintedAperturePhotometry:
     def _suffix(self, i):
         return '' if self._single else f'_{i}'
 
-    def _sum(self, values, shape, n):
-        with one_at_a_time:
-            found = aperture_photometry(values, shape, method=self.method)
-        # Without sources the aperture still has the one position that it came with.
-        return np.asarray(found['aperture_sum'])[:n]
-
-    def _sums(self, result, shapes, n):
+    def _table(self, image, shapes, n):
         """The table that photutils itself returns for the map, as a plain QTable."""
-        image = result.image
-        data = np.asarray(image.data)
         if not n:
             # photutils refuses empty lists: take its columns from one position, and no rows.
             shapes = [_moved(shape, [0.0], [0.0]) for shape in shapes]
         with one_at_a_time:
+            # Without units: a Quantity would copy a map of integers.
             found = aperture_photometry(
-                image.with_unit(data.astype(image.dtype, copy=False)),
+                np.asarray(image.data),
                 shapes[0] if self._single else shapes,
-                error=None if image.error is None else image.with_unit(image.error),
+                error=image.error,
                 mask=image.mask,
                 method=self.method,
                 wcs=image.wcs,
             )
         table = QTable({name: found[name] for name in found.colnames}, meta=dict(found.meta))
+        for name in table.colnames:
+            if name.startswith('aperture_sum'):
+                table[name] = image.with_unit(np.asarray(table[name]))
         return table[:n]
 
     def _errors(self, result, shapes, table):
         """1-sigma error of each aperture's sum over the predicted background, and flags."""
         image, n = result.image, len(table)
-        valid = image.valid((slice(None), slice(None)))
         flags = np.zeros(n, dtype=int)
         errors = np.full((len(shapes), n), np.nan)
-        if not n:
-            return errors, flags
-        for shape in shapes:
-            flags[_holds_invalid(shape, valid, self.method)] |= BITS['aperture_invalid']
         own = None
         if image.error is not None:
             # What photutils makes of the map's error holds the noise, and the source's own.
@@ -252,36 +288,43 @@ class InpaintedAperturePhotometry:
         for i, source_mask in enumerate(result.source_masks):
             if source_mask is None:
                 continue
-            rows, columns = source_mask.on_map()
-            weights = valid[rows, columns] * np.array([
+            rows, columns, pixels = *source_mask.on_map(), None
+            # What is predicted behind neighbours is related to what is predicted here.
+            box = _common_box([shape[i] for shape in shapes], image.shape)
+            near = result.errors.predicted_near(i, box)
+            if not source_mask.holds(*near).all():
+                rows, columns = pixels = near
+            weights = image.valid((rows, columns)) * np.array([
                 aperture_weights(shape[i], columns, rows, self.method) for shape in shapes
             ])
             if own is None or not np.isfinite(own[:, i]).all():
-                errors[:, i] = result.errors.sum_error(i, weights)
+                errors[:, i] = result.errors.sum_error(i, weights, pixels=pixels)
             if own is not None:
                 known = np.isfinite(own[:, i])
-                beside = result.errors.sum_error(i, weights, given=False)
+                beside = result.errors.sum_error(i, weights, given=False, pixels=pixels)
                 errors[known, i] = np.hypot(own[known, i], beside[known])
                 flags[i] |= BITS['error_unknown'] * bool(not known.all())
         unknown = np.isnan(errors).any(axis=0)
         flags[unknown] |= BITS['error_unknown']
         return errors, flags
 
-    def _annulus_level(self, result, x, y, invalid):
-        if not len(x):
-            return np.zeros(0)
-        instrument, image = result.instrument, result.image
+    def _annulus_level(self, image, x, y, instrument):
+        """Mean of the valid pixels whose centres are in the ring around each source."""
         if isinstance(self.annulus, str):
             inner, outer = instrument.annulus
         else:
             scale = image.pixel_scale or instrument.pixel_scale
             inner, outer = (_pixels(radius, scale, 'annulus') for radius in self.annulus)
-        ring = CircularAnnulus(np.column_stack([x, y]), inner, outer)
-        # photutils multiplies by the mask, which infinite pixels survive.
-        data = np.where(invalid, 0.0, image.data).astype(float)
-        stats = ApertureStats(data, ring, mask=invalid, sum_method=self.method)
-        with one_at_a_time:
-            return np.atleast_1d(stats.mean)
+        level = np.full(len(x), np.nan)
+        for i, position in enumerate(zip(x, y, strict=True)):
+            ring = CircularAnnulus(position, inner, outer).to_mask(method='center')
+            overlap, inside = ring.get_overlap_slices(image.shape)
+            if overlap is None:
+                continue
+            pixels = image.valid(overlap) & (ring.data[inside] > 0)
+            if pixels.any():
+                level[i] = np.mean(image.data[overlap][pixels], dtype=float)
+        return level
 
     def _correction(self, instrument):
         """What fluxes are divided by: a table's name, a list of fractions, or 'none'."""
@@ -319,6 +362,11 @@ def _is_radius(value):
     return isinstance(value, numbers.Real | u.Quantity) and not isinstance(value, bool)
 
 
+def _is_length(unit):
+    """Whether a radius can have this unit: pixels or an angle."""
+    return unit.is_equivalent(u.arcsec) or unit in (u.pix, u.dimensionless_unscaled)
+
+
 def _parse_apertures(apertures):
     """A list of radii (float or Quantity) and apertures, and whether one alone was given."""
     if isinstance(apertures, Regions):
@@ -340,7 +388,7 @@ def _parse_apertures(apertures):
             if isinstance(value, int) and abs(value) > _HUGE:
                 value = np.inf
             unit = getattr(item, 'unit', u.pix)
-            if not (unit.is_equivalent(u.arcsec) or unit in (u.pix, u.dimensionless_unscaled)):
+            if not _is_length(unit):
                 raise ValueError(f'aperture radii must be in pixels or an angle, got {item}.')
             if np.ndim(value):
                 raise ValueError(f'apertures must be {_ACCEPTED}; got a list in a list.')
@@ -376,8 +424,11 @@ def _parse_correction(correction, n):
         raise ValueError(
             f'aperture_correction must be one fraction or one for each of the {n} apertures.'
         ) from None
-    if not ((fractions >= _SMALLEST_FRACTION) & np.isfinite(fractions)).all():
-        raise ValueError('aperture_correction must hold positive fractions.')
+    if not ((fractions >= _SMALLEST_FRACTION) & (fractions <= 1)).all():
+        raise ValueError(
+            'aperture_correction must hold fractions above 0 and up to 1, by which fluxes are '
+            'divided.'
+        )
     return [float(fraction) for fraction in fractions]
 
 
@@ -386,7 +437,10 @@ def _parse_annulus(annulus):
         return annulus
     try:
         inner, outer = annulus
-        good = bool(0 * inner < inner < outer and np.isfinite(outer))
+        units = (getattr(radius, 'unit', u.pix) for radius in (inner, outer))
+        good = all(map(_is_length, units)) and bool(
+            0 * inner < inner < outer and np.isfinite(outer)
+        )
     except (TypeError, ValueError, OverflowError, u.UnitConversionError):
         good = False
     if not good or isinstance(inner, str):
@@ -431,6 +485,13 @@ def _moved(aperture, x, y):
     return aperture
 
 
+def _common_box(apertures, shape):
+    """Rows and columns of a map that hold all of some apertures with one position."""
+    boxes = np.array([(b.iymin, b.iymax, b.ixmin, b.ixmax) for b in (a.bbox for a in apertures)])
+    low, high = boxes.min(axis=0).clip(0), boxes.max(axis=0).clip(0)
+    return slice(low[0], min(high[1], shape[0])), slice(low[2], min(high[3], shape[1]))
+
+
 def _describe(aperture):
     """One line: some apertures print themselves on several."""
     return repr(aperture) if isinstance(aperture, Aperture) else str(aperture)
@@ -458,19 +519,34 @@ def _exceeds(shape, source_masks):
     return np.array(exceeds)
 
 
-def _holds_invalid(shape, valid, method):
-    """True for sources of whose aperture a pixel is invalid or off the map."""
-    holds = []
-    for aperture in shape.to_mask(method=method):
-        overlap, inside = aperture.get_overlap_slices(valid.shape)
+def _sums(result, shape, method, n):
+    """Sums of the valid pixels in an aperture at n positions, and where it is incomplete.
+
+    Only windows of the map are read: it may be larger than the memory.
+
+    Returns
+    -------
+    total, background, area : (n,) `~numpy.ndarray` of float
+        Of the map, of the map without sources, and of ones; NaN off the map.
+    incomplete : (n,) `~numpy.ndarray` of bool
+        True where a pixel of the aperture is NaN, masked or off the map.
+    """
+    image = result.image
+    sums, incomplete = np.full((3, n), np.nan), np.ones(n, dtype=bool)
+    for i, aperture in enumerate(shape.to_mask(method=method) if n else ()):
+        overlap, inside = aperture.get_overlap_slices(image.shape)
         if overlap is None:
-            holds.append(True)
             continue
-        counted = aperture.data > 0
-        seen = np.zeros(counted.shape, dtype=bool)
-        seen[inside] = valid[overlap]
-        holds.append(not seen[counted].all())
-    return np.array(holds)
+        valid = image.valid(overlap)
+        within = aperture.data > 0
+        seen = np.zeros(within.shape, dtype=bool)
+        seen[inside] = valid
+        incomplete[i] = not seen[within].all()
+        within, weights = within[inside], aperture.data[inside]
+        for k, values in enumerate((image.data[overlap], result.background_in(overlap), 1.0)):
+            with np.errstate(over='ignore'):
+                sums[k, i] = (np.where(valid, values, 0.0) * weights)[within].sum()
+    return *sums, incomplete
 
 
 def _flux_unit(unit):

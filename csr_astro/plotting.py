@@ -1,13 +1,26 @@
 """What did a removal do, at a glance and source by source?"""
 
+from __future__ import annotations
+
 from contextlib import contextmanager
-from importlib import import_module
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
 from astropy.wcs import WCS
 
+from csr_astro.extras import require
 from csr_astro.io import atomic_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import ModuleType
+
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+
+    from csr_astro.background import NeuralBackground
+    from csr_astro.typing import PathLike
 
 __all__ = [
     'color_map',
@@ -16,6 +29,7 @@ __all__ = [
     'plot_source',
     'require_matplotlib',
     'source_cutouts',
+    'value_range',
 ]
 
 _AXIS_LABELS = {
@@ -26,7 +40,12 @@ _AXIS_LABELS = {
 }
 
 
-def plot_removal(result, *, axes=None, percentile=99.0):
+def plot_removal(
+    result: NeuralBackground,
+    *,
+    axes: Sequence[Axes] | np.ndarray | None = None,
+    percentile: float = 99.0,
+) -> np.ndarray:
     """Show the map, the map without its sources, and the sources.
 
     Parameters
@@ -57,20 +76,15 @@ def plot_removal(result, *, axes=None, percentile=99.0):
     axes = np.asarray(axes, dtype=object).ravel()
     if len(axes) != 3:
         raise ValueError(f'axes must be three, got {len(axes)}.')
-    low, high = _range(background, percentile)
+    shared = value_range(background, percentile)
     sources = u.Quantity(result.source_image).value
     panels = (
-        ('map', np.asarray(image.data, dtype=float), low, high),
-        ('without sources', background, low, high),
-        ('sources', sources, *_range(np.append(sources[result.mask], 0), 99.5)),
+        ('map', np.asarray(image.data, dtype=float), shared),
+        ('without sources', background, shared),
+        ('sources', sources, value_range(np.append(sources[result.mask], 0), 99.5)),
     )
-    for ax, (title, values, bottom, top) in zip(axes, panels, strict=True):
-        shown = ax.imshow(values, origin='lower', cmap=color_map(), vmin=bottom, vmax=top,
-                          interpolation='nearest')
-        ax.set_title(title)
-        bar = ax.figure.colorbar(shown, ax=ax, shrink=0.85, pad=0.02)
-        if image.unit is not None:
-            bar.set_label(image.unit.to_string('latex_inline'))
+    for ax, (title, values, limits) in zip(axes, panels, strict=True):
+        _show(ax, title, values, limits, image.unit)
     _label(axes)
     return axes
 
@@ -85,7 +99,9 @@ CUTOUTS = {
 }
 
 
-def source_cutouts(result, number, *, margin=None):
+def source_cutouts(
+    result: NeuralBackground, number: int
+) -> tuple[tuple[slice, ...], dict[str, np.ndarray]]:
     """The surroundings of one source in all maps.
 
     Parameters
@@ -94,13 +110,12 @@ def source_cutouts(result, number, *, margin=None):
         What to show.
     number : int
         Of the source, from 0.
-    margin : float, optional
-        Pixels to show beyond the mask; its radius, at least 6, by default.
 
     Returns
     -------
     window : tuple of slice
-        Where on the map; empty if the source is off it.
+        Where on the map: the mask and its radius, at least 6 pixels, around it; empty if the
+        source is off the map.
     cutouts : dict of str to (h, w) `~numpy.ndarray` of float
         ``map``, ``masked`` (the map, NaN where it is inpainted), ``background``, ``source``
         (their difference) and ``rms``, as plain numbers in the map's unit.
@@ -108,7 +123,7 @@ def source_cutouts(result, number, *, margin=None):
     x, y = (float(result.sources[name][number]) for name in ('x_center', 'y_center'))
     mask = result.source_masks[number]
     radius = min(result.instrument.mask_radii) if mask is None else mask.radius
-    reach = radius + (max(radius, 6) if margin is None else margin)
+    reach = radius + max(radius, 6)
     window = tuple(
         slice(int(np.clip(np.ceil(center - reach), 0, size)),
               int(np.clip(np.floor(center + reach) + 1, 0, size)))
@@ -130,7 +145,9 @@ def source_cutouts(result, number, *, margin=None):
     }
 
 
-def plot_source(result, number, *, axes=None):
+def plot_source(
+    result: NeuralBackground, number: int, *, axes: Sequence[Axes] | np.ndarray | None = None
+) -> np.ndarray:
     """Show one source: map, mask, prediction, difference and error.
 
     Parameters
@@ -161,35 +178,60 @@ def plot_source(result, number, *, axes=None):
     axes = np.asarray(axes, dtype=object).ravel()
     if len(axes) != len(CUTOUTS):
         raise ValueError(f'axes must be five, got {len(axes)}.')
-    low, high = _range(cutouts['background'], 99.5)
+    shared = value_range(cutouts['background'], 99.5)
     extent = (window[1].start - 0.5, window[1].stop - 0.5, window[0].start - 0.5,
               window[0].stop - 0.5)  # fmt: skip
     for ax, (name, title) in zip(axes, CUTOUTS.items(), strict=True):
-        bounds = (low, high)
-        if name in ('source', 'rms'):
-            bounds = _range(cutouts[name], 100)
-        shown = ax.imshow(
-            cutouts[name], origin='lower', cmap=color_map(), vmin=bounds[0], vmax=bounds[1],
-            interpolation='nearest', extent=None if hasattr(ax, 'coords') else extent,
-        )  # fmt: skip
-        ax.set_title(title)
-        bar = ax.figure.colorbar(shown, ax=ax, shrink=0.85, pad=0.02)
-        if result.image.unit is not None:
-            bar.set_label(result.image.unit.to_string('latex_inline'))
+        limits = value_range(cutouts[name], 100) if name in ('source', 'rms') else shared
+        place = None if hasattr(ax, 'coords') else extent
+        _show(ax, title, cutouts[name], limits, result.image.unit, extent=place)
     _label(axes)
     return axes
 
 
-def color_map():
+def color_map() -> Colormap:
     """The colours of all maps; grey where there is no number."""
     return require_matplotlib().colormaps['viridis'].with_extremes(bad='0.8')
 
 
-def _range(values, percentile):
+def value_range(values: np.ndarray, percentile: float) -> tuple[float, float]:
+    """Where the colours of a map begin and end.
+
+    Parameters
+    ----------
+    values : `~numpy.ndarray`
+        The map; what is not finite does not count.
+    percentile : float
+        Percentile at which they end; 100 minus it where they begin.
+
+    Returns
+    -------
+    low, high : float
+        Not equal, whatever the map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.plotting import value_range
+    >>> low, high = value_range(np.arange(101.0), 99)
+    >>> print(f'{low:.0f} {high:.0f}')
+    1 99
+    """
     values = values[np.isfinite(values)]
     if not values.size:
         return 0.0, 1.0
-    return tuple(np.percentile(values, [100 - percentile, percentile]))
+    low, high = np.percentile(values, [100 - percentile, percentile])
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _show(ax, title, values, limits, unit, extent=None):
+    """One map with its colour bar."""
+    shown = ax.imshow(values, origin='lower', cmap=color_map(), vmin=limits[0], vmax=limits[1],
+                      interpolation='nearest', extent=extent)  # fmt: skip
+    ax.set_title(title)
+    bar = ax.figure.colorbar(shown, ax=ax, shrink=0.85, pad=0.02)
+    if unit is not None:
+        bar.set_label(unit.to_string('latex_inline'))
 
 
 def _label(axes):
@@ -212,7 +254,7 @@ def _label(axes):
 
 
 @contextmanager
-def figure(n_panels, path):
+def figure(n_panels: int, path: PathLike) -> Iterator[np.ndarray]:
     """A row of panels that is saved when the block ends, without a display.
 
     Parameters
@@ -233,11 +275,12 @@ def figure(n_panels, path):
         drawing.savefig(temporary, dpi=150)
 
 
-def require_matplotlib(module='matplotlib'):
-    """A module of matplotlib, or an error that says how to get it."""
-    try:
-        return import_module(module)
-    except ImportError:
-        raise ImportError(
-            'plots need matplotlib; install it with: pip install "csr_astro[plot]"'
-        ) from None
+def require_matplotlib(module: str = 'matplotlib') -> ModuleType:
+    """A module of matplotlib, or an error that says how to get it.
+
+    Parameters
+    ----------
+    module : str, optional
+        Which of its modules.
+    """
+    return require(module, 'plots need', 'plot')

@@ -1,24 +1,44 @@
 """How do masks and a network become new pixels of the map?"""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
-from csr_astro.cutouts import extract, extract_mask, nearest_pixel, predict, window_size
+from csr_astro.cutouts import (
+    extract,
+    extract_mask,
+    nearest_pixel,
+    predict,
+    prediction_reach,
+    window_size,
+)
 from csr_astro.flags import BITS
-from csr_astro.scatter import ring_scatter
+from csr_astro.scatter import RING_WIDTH, ring_scatter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from csr_astro.images import Image
+    from csr_astro.masking import SourceMask
+    from csr_astro.nn.inpainter import Inpainter
+    from csr_astro.sources import Sources
 
 __all__ = ['BATCH_SIZES', 'Part', 'Predictor', 'combine_parts', 'flag_masks', 'plan_batches']
 
 # A prediction rests on the pixels just around the mask: this many rows of them.
 _RIM = 5
 _SMALLEST = int(window_size(0))
+# How far the published blending reaches beyond a mask.
+_BLUR = 4
 # By the type of device.
-BATCH_SIZES = {'cpu': 16, 'cuda': 128, 'mps': 32}
+BATCH_SIZES = {'cpu': 32, 'cuda': 128, 'mps': 32}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """What the network says of one batch of sources.
 
@@ -45,7 +65,9 @@ class Part:
     values: np.ndarray
 
 
-def plan_batches(sources, masks, batch_size):
+def plan_batches(
+    sources: Sources, masks: list[SourceMask | None], batch_size: int
+) -> list[tuple[np.ndarray, int]]:
     """Sources that go through the network together.
 
     Sorted by position, so that the result does not depend on the order of the
@@ -63,16 +85,19 @@ def plan_batches(sources, masks, batch_size):
     Returns
     -------
     batches : list of (index, size)
-        Numbers of sources whose windows have one size, and that size, in pixels.
+        Numbers of sources whose windows have one size, and that size, in pixels;
+        the prediction of all of them reaches equally far.
     """
     index = np.array([i for i, m in enumerate(masks) if m is not None], dtype=int)
     radii = np.array([masks[i].radius for i in index])
     sizes = window_size(radii)
-    order = np.lexsort((radii, sources.x[index], sources.y[index], sizes))
-    index, sizes = index[order], sizes[order]
+    groups = np.column_stack([sizes, prediction_reach(radii)])
+    order = np.lexsort((radii, sources.x[index], sources.y[index]))
+    index, groups = index[order], groups[order]
     batches = []
-    for size in np.unique(sizes):
-        same = index[sizes == size]
+    for group in np.unique(groups, axis=0):
+        same = index[(groups == group).all(axis=1)]
+        size = group[0]
         # Larger windows, fewer of them: a batch always takes about the same memory.
         count = max(1, batch_size * _SMALLEST**2 // int(size) ** 2)
         batches += [
@@ -81,8 +106,18 @@ def plan_batches(sources, masks, batch_size):
     return batches
 
 
-def flag_masks(image, masks, flags):
-    """Flag the sources whose masks overlap, touch, or hold invalid pixels."""
+def flag_masks(image: Image, masks: list[SourceMask | None], flags: np.ndarray) -> None:
+    """Flag the sources whose masks overlap, touch, or hold invalid pixels.
+
+    Parameters
+    ----------
+    image : `~csr_astro.images.Image`
+        The map.
+    masks : list of `~csr_astro.masking.SourceMask` or None
+        Their masks.
+    flags : (N,) array of int
+        What is found out is added here.
+    """
     claims = _claims(masks, image.shape)
     for i, source_mask in enumerate(masks):
         if source_mask is None:
@@ -98,15 +133,39 @@ def flag_masks(image, masks, flags):
 
 
 class Predictor:
-    """Runs the network behind masks, a batch at a time."""
+    """Runs the network behind masks, a batch at a time.
 
-    def __init__(self, model, blend, orientations, progress):
+    Parameters
+    ----------
+    model : `~csr_astro.nn.inpainter.Inpainter`
+        The network.
+    blend : bool
+        Whether prediction and map are blended at the rim.
+    orientations : {1, 2, 4, 8}
+        Flips and rotations to average over.
+    progress : bool
+        Whether to show a progress bar.
+    """
+
+    def __init__(
+        self,
+        model: Inpainter,
+        blend: bool,  # noqa: FBT001
+        orientations: int,
+        progress: bool,  # noqa: FBT001
+    ) -> None:
         self.model = model
         self.blend = blend
         self.orientations = orientations
         self.progress = progress
 
-    def parts(self, image, sources, masks, batches):
+    def parts(
+        self,
+        image: Image,
+        sources: Sources,
+        masks: list[SourceMask | None],
+        batches: list[tuple[np.ndarray, int]],
+    ) -> Iterator[Part]:
         """Predict behind the masks of some batches.
 
         Parameters
@@ -166,16 +225,22 @@ class Predictor:
                 prediction[k][rows, columns][kept],
             ))
         pixels, weights, values_there = map(np.concatenate, zip(*changed, strict=True))
-        scatter = ring_scatter(values, valid, radius)
+        # Of the window, the part with the ring; whoever is in the batch, as in `_predict`.
+        reach = min(int(prediction_reach(radius.max())) + RING_WIDTH, size // 2)
+        near = slice(size // 2 - reach, size // 2 + reach + 1)
+        scatter = ring_scatter(values[:, near, near], valid[:, near, near], radius)
         return Part(index, scatter, mean, flags, pixels, weights, values_there)
 
-    def _predict(self, *cutouts):
+    def _predict(self, values, covered, central, radius):
         """Predict as many cutouts at once as the device has memory for."""
         import torch
 
-        n = len(cutouts[0])
+        n = len(values)
+        # The same for all of a batch, whoever is in it: see `plan_batches`.
+        reach = int(prediction_reach(radius.max())) + _BLUR * self.blend
+        cutouts = values, covered, central, radius
         try:
-            return predict(self.model, *cutouts, orientations=self.orientations)
+            return predict(self.model, *cutouts, orientations=self.orientations, reach=reach)
         except torch.OutOfMemoryError:
             if n == 1:
                 raise
@@ -198,7 +263,9 @@ class Predictor:
         return rows, columns, 1 - keep[rows, columns]
 
 
-def combine_parts(image, parts, flags):
+def combine_parts(
+    image: Image, parts: Iterable[Part], flags: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Put the answers for all batches together.
 
     One value per pixel where several masks overlap: the weights w_i of the masks

@@ -1,6 +1,9 @@
 """How do results become files that other programs read?"""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
@@ -13,6 +16,15 @@ from csr_astro.flags import NOT_INPAINTED
 from csr_astro.images import find_image_hdu
 from csr_astro.io import atomic_path
 from csr_astro.quiet import ignored
+from csr_astro.tables import fits_meta, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from astropy.table import Table
+
+    from csr_astro.background import NeuralBackground
+    from csr_astro.typing import PathLike, QuantityLike
 
 __all__ = [
     'TABLE_FORMATS',
@@ -30,7 +42,13 @@ _OF_THE_DATA = ('BSCALE', 'BZERO', 'BLANK', 'DATAMIN', 'DATAMAX', 'CHECKSUM', 'D
 
 
 def check_table_path(path):
-    """Refuse a table whose format its name does not tell, before hours of work are lost."""
+    """Refuse a table whose format its name does not tell, before hours of work are lost.
+
+    Parameters
+    ----------
+    path : path-like
+        Of the table.
+    """
     if Path(path).suffix.lower() not in TABLE_FORMATS:
         raise ValueError(
             f'the table {str(path)!r} must end in one of {sorted(TABLE_FORMATS)}, by which its '
@@ -38,7 +56,7 @@ def check_table_path(path):
         )
 
 
-def write_table(path, table):
+def write_table(path: PathLike, table: QTable) -> None:
     """Write a table in the format that its name says, replacing it in one step.
 
     Parameters
@@ -61,11 +79,7 @@ def write_table(path, table):
 
 def _plain(table):
     """Columns that every format can hold: a SkyCoord becomes two numbers."""
-    meta = {key: value for key, value in table.meta.items() if np.isscalar(value)}
-    if 'weights_sha256' in meta:
-        # A FITS keyword of more than eight letters leaves no room for the value.
-        meta['sha256'] = meta.pop('weights_sha256')
-    plain = QTable(meta=meta)
+    plain = QTable(meta=fits_meta(table.meta))
     for name in table.colnames:
         if isinstance(table[name], SkyCoord):
             plain['ra'] = table[name].icrs.ra.to(u.deg)
@@ -81,13 +95,21 @@ def _quiet():
 
 
 def write_source_free(
-    path, template, result, *, hdu=None, background=None, history=(), errors=True
-):
+    path: PathLike,
+    template: PathLike,
+    result: NeuralBackground,
+    *,
+    hdu: str | int | None = None,
+    background: QuantityLike | None = None,
+    history: Sequence[str] = (),
+    errors: bool = True,
+) -> None:
     """Write a source-free map as a copy of the file that the map came from.
 
     All extensions and headers are kept; the image is replaced, and the
     extensions ``CSR_MASK`` (1 for inpainted pixels) and, with ``errors``,
-    ``CSR_RMS`` (their 1-sigma error) are added.
+    ``CSR_RMS`` (their 1-sigma error) are added; what an earlier removal wrote
+    there is kept in the pixels that are not inpainted anew.
 
     Parameters
     ----------
@@ -115,26 +137,40 @@ def write_source_free(
         replaced = _replacement(image, background.reshape(image.shape), history)
         # Pixels of the image and of what belongs to it lie at the same place of the sky.
         wcs = WCS(image.header, fobj=hdus).celestial.to_header(relax=True)
+        # Of an earlier removal, whose output this input is.
+        earlier = {
+            name: np.array(hdus[name].data)
+            for name in ('CSR_MASK', 'CSR_RMS')
+            if name in hdus and hdus[name].shape == background.shape
+        }
     added = [fits.ImageHDU(result.mask.astype(np.uint8), wcs, name='CSR_MASK')]
     if errors:
         rms = fits.ImageHDU(u.Quantity(result.background_rms).value, wcs, name='CSR_RMS')
         if 'BUNIT' in replaced.header:
             rms.header['BUNIT'] = replaced.header['BUNIT']
         added.append(rms)
+    added = [_with_earlier(each, result.mask, earlier) for each in added]
     # Neither scaled nor unpacked, so that the other extensions stay as they are to the bit.
     untouched = {'do_not_scale_image_data': True, 'disable_image_compression': True}
     with atomic_path(path) as temporary, _quiet(), fits.open(template, **untouched) as hdus:
         checksums = any('CHECKSUM' in each.header for each in hdus)
         hdus[index] = replaced
         for name in ('CSR_RMS', 'CSR_MASK'):
-            # Of an earlier removal, whose output this input is.
             while name in hdus:
                 del hdus[name]
         hdus.extend(added)
         hdus.writeto(temporary, overwrite=True, output_verify='silentfix', checksum=checksums)
 
 
-def describe_removal(result, realization=None):
+def _with_earlier(hdu, mask, earlier):
+    if hdu.name in earlier:
+        hdu.data = np.where(mask, hdu.data, earlier[hdu.name]).astype(hdu.data.dtype)
+    return hdu
+
+
+def describe_removal(
+    result: NeuralBackground, realization: int | None = None, *, errors: bool = True
+) -> list[str]:
     """What was done, for the ``HISTORY`` of a header.
 
     Parameters
@@ -143,6 +179,8 @@ def describe_removal(result, realization=None):
         What was made of the map.
     realization : int, optional
         Seed of the realization that fills the masks.
+    errors : bool, optional
+        Whether the errors are written too.
 
     Returns
     -------
@@ -150,21 +188,31 @@ def describe_removal(result, realization=None):
     """
     meta = result.sources.meta
     lines = [
-        f'csr_astro {meta["csr_astro"]}: {count_sources(result.sources)} removed.',
+        f'csr_astro {meta["csr_astro"]}: {count_sources(result.sources, "removed")}.',
         f'Weights {meta["weights"]}, SHA-256',
         meta['weights_sha256'],
         f'Instrument {meta["instrument"]}, preset {meta["preset"]}.',
-        'Extensions CSR_MASK and CSR_RMS: inpainted pixels, their error.',
+        'Extensions CSR_MASK and CSR_RMS: inpainted pixels, their error.'
+        if errors
+        else 'Extension CSR_MASK: inpainted pixels.',
     ]
     if realization is not None:
         lines.append(f'Filled pixels carry noise and texture: realization {realization}.')
-    return lines
+    return [printable(line) for line in lines]
 
 
-def count_sources(table):
-    """How many sources of a table could be measured, in words."""
+def count_sources(table: Table, done: str = '') -> str:
+    """How many sources of a table could be measured, in words.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        With a column ``flags``.
+    done : str, optional
+        What was done with them.
+    """
     n_bad = int(((table['flags'] & NOT_INPAINTED) > 0).sum())
-    text = f'{len(table) - n_bad} of {len(table)} sources'
+    text = f'{len(table) - n_bad} of {len(table)} sources {done}'.rstrip()
     return f'{text} ({n_bad} could not be, see flags)' if n_bad else text
 
 

@@ -1,8 +1,14 @@
 """How are warnings that mean nothing to the user left out, when others run in threads?"""
 
+from __future__ import annotations
+
 import threading
 import warnings
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ['ignored', 'one_at_a_time']
 
@@ -12,7 +18,7 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def ignored(*categories):
+def ignored(*categories: type[Warning]) -> Iterator[None]:
     """Leave warnings of some kinds out while a block runs.
 
     `warnings.catch_warnings` puts back the list of filters that it found; two
@@ -33,12 +39,13 @@ def ignored(*categories):
     """
     own = [('ignore', None, category, None, 0) for category in categories]
     with _lock:
-        entered = warnings.filters
+        entered: Any = warnings.filters
         entered[:0] = own
     try:
         yield
     finally:
         with _lock:
             # Somebody else's catch_warnings may have copied the list, or left its copy, meanwhile.
-            for filters in (entered, warnings.filters):
+            present: Any = warnings.filters
+            for filters in (entered, present):
                 filters[:] = [each for each in filters if not any(each is mine for mine in own)]

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-__all__ = ['plane_residual', 'ring_scatter']
+__all__ = ['RING_WIDTH', 'plane_residual', 'ring_scatter']
 
 # Width of the ring around a mask, in pixels.
-_RING_WIDTH = 10
+RING_WIDTH = 10
 _MIN_PIXELS = 12
 # Pixels this many robust scatters off the plane do not belong to the background.
 _CLIP = 5.0
@@ -17,7 +17,7 @@ def _distance(size):
     return np.hypot(steps[:, None], steps[None, :])
 
 
-def plane_residual(values, good):
+def plane_residual(values: np.ndarray, good: np.ndarray) -> np.ndarray:
     """Subtract from each cutout the plane that fits its good pixels best.
 
     Parameters
@@ -67,7 +67,7 @@ def _robust_scatter(samples, good):
     return np.where(empty, np.nan, scatter)
 
 
-def ring_scatter(values, valid, radius):
+def ring_scatter(values: np.ndarray, valid: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Robust scatter of the ring around each mask, about a plane.
 
     Parameters
@@ -77,7 +77,7 @@ def ring_scatter(values, valid, radius):
     valid : (N, S, S) array of bool
         Valid background.
     radius : (N,) array of float
-        Radius of the mask; the ring is 10 pixels wide.
+        Radius of the mask; the ring is ``RING_WIDTH`` pixels wide.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def ring_scatter(values, valid, radius):
         1.4826 × median absolute deviation; NaN with fewer than 12 pixels.
     """
     distance = _distance(values.shape[-1])[None]
-    ring = valid & (distance <= np.asarray(radius)[:, None, None] + _RING_WIDTH)
+    ring = valid & (distance <= np.asarray(radius)[:, None, None] + RING_WIDTH)
     residual = plane_residual(values, ring)
     n = len(values)
     scatter = _robust_scatter(residual.reshape(n, -1), ring.reshape(n, -1))

@@ -4,18 +4,43 @@ Whatever a user holds becomes `Sources`: pixel positions in the order given,
 and the shape that each source's mask shall have where the user drew one.
 """
 
+from __future__ import annotations
+
+import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
-from regions import PixCoord, PixelRegion, PointPixelRegion, Region, Regions, SkyRegion
+from astropy.utils.exceptions import AstropyUserWarning
+from regions import (
+    LinePixelRegion,
+    LineSkyRegion,
+    PixCoord,
+    PixelRegion,
+    PointPixelRegion,
+    Region,
+    Regions,
+    SkyRegion,
+    TextPixelRegion,
+    TextSkyRegion,
+)
 
 from csr_astro.quiet import ignored
 
+if TYPE_CHECKING:
+    from csr_astro.typing import PathLike, SourcesLike, WcsLike
+
 __all__ = ['Sources', 'parse_sources', 'read_sources']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _ACCEPTED = (
     'a SkyCoord, one or many regions, a table with pixel or sky columns, or an (N, 2) array of '
@@ -31,9 +56,12 @@ _PIXEL_COLUMNS = (
 _NO_NUMBERS = 'cMmV'
 # Pixels are those of a coordinate if they are no more than this part of a pixel's diagonal off.
 _ROUND_TRIP = 0.1
+# What VizieR calls the units of sexagesimal columns.
+_SEXAGESIMAL = ('h:m:s', 'd:m:s')
 _SKY_COLUMNS = (
     ('ra', 'dec', 'icrs'),
     ('ra_deg', 'dec_deg', 'icrs'),
+    ('radeg', 'dedeg', 'icrs'),
     ('raj2000', 'dej2000', 'icrs'),
     ('raj2000', 'decj2000', 'icrs'),
     ('_raj2000', '_dej2000', 'icrs'),
@@ -45,7 +73,7 @@ _SKY_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sources:
     """Sources as the rest of the package sees them.
 
@@ -55,13 +83,25 @@ class Sources:
         Pixel positions, zero-based; NaN where a source has none.
     regions : list of `~regions.PixelRegion` or None, or None
         What the user drew around each source; None for points.
+
+    Examples
+    --------
+    >>> from csr_astro.sources import parse_sources
+    >>> sources = parse_sources([(20, 30), (40, 35)])
+    >>> print(len(sources), sources.x, sources.regions)
+    2 [20. 40.] None
     """
 
     x: np.ndarray
     y: np.ndarray
     regions: list | None = None
 
-    def __len__(self):
+    def __repr__(self) -> str:
+        n_regions = sum(region is not None for region in self.regions or [])
+        drawn = f', {n_regions} with regions' if n_regions else ''
+        return f'<Sources: {len(self)}{drawn}>'
+
+    def __len__(self) -> int:
         return len(self.x)
 
 
@@ -79,7 +119,9 @@ def _from_sky(coordinates, wcs):
         known &= np.isfinite(getattr(angle, 'unmasked', angle).value)
         known &= ~np.broadcast_to(getattr(angle, 'mask', False), known.shape)
     if known.any():
-        x[known], y[known] = _pixels(coordinates[known], wcs)
+        found = coordinates[known]
+        # Astropy 7.0 refuses masked coordinates of which none is masked.
+        x[known], y[known] = _pixels(getattr(found, 'unmasked', found), wcs)
     return Sources(x, y)
 
 
@@ -139,16 +181,16 @@ def _region_center(region):
         return float(center.x), float(center.y)
     vertices = getattr(region, 'vertices', None)
     if vertices is not None:
-        x, y = np.asarray(vertices.x, float), np.asarray(vertices.y, float)
-        # Centroid of a polygon, by the shoelace formula.
+        places = np.array([vertices.x, vertices.y], dtype=float)
+        # Centroid of a polygon, by the shoelace formula; from the first vertex, lest digits cancel.
+        origin = places[:, :1]
+        x, y = places - origin
         cross = x * np.roll(y, -1) - np.roll(x, -1) * y
         area = cross.sum() / 2
         if area != 0:
-            return (
-                ((x + np.roll(x, -1)) * cross).sum() / (6 * area),
-                ((y + np.roll(y, -1)) * cross).sum() / (6 * area),
-            )
-        return x.mean(), y.mean()
+            here = (places - origin + np.roll(places - origin, -1, axis=1)) @ cross / (6 * area)
+            return tuple(here + origin[:, 0])
+        return tuple(places.mean(axis=1))
     try:
         row, column = region.bounding_box.center
     except ValueError:
@@ -182,24 +224,17 @@ def _from_table(table, wcs):
     names = {}
     for name in table.colnames:
         names.setdefault(name.lower(), name)
-    for pattern in _PIXEL_COLUMNS:
-        x, y = pattern.format('x'), pattern.format('y')
-        if x in names and y in names:
-            return Sources(
-                _filled(table, names[x], u.pix), _filled(table, names[y], u.pix)
-            )
-    for name in table.colnames:
-        if isinstance(table[name], SkyCoord):
-            return _from_sky(table[name], wcs)
-    for longitude, latitude, frame in _SKY_COLUMNS:
-        if longitude in names and latitude in names:
-            columns = names[longitude], names[latitude]
-            if all(table[column].dtype.kind in 'SU' for column in columns):
-                return _from_sky(_from_text(table, *columns, frame), wcs)
-            lon, lat = (_filled(table, column, u.deg) for column in columns)
-            lat[np.abs(lat) > 90] = np.nan
-            lon[~np.isfinite(lon)] = np.nan
-            return _from_sky(SkyCoord(lon, lat, unit='deg', frame=frame), wcs)
+    pixels = [
+        [names[pattern.format(axis)] for axis in 'xy']
+        for pattern in _PIXEL_COLUMNS
+        if {pattern.format(axis) for axis in 'xy'} <= names.keys()
+    ]
+    # A place on the sky holds for every map, pixels for the one in which they were measured.
+    sky = None if pixels and wcs is None else _sky_columns(table, names)
+    if sky is not None:
+        return _from_sky(sky, wcs)
+    if pixels:
+        return Sources(*(_filled(table, name, u.pix) for name in pixels[0]))
     raise ValueError(
         'the table of sources has no columns of positions; pixel columns are x and y (or '
         'x_init, x_0, xcentroid and so on, as in photutils), sky columns a SkyCoord, ra and dec, '
@@ -207,12 +242,36 @@ def _from_table(table, wcs):
     )
 
 
+def _sky_columns(table, names):
+    """The coordinates in a table, whatever the columns are called; None if there are none."""
+    for name in table.colnames:
+        if isinstance(table[name], SkyCoord):
+            return table[name]
+    for longitude, latitude, frame in _SKY_COLUMNS:
+        if longitude in names and latitude in names:
+            columns = names[longitude], names[latitude]
+            if all(_is_text(table[column]) for column in columns):
+                return _from_text(table, *columns, frame)
+            lon, lat = (_filled(table, column, u.deg) for column in columns)
+            lat[np.abs(lat) > 90] = np.nan
+            lon[~np.isfinite(lon)] = np.nan
+            return SkyCoord(lon, lat, unit='deg', frame=frame)
+    return None
+
+
+def _is_text(column):
+    # Of a VOTable it is made of objects.
+    kind = column.dtype.kind
+    return kind in 'SU' or (kind == 'O' and all(isinstance(each, str) for each in column))
+
+
 def _from_text(table, longitude, latitude, frame):
     """Sexagesimal columns: hours and degrees, unless the column has a unit."""
     units = [
-        table[name].unit or default
+        default if table[name].unit is None or str(table[name].unit).strip('"') in _SEXAGESIMAL
+        else table[name].unit
         for name, default in ((longitude, u.hourangle), (latitude, u.deg))
-    ]
+    ]  # fmt: skip
     try:
         return SkyCoord(list(table[longitude]), list(table[latitude]), unit=units, frame=frame)
     except (ValueError, u.UnitsError) as error:
@@ -247,16 +306,16 @@ def _from_array(array):
     return Sources(array[:, 0].copy(), array[:, 1].copy())
 
 
-def parse_sources(sources, wcs=None):
+def parse_sources(sources: SourcesLike, wcs: WcsLike | None = None) -> Sources:
     """Make `Sources` of whatever holds positions.
 
     Parameters
     ----------
     sources : SkyCoord, region, list of regions, `~regions.Regions`, table or array
         Positions: coordinates on the sky; pixel or sky regions of any kind; a
-        table with any of photutils' column names of pixel positions, a SkyCoord
-        column, or ra and dec (l and b) in degrees or with units; (N, 2) pixels
-        (x, y), zero-based.
+        table with a SkyCoord column, or ra and dec (l and b) in degrees or with
+        units, or any of photutils' column names of pixel positions, which count
+        where there are no others or no WCS; (N, 2) pixels (x, y), zero-based.
     wcs : optional
         World coordinate system of the map, for positions on the sky.
 
@@ -294,33 +353,84 @@ def parse_sources(sources, wcs=None):
     return _from_array(sources)
 
 
-def read_sources(path):
+# A line that is no comment, says nothing about all regions, and is more than the name of a frame.
+_UNREAD = re.compile(r'^[ \t]*(?!#|global\b)[^\s(]+[ \t(]+\S', re.MULTILINE | re.IGNORECASE)
+
+
+def read_sources(path: PathLike) -> Table | Regions:
     """Read a catalogue file.
 
     Parameters
     ----------
     path : path-like
-        A table in a format that astropy recognises (ECSV, CSV, FITS, VOTable,
-        IPAC, plain columns with a header), or DS9 or CRTF regions (``.reg``,
-        ``.crtf``).
+        A table in a format that astropy recognises (ECSV, CSV, TSV, FITS, VOTable,
+        IPAC, plain columns with a header), packed by gzip or not, or DS9 or CRTF
+        regions (``.reg``, ``.crtf``). Excluded regions, texts and lines are no sources;
+        if there are any, a warning says so.
 
     Returns
     -------
     sources : `~astropy.table.Table` or `~regions.Regions`
         To be given to `parse_sources`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from astropy.table import Table
+    >>> from csr_astro.sources import parse_sources, read_sources
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / 'stars.csv'
+    ...     Table({'x': [20, 40], 'y': [30, 35]}).write(path)
+    ...     table = read_sources(path)
+    >>> print(parse_sources(table).y)
+    [30. 35.]
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f'no such file: {str(path)!r}.')
     try:
-        if path.suffix.lower() in ('.reg', '.ds9', '.crtf'):
-            kind = 'crtf' if path.suffix.lower() == '.crtf' else 'ds9'
-            return Regions.read(path, format=kind)
-        if path.suffix.lower() in ('.csv', '.txt', '.dat', '.tbl'):
-            guess = 'ascii.csv' if path.suffix.lower() == '.csv' else 'ascii'
-            return Table.read(path, format=guess)
-        return Table.read(path)
+        return _read(path)
     except Exception as error:
         # Every reader has its own exceptions; all mean the same to the user.
-        reason = str(error).strip().split('\n')[0]
+        reason = str(error).strip().split('\n')[0].rstrip('.')
         raise ValueError(f'{str(path)!r} cannot be read as a catalogue: {reason}.') from error
+
+
+# Spreadsheets mark the beginning of a text, which is no part of the first name.
+_TEXT = {'encoding': 'utf-8-sig'}
+_FORMATS = {
+    '.ecsv': {'format': 'ascii.ecsv'},
+    '.csv': {'format': 'ascii.csv', 'comment': '#', **_TEXT},
+    '.tsv': {'format': 'ascii.tab', 'comment': '#', **_TEXT},
+    **{end: {'format': 'ascii', **_TEXT} for end in ('.txt', '.dat', '.tbl')},
+}
+
+
+def _read(path):
+    name = path.with_suffix('') if path.suffix.lower() in ('.gz', '.bz2', '.xz') else path
+    suffix = name.suffix.lower()
+    if suffix in ('.reg', '.ds9', '.crtf'):
+        return _read_regions(path, 'crtf' if suffix == '.crtf' else 'ds9')
+    return Table.read(path, **_FORMATS.get(suffix, {}))
+
+
+def _read_regions(path, kind):
+    regions = Regions.read(path, format=kind)
+    if not len(regions) and _UNREAD.search(path.read_text(errors='replace')):
+        raise ValueError(f'there is no region of the format {kind} in it')
+    sources = [region for region in regions if _is_source(region)]
+    if len(sources) < len(regions):
+        warnings.warn(
+            f'{len(regions) - len(sources)} of {len(regions)} regions of {str(path)!r} are '
+            'excluded, texts or lines, and are no sources.',
+            AstropyUserWarning,
+            stacklevel=4,
+        )
+    return Regions(sources)
+
+
+def _is_source(region):
+    drawn = (TextPixelRegion, TextSkyRegion, LinePixelRegion, LineSkyRegion)
+    # DS9 writes a minus sign, of which the reader makes a number or a truth value.
+    return bool(int(region.meta.get('include', True))) and not isinstance(region, drawn)

@@ -4,14 +4,25 @@ The variogram of a window is measured, and fitted by a sum of physical models:
 power laws seen through a beam, correlated noise, white noise.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import fft, interpolate, optimize, special
 
 from csr_astro.quiet import one_at_a_time
 
+if TYPE_CHECKING:
+    from csr_astro.typing import Places
+
 __all__ = ['Variogram', 'fit_variogram', 'local_weight', 'measure_variogram']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # One lag (dy, dx) of each orbit under flips and rotations at which the variogram is measured.
 _LAGS = (
@@ -92,13 +103,26 @@ def _table(size, first, second):
     return table[1:] / _SCALES[1:, None]
 
 
-def local_weight(size):
-    """Weight of the pixels of a window, (size, size): a Gaussian about the central one."""
+def local_weight(size: int) -> np.ndarray:
+    """Weight of the pixels of a window, (size, size): a Gaussian about the central one.
+
+    Parameters
+    ----------
+    size : int
+        Width of the window.
+
+    Examples
+    --------
+    >>> from csr_astro.variogram import local_weight
+    >>> weight = local_weight(9)
+    >>> print(weight.shape, weight[4, 4])
+    (9, 9) 1.0
+    """
     step2 = (np.arange(size) - size // 2) ** 2
     return np.exp(-(step2[:, None] + step2) / (4 * _LOCAL**2))
 
 
-def measure_variogram(values, valid):
+def measure_variogram(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Half the mean squared difference of pixels, by their distance.
 
     Parameters
@@ -113,6 +137,15 @@ def measure_variogram(values, valid):
     variogram, pairs : `~numpy.ndarray` of float
         At the distances to which the models are fitted; the number of pairs,
         weighted by a Gaussian about the source.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.variogram import measure_variogram
+    >>> noise = np.random.default_rng(0).normal(size=(65, 65))
+    >>> variogram, pairs = measure_variogram(noise, np.ones(noise.shape, dtype=bool))
+    >>> bool(np.allclose(variogram, 1, atol=0.2))
+    True
     """
     size = len(values)
     weight = np.where(valid, local_weight(size), 0.0)
@@ -127,7 +160,7 @@ def measure_variogram(values, valid):
     return np.maximum(sums, 0) / (2 * np.maximum(pairs, 1e-9)), pairs
 
 
-def fit_variogram(variogram, pairs):
+def fit_variogram(variogram: np.ndarray, pairs: np.ndarray) -> np.ndarray | None:
     """Weights of the models that give a measured variogram.
 
     Parameters
@@ -139,6 +172,15 @@ def fit_variogram(variogram, pairs):
     -------
     weights : `~numpy.ndarray` of float, or None
         Not negative; None for a map without any variation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.variogram import fit_variogram, measure_variogram
+    >>> noise = np.random.default_rng(0).normal(size=(65, 65))
+    >>> weights = fit_variogram(*measure_variogram(noise, np.ones(noise.shape, dtype=bool)))
+    >>> bool(0.8 < weights.sum() < 1.2)
+    True
     """
     used = pairs > _MIN_PAIRS
     if not used.any() or not variogram[used].max() > 0:
@@ -173,9 +215,18 @@ class Variogram:
         Variance of the white noise.
     step : float
         The variogram between neighbouring pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.variogram import Variogram, fit_variogram, measure_variogram
+    >>> noise = np.random.default_rng(0).normal(size=(65, 65))
+    >>> weights = fit_variogram(*measure_variogram(noise, np.ones(noise.shape, dtype=bool)))
+    >>> bool(0.8 < Variogram(weights, 65).noise < 1.2)
+    True
     """
 
-    def __init__(self, weights, size):
+    def __init__(self, weights: np.ndarray, size: int) -> None:
         self.noise = weights[0] / _SCALES[0]
         self._weights = weights[1:]
         self._size = size
@@ -183,7 +234,12 @@ class Variogram:
         self._sill = 5 * (self._weights @ models[:, -1]) + self.noise
         self.step = self._weights @ models[:, 1] + self.noise
 
-    def covariance(self, places, others, blocks=(1, 1)):
+    def __repr__(self) -> str:
+        return f'<Variogram: noise {self.noise:.3g}, {self.step:.3g} between neighbours>'
+
+    def covariance(
+        self, places: Places, others: Places, blocks: tuple[int, int] = (1, 1)
+    ) -> np.ndarray:
         """Covariance without the white noise.
 
         Parameters

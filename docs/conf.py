@@ -15,7 +15,16 @@ version = release.split('+', maxsplit=1)[0]
 disable_intersphinx = int(not on_rtd)
 intersphinx_mapping['photutils'] = ('https://photutils.readthedocs.io/en/stable/', None)
 
-html_title = f'csr_astro {release}'
+extensions += ['matplotlib.sphinxext.plot_directive']
+plot_include_source = True
+plot_html_show_source_link = False
+plot_html_show_formats = False
+plot_formats = [('png', 120)]
+
+# Types are in the descriptions of parameters, in words.
+autodoc_typehints = 'none'
+
+html_title = f'csr_astro {version}'
 html_theme_options = {'goatcounter_analytics_url': False}
 
 

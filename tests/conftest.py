@@ -1,4 +1,9 @@
+import os
 from pathlib import Path
+
+# For matrices this small, threads cost more than they give; also in processes that are started.
+for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
+    os.environ.setdefault(name, '1')
 
 import pytest
 import torch

@@ -418,6 +418,9 @@ def test_averages_of_ratios():
     assert_allclose([row['scatter_ratio'], row['scatter_ratio_err']], [0.9, 0.25])
     assert row['scatter_ratio_worst'] == 1.0
     assert row['n_ratios'] == 2
+    # A method that gave nothing in a group.
+    ratios.add_row(['c', 'network', 'lpi', np.nan, np.nan, np.nan, np.nan])
+    assert list(average_ratios(ratios)[0]) == list(row)
 
 
 def test_method_without_any_prediction_has_a_row():
@@ -494,7 +497,7 @@ def test_command_writes_tables_that_repeat(map_path, weights, tmp_path, capsys):
     ('arguments', 'message'),
     [
         ([], 'give maps, or --gaussian'),
-        (['none.fits'], "there is no file 'none.fits'"),
+        (['none.fits'], "no such file: 'none.fits'"),
         (['MAP', '--methods', 'magic'], 'a method must be one of'),
         (['MAP', '--weights', 'none'], 'none'),
         (['MAP', '--radii', '0'], 'radii must be'),
@@ -502,6 +505,7 @@ def test_command_writes_tables_that_repeat(map_path, weights, tmp_path, capsys):
         (['MAP', '--number', '0'], 'number of positions must be'),
         (['MAP', '--positions', 'none.ecsv'], 'no table of positions'),
         (['MAP', '--inject', '--instrument', 'eye'], 'instrument must be one of'),
+        (['MAP', '--flux-levels', '5'], 'are of injected sources, and need --inject'),
         (['--gaussian', '--inject'], 'give maps to put sources on'),
     ],
 )

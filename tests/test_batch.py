@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -19,8 +20,15 @@ from numpy.testing import assert_array_equal
 from regions import CirclePixelRegion, EllipsePixelRegion, PixCoord
 
 import csr_astro
-from csr_astro import NeuralBackgroundEstimator, background
-from csr_astro.batch import MANIFEST, estimate_distributed, open_client, read_jobs, remove_many
+from csr_astro import NeuralBackgroundEstimator, background, get_instrument
+from csr_astro.batch import (
+    MANIFEST,
+    estimate_distributed,
+    open_client,
+    read_jobs,
+    remove_many,
+    require_dask,
+)
 from csr_astro.cli import main
 from csr_astro.images import read_image
 
@@ -217,6 +225,7 @@ def test_a_map_that_matches_twice_is_done_once(folder):
     ('table', 'message'),
     [
         ({'name': ['a.fits']}, 'must have a column map'),
+        ({'map': ['a.fits'], 'Catalogue': ['c.csv']}, "'Catalogue' of .* must be called catalog"),
         ({'map': ['a.fits']}, 'there is no catalogue for'),
         ({'map': ['a.fits', ''], 'catalog': ['c.csv', 'c.csv']}, 'row 2 of .* has no map'),
         (
@@ -340,6 +349,8 @@ def test_missing_dask_is_said_with_the_way_to_get_it(shell, folder, monkeypatch)
 
 
 def test_scheduler_that_does_not_answer_is_named():
+    # From then on its options are known, and what is set here takes none of them away.
+    require_dask()
     with (
         dask.config.set({'distributed.comm.timeouts.connect': '0.2s'}),
         pytest.raises(ValueError, match=r"no dask scheduler answers at 'tcp://127\.0\.0\.1:9'"),
@@ -458,6 +469,19 @@ def test_restart_redoes_what_changed(folder, options, threads, change, redone, t
     assert {name[0] for name in after if after[name] != before.get(name)} == set(redone)
 
 
+def test_any_change_of_an_instrument_is_one(folder, weights, threads):
+    def run(instrument):
+        arguments = {'weights': weights, 'orientations': 1, 'cluster': threads}
+        remove_many(jobs_in(folder, ['a']), folder / 'out', instrument=instrument, **arguments)
+        return times(folder / 'out')
+
+    blue = get_instrument('pacs-scanmap-blue')
+    before = run(blue)
+    assert run(blue) == before
+    wider = replace(blue, mask_radii=tuple(1.5 * radius for radius in blue.mask_radii))
+    assert run(wider) != before
+
+
 def other_weights(folder):
     from csr_astro.nn.inpainter import Inpainter
     from csr_astro.nn.unet import PartialConvUNet
@@ -477,6 +501,14 @@ def test_rows_of_earlier_batches_stay(folder, options, threads):
     written = Table.read(folder / 'out' / MANIFEST)
     assert [name[0] for name in written['output']] == ['d', 'b', 'a']
     assert set(written['status']) == {'done'}
+
+
+def test_default_that_is_named_changes_nothing(folder, options, threads):
+    remove_many(jobs_in(folder), folder / 'out', cluster=threads, **options)
+    before = times(folder / 'out')
+    named = options | {'preset': 'default', 'instrument': None, 'centroid_func': None}
+    remove_many(jobs_in(folder), folder / 'out', cluster=threads, **named)
+    assert times(folder / 'out') == before
 
 
 @pytest.fixture

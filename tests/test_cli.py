@@ -12,6 +12,7 @@ import torch
 from astropy import units as u
 from astropy.io import fits
 from astropy.table import QTable, Table
+from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 from regions import CirclePixelRegion, PixCoord, PointSkyRegion, Regions
@@ -203,7 +204,7 @@ def test_remove_agrees_with_the_estimator(run, map_path, tmp_path, weights):
         (['--hdu', '2'], lambda t: (t['flags'] == 0).all()),
     ],
 )
-@pytest.mark.filterwarnings('ignore:the preset')
+@pytest.mark.filterwarnings('ignore:the preset', 'ignore:the header of the map is that of')
 def test_remove_regards_its_options(run, map_path, tmp_path, options, check):
     code, _, err = run('remove', map_path, *PIXELS, *options)
     assert code == 0, err
@@ -244,11 +245,13 @@ def test_source_free_map_can_be_cleaned_again(run, map_path, tmp_path):
     assert run('remove', first, *PIXELS[3:], '-o', second)[0] == 0
     with fits.open(first) as hdus, fits.open(second) as again:
         assert [hdu.name for hdu in again] == [hdu.name for hdu in hdus]
-        changed = again['CSR_MASK'].data > 0
-        assert changed[33, 81]
-        assert not changed[60, 40]
-        kept = ~changed & np.isfinite(hdus['image'].data)
-        assert_array_equal(again['image'].data[kept], hdus['image'].data[kept])
+        before, changed = (each['CSR_MASK'].data > 0 for each in (hdus, again))
+        assert [changed[33, 81], changed[60, 40]] == [True, True]
+        assert [before[33, 81], before[60, 40]] == [False, True]
+        kept = (before | ~changed) & np.isfinite(hdus['image'].data)
+        for name in ('image', 'CSR_RMS'):
+            assert_array_equal(again[name].data[kept], hdus[name].data[kept])
+        assert (again['CSR_RMS'].data[changed] > 0).all()
         assert str(again['image'].header['HISTORY']).count('sources removed') == 2
 
 
@@ -258,6 +261,27 @@ def test_map_can_be_replaced_by_its_source_free_copy(run, map_path, tmp_path):
     code, _, _ = run('remove', map_path, *PIXELS, '-o', map_path, '--overwrite')
     assert code == 0
     assert_array_equal(fits.getdata(map_path, 'image'), fits.getdata(expected, 'image'))
+
+
+@pytest.mark.parametrize(
+    ('words', 'kept'),
+    [
+        (['remove', '--table', 'sources.ecsv'], 'sources.ecsv'),
+        (['remove', '-o', 'sources.ecsv', '--table', 'new.ecsv'], 'sources.ecsv'),
+        (['remove', '--table', 'map.fits'], 'map.fits'),
+        (['photometry', '--apertures', '6arcsec', '-o', 'sources.ecsv'], 'sources.ecsv'),
+        (['photometry', '--apertures', '6arcsec', '-o', 'map.fits'], 'map.fits'),
+    ],
+)
+def test_other_inputs_are_not_replaced(run, map_path, tmp_path, monkeypatch, words, kept):
+    monkeypatch.chdir(tmp_path)
+    map_path.rename('map.fits')
+    Table({'x': [60.0], 'y': [40.0]}).write('sources.ecsv')
+    before = files(tmp_path)
+    code, _, err = run(words[0], 'map.fits', './sources.ecsv', *words[1:], '--overwrite')
+    assert code == 1
+    assert f"'{kept}' would be replaced, and is an input." in err
+    assert files(tmp_path) == before
 
 
 def write_map(path, data, wcs, kind):
@@ -335,7 +359,7 @@ def test_table_has_the_format_that_its_name_says(run, map_path, tmp_path, wcs, s
 def test_unmeasured_sources_are_counted(run, map_path, tmp_path):
     code, out, _ = run('remove', map_path, *PIXELS, '--pixel', '-500', '20')
     assert code == 0
-    assert out.startswith('2 of 3 sources (1 could not be, see flags) removed')
+    assert out.startswith('2 of 3 sources removed (1 could not be, see flags)')
     assert len(QTable.read(tmp_path / 'map_source_free.ecsv')) == 3
 
 
@@ -350,8 +374,10 @@ def test_unmeasured_sources_are_counted(run, map_path, tmp_path):
         lambda c: c.to_string('hmsdms', precision=5, sep=':'),
         lambda c: c.to_string('hmsdms', precision=5, sep=' '),
         lambda c: f'{c.ra.deg:.8f}d {c.dec.deg:.8f}d',
+        lambda c: f'{c.ra.deg:.8f},{c.dec.deg:.8f}',
+        lambda c: f'{c.ra.deg:.8f} {c.dec.to_string(sep=":", precision=5)}',
     ],
-    ids=['degrees', 'units', 'colons', 'spaces', 'degrees with units'],
+    ids=['degrees', 'units', 'colons', 'spaces', 'degrees with units', 'comma', 'mixed'],
 )
 @pytest.mark.parametrize('south', [False, True])
 def test_positions_are_understood(run, tmp_path, sky, wcs, form, south):
@@ -427,6 +453,7 @@ def test_photometry_agrees_with_the_class(run, map_path, tmp_path, weights, aper
     path = tmp_path / 'map_photometry.ecsv'
     assert out.splitlines()[-1] == f'2 of 2 sources measured: {path}'
     assert 'annulus_flux' in out
+    assert ' ... ' not in out
     estimator = NeuralBackgroundEstimator(weights, orientations=1, instrument='pacs-scanmap-blue')
     photometry = InpaintedAperturePhotometry(radii, estimator=estimator, annulus='instrument')
     with fits.open(map_path) as hdus:
@@ -650,7 +677,7 @@ PHOTOMETRY = ['photometry', 'map.fits', *PIXELS, '--apertures']
         (['remove', 'map.fits', 'none.csv'], "no such file: 'none.csv'"),
         (['remove', 'map.fits', 'text.csv'], 'no columns of positions'),
         (['remove', 'map.fits', 'plain.fits'], "'plain.fits' cannot be read as a catalogue"),
-        (['remove', 'plain.fits', *PIXELS], 'the header does not tell the instrument; give --in'),
+        (['remove', 'plain.fits', *PIXELS], 'the header does not tell the instrument; give its'),
         (['remove', 'map.fits', '--position', 'north'], '--position is not understood'),
         (['remove', 'map.fits', '--position', '500 95'], '--position is not understood'),
         (['remove', 'plain.fits', '--position', '9 5', '--fwhm', '3'], 'need a WCS'),
@@ -706,6 +733,31 @@ def test_errors_are_one_line_and_leave_nothing_behind(
     assert out == ''
     assert files(tmp_path) == before
     assert not Path('new').exists()
+
+
+def test_weights_of_any_name_are_told_in_the_history(run, map_path, tmp_path, weights):
+    path = tmp_path / 'wé.safetensors'
+    path.write_bytes(weights.read_bytes())
+    words = ['remove', map_path, *PIXELS, '--weights', path, '-o', tmp_path / 'a.fits']
+    assert run(*words, '--no-errors', options=False)[0] == 0
+    history = str(fits.getheader(tmp_path / 'a.fits', 'image')['HISTORY'])
+    assert 'w?.safetensors' in history.replace('\n', '')
+    assert 'CSR_RMS' not in history
+
+
+def test_another_instrument_than_that_of_the_header_is_told(run, map_path):
+    with pytest.warns(AstropyUserWarning, match='is that of pacs-scanmap-blue; .* as spire-250'):
+        run('photometry', map_path, *PIXELS, '--apertures', '4', '--instrument', 'spire-250')
+
+
+def test_reader_may_leave_early(map_path, weights):
+    words = ['photometry', map_path, *PIXELS, '--apertures', '4', '--weights', weights]
+    command = ' '.join([sys.executable, '-m', 'csr_astro', *map(str, words)])
+    done = subprocess.run(
+        f'{command} | head -1', shell=True, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, 'rror' in done.stderr) == (0, False), done.stderr
+    assert done.stdout.count('\n') == 1
 
 
 def test_nothing_is_overwritten_unless_asked(run, map_path, tmp_path):

@@ -206,7 +206,9 @@ def test_constant_map_gives_the_constant(model, cutouts, value, orientations):
 def test_prediction_without_valid_pixels_is_finite(model, cutouts):
     values, *rest = cutouts
     nothing = np.full(values.shape, np.nan)
-    assert np.isfinite(predict(model, nothing, *rest, orientations=1)).all()
+    prediction = predict(model, nothing, *rest, orientations=1, reach=20)
+    assert np.isfinite(prediction[:, 28:69, 28:69]).all()
+    assert np.isnan(prediction[:, :28]).all()
 
 
 def test_inputs_are_not_modified(model, cutouts):

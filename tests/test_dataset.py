@@ -1,4 +1,6 @@
 import json
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,6 +149,29 @@ def test_invalid_pixels_are_no_background(folder):
         image, mask, target = dataset[i]
         assert_array_equal(np.isnan(image), np.isnan(target))
         assert not mask[np.isnan(image)].any()
+
+
+def test_dataset_can_be_sent_to_another_process(folder):
+    dataset = CutoutDataset(folder)
+    again = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(dataset))))
+    assert isinstance(again.cutouts, np.memmap)
+    for found, expected in zip(again.batch(1, 2), dataset.batch(1, 2), strict=True):
+        assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize('layout', ['array', 'paper'])
+def test_nothing_is_left_of_a_dataset_that_is_replaced(simulations, tmp_path, layout):
+    splits = {'a': 'train', 'b': 'test'}
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'train' / 'notes.txt').write_text('mine')
+    write_dataset(tmp_path, simulations[:4], splits, size=32, layout=layout)
+    new = tmp_path / 'fresh'
+    write_dataset(new, simulations[:1], size=32, layout='paper')
+    write_dataset(tmp_path, simulations[:1], size=32, layout='paper', overwrite=True)
+    files = {path.relative_to(tmp_path) for path in tmp_path.rglob('*') if path.is_file()}
+    assert {path for path in files if path.parts[0] != 'fresh'} == {
+        path.relative_to(new) for path in new.rglob('*') if path.is_file()
+    } | {Path('train/notes.txt')}
 
 
 def test_paper_layout_has_a_file_for_each_cutout(simulations, folder, tmp_path):

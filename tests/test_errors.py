@@ -6,10 +6,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from photutils.aperture import CircularAperture
 
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
+from csr_astro.errors import aperture_weights
 from csr_astro.evaluation.accuracy import gaussian_fields
 from csr_astro.evaluation.kriging import kriging_variance
 from csr_astro.kriging import Kriging
-from csr_astro.simulation.diffuse import power_law_field
+from csr_astro.simulation.diffuse import lognormal_field, power_law_field
 
 SHAPE = (128, 140)
 POSITIONS = [(40, 50), (90.3, 30.6), (100, 100)]
@@ -89,6 +90,23 @@ def test_rms_is_the_diagonal_of_the_covariance(result):
         assert_allclose(rms**2, covariance.matrix.diagonal(), rtol=1e-10)
         assert_allclose(covariance.matrix, covariance.matrix.T, rtol=1e-6)
         assert np.linalg.eigvalsh(covariance.matrix)[0] > 0
+
+
+@pytest.mark.parametrize('wing', [0, 30])
+def test_variance_of_sums_is_that_of_the_covariance(wing):
+    rng = np.random.default_rng(4)
+    rows, columns = np.mgrid[:81, :81] - 40
+    distance = np.hypot(rows, columns)
+    hole = distance <= 6
+    noise = rng.uniform(0.5, 2, hole.shape)
+    values = rng.normal(0, 1, hole.shape) + wing * (np.maximum(distance, 6) / 6) ** -2.5
+    kriging = Kriging(values, ~hole, 6, peak=1000, noise=noise)
+    assert np.any(kriging.wing) == (wing > 0)
+    places = columns[hole], rows[hole]
+    weights = rng.normal(size=(4, hole.sum()))
+    expected = weights @ kriging.covariance(places) @ weights.T
+    assert_allclose(kriging.variance(places, weights), expected.diagonal(), rtol=1e-9)
+    assert_array_equal(kriging.own_variance(places), kriging.own_noise(places).diagonal())
 
 
 def test_error_of_a_sum_is_that_of_its_pixels_together(result):
@@ -217,6 +235,24 @@ def test_covariance_between_touching_sources(estimator):
     assert correlation[distance < 2].max() > 0.2
     assert np.abs(correlation[distance > 20]).mean() < 0.15
     assert np.abs(correlation).max() <= 1
+
+
+def test_errors_of_two_sources_are_those_of_one_field(estimator):
+    """Sums and differences of neighbours have variances, whatever they are made of."""
+    rng = np.random.default_rng(3)
+    sky = lognormal_field((256, 256), -3.2, 0.6, rng) + rng.normal(0, 0.017, (256, 256))
+    positions = np.array([[189, 109], [184, 109], [206, 215], [205, 210], [124, 209], [122, 213]])
+    result = estimator.estimate(sky, positions, mask_radius=[9, 5] * 3)
+    for i in (1, 3, 5):
+        j = i + 1
+        parts = [result.covariance(k) for k in (i, j)]
+        weights = [
+            aperture_weights(CircularAperture(positions[k - 1], 4), part.x, part.y, 'exact')
+            for k, part in zip((i, j), parts, strict=True)
+        ]
+        variances = [w @ part.matrix @ w for w, part in zip(weights, parts, strict=True)]
+        between = weights[0] @ result.covariance(i, j) @ weights[1]
+        assert 0.1 < between / np.sqrt(np.prod(variances)) < 1
 
 
 def test_covariance_with_itself_is_its_own(result):

@@ -9,7 +9,7 @@ import torch
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.nddata import CCDData
+from astropy.nddata import CCDData, VarianceUncertainty
 from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
@@ -850,8 +850,23 @@ def test_ccddata_carries_unit_mask_and_wcs(estimator, sky):
     assert_array_equal(ccd.mask, mask)
     assert_array_equal(ccd.flags, result.mask)
     assert ccd.wcs.wcs.compare(data.wcs.wcs)
-    assert ccd.meta['weights_sha256'] == result.sources.meta['weights_sha256']
+    assert ccd.meta['sha256'] == result.sources.meta['weights_sha256']
     assert estimator.estimate(sky, []).to_ccddata().unit == u.dimensionless_unscaled
+
+
+def test_ccddata_can_be_written(make, weights, sky, tmp_path):
+    local = tmp_path / 'gewöhnliche weights.safetensors'
+    local.write_bytes(weights['local'].read_bytes())
+    variance = VarianceUncertainty(sky**2)
+    data = CCDData(sky, unit='Jy', mask=sky < 0, wcs=make_wcs(), uncertainty=variance)
+    radius = np.linspace(5, 6, len(SOURCES))
+    result = make(str(local)).estimate(data, SOURCES, mask_radius=radius)
+    path = tmp_path / 'source-free.fits'
+    result.to_ccddata().write(path)
+    ccd = CCDData.read(path)
+    assert_array_equal(ccd.data, result.background)
+    assert ccd.header['SHA256'] == result.sources.meta['weights_sha256']
+    assert ccd.uncertainty.uncertainty_type == 'std'
 
 
 def test_meta_says_how_it_was_made(make, weights, sky):

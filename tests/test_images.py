@@ -244,6 +244,24 @@ def test_error_extension_is_the_error_of_an_hdu_list():
     assert parse_image(fits.HDUList([*hdus[:2], fits.ImageHDU(DATA[:3], name='err')])).error is None
 
 
+@pytest.mark.parametrize(('hdu', 'factor'), [(1, 1), (3, 2), (-2, 2)])
+def test_each_image_of_a_file_has_its_own_error(tmp_path, hdu, factor):
+    hdus = [fits.PrimaryHDU()]
+    for version in (1, 2):
+        hdus.append(fits.ImageHDU(DATA, name='SCI', ver=version))
+        hdus.append(fits.ImageHDU(version * SIGMA, name='ERR', ver=version))
+    fits.HDUList(hdus).writeto(tmp_path / 'map.fits')
+    image, _ = read_image(tmp_path / 'map.fits', hdu)
+    assert_array_equal(image.error, factor * SIGMA)
+
+
+def test_error_of_a_file_is_in_the_unit_of_the_image(tmp_path):
+    image = fits.ImageHDU(DATA[None], fits.Header({'BUNIT': 'Jy/pixel'}), name='image')
+    error = fits.ImageHDU(1e3 * SIGMA, fits.Header({'BUNIT': 'mJy/pixel'}), name='stDev')
+    fits.HDUList([fits.PrimaryHDU(), image, error]).writeto(tmp_path / 'map.fits')
+    assert_allclose(read_image(tmp_path / 'map.fits')[0].error, SIGMA, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ('data', 'error', 'exception', 'sentence'),
     [
@@ -483,6 +501,12 @@ def test_extension_is_chosen_by_name_or_number(tmp_path, name):
     with fits.open(path) as hdus:
         assert find_image_hdu(hdus, name) == 2
     assert read_image(path, name)[0].shape == (2, 3)
+
+
+def test_extension_may_be_counted_from_the_end_or_named_like_a_number(tmp_path):
+    path = write_extensions(tmp_path / 'map.fits', [('70', (5, 6)), ('100', (2, 3))])
+    with fits.open(path) as hdus:
+        assert [find_image_hdu(hdus, name) for name in ('70', -1, '-1', 1)] == [1, 2, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,19 @@ def test_hints_are_the_kriging_and_the_bright_pixels():
     assert torch.all(bright[where == 0] == 0)
 
 
+@every_fill
+def test_pixels_near_the_centre_are_those_of_the_whole_prediction(fill):
+    image, valid, finite, central, radius = cutouts()
+    valid[:, :, 35:62, 35:62] = 1 - central[:, :, 35:62, 35:62]
+    # The first has another hole near the centre, the others none.
+    valid[0, :, 58:61, 40:44] = 0
+    model = make_model(fill=fill)
+    normalized, hints, *_ = model.prepare(image, valid, finite, central, radius)
+    whole = model.predict_normalized(normalized, valid, hints)
+    near = model.predict_normalized(normalized, valid, hints, reach=12)
+    assert_allclose(near, whole[..., 36:61, 36:61], rtol=1e-5, atol=1e-5)
+
+
 def test_what_is_faint_under_the_mask_does_not_matter():
     image, valid, finite, central, radius = cutouts()
     faint = torch.where(valid > 0, image, image.median())

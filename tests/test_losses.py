@@ -292,7 +292,7 @@ def test_ssim_refuses_bad_windows_and_ranges():
 
 def test_missing_kornia_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'kornia.losses', None)
-    with pytest.raises(ImportError, match=r'needs kornia; install it with .*csr_astro\[train\]'):
+    with pytest.raises(ImportError, match=r'needs kornia; install it with: .*csr_astro\[train\]'):
         ssim_loss(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16))
 
 

@@ -1,6 +1,7 @@
 import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import csr_astro
+from csr_astro.flags import FLAGS
 
 PUBLIC = {
     'InpaintedAperturePhotometry',
@@ -17,9 +19,12 @@ PUBLIC = {
     'load_model',
 }
 
+MAIN = Path(csr_astro.__file__).with_name('__main__.py')
+
 SCRIPT = """
 import json, sys
 import csr_astro
+from csr_astro.flags import FLAGS
 first = sorted(m for m in sys.modules if '.' not in m)
 names = dir(csr_astro)
 estimator = csr_astro.NeuralBackgroundEstimator
@@ -48,6 +53,11 @@ def test_import_does_not_wait_for_the_heavy_ones():
     assert set(names) >= PUBLIC | {'__version__'}
     assert module == 'csr_astro.background'
     assert same
+
+
+def test_package_runs_as_the_command():
+    done = python('-m', 'csr_astro', '--version')
+    assert (done.returncode, done.stdout) == (0, f'{csr_astro.__version__}\n')
 
 
 def test_star_import_gives_the_public_names():
@@ -85,8 +95,19 @@ def test_version_is_a_string():
     assert csr_astro.__version__
 
 
+@pytest.mark.parametrize('name', ['evaluation', 'simulation', 'training'])
+def test_modules_load_when_they_are_first_used(name):
+    package = importlib.import_module(f'csr_astro.{name}')
+    assert package.__all__ == sorted(each.name for each in pkgutil.iter_modules(package.__path__))
+    done = python('-c', f'import csr_astro.{name} as p; [getattr(p, n) for n in p.__all__]')
+    assert (done.returncode, done.stderr) == (0, '')
+
+
 @pytest.mark.parametrize(
-    'path', sorted(Path(csr_astro.__file__).parent.rglob('*.py')), ids=lambda path: path.stem
+    'path',
+    # That one runs the command.
+    sorted(set(Path(csr_astro.__file__).parent.rglob('*.py')) - {MAIN}),
+    ids=lambda path: path.stem,
 )
 def test_names_of_every_module_exist(path):
     root = Path(csr_astro.__file__).parents[1]
@@ -94,3 +115,10 @@ def test_names_of_every_module_exist(path):
     module = importlib.import_module('.'.join(part for part in parts if part != '__init__'))
     for name in getattr(module, '__all__', []):
         assert hasattr(module, name)
+
+
+@pytest.mark.parametrize('flag', FLAGS, ids=lambda flag: flag.name)
+def test_the_guide_says_what_to_do_about_every_flag(flag):
+    guide = Path(__file__).parents[1] / 'docs' / 'guides' / 'flags.rst'
+    terms = [line for line in guide.read_text('utf-8').splitlines() if line.startswith('``')]
+    assert any(f'``{flag.name}``' in line for line in terms)

@@ -374,6 +374,15 @@ def test_report_of_a_real_map_has_no_truth(tmp_path):
     write_report(tmp_path, Evaluation(result, number=3), overwrite=True)
 
 
+def test_report_counts_the_flags(tmp_path):
+    sky = np.random.default_rng(0).normal(size=(120, 130))
+    estimator = NeuralBackgroundEstimator(fwhm=3.5, orientations=1)
+    result = estimator.estimate(sky, [(60, 60), (1, 50), (128, 50), (500, 500)], mask_radius=5)
+    page = write_report(tmp_path / 'out', Evaluation(result, number=2)).read_text()
+    counts = dict(reversed(each) for each in re.findall(r'(\d+) × <b>(\w+)</b>', page))
+    assert counts == {'off_map': '1', 'edge': '2'}
+
+
 def test_report_of_a_small_map_says_what_cannot_be_told(tmp_path):
     data = np.random.default_rng(1).normal(size=(12, 12))
     result = NeuralBackgroundEstimator(fwhm=2.0, orientations=1).estimate(data, [(6, 6)])

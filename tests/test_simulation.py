@@ -288,7 +288,7 @@ def test_fast_scan_smears_along_one_axis():
     assert widths[0][1] == pytest.approx(widths[1][1], rel=0.1)
     band = get_instrument('pacs-parallel-red')
     assert instrument_profile(band, fast_scan=True)(1.0, 2.0) != instrument_profile(band)(1.0, 2.0)
-    assert smeared_profile(gaussian_profile(3), 4).radius == np.inf
+    assert smeared_profile(moffat_profile(3, 3), 4).radius == np.inf
 
 
 @pytest.mark.parametrize(
@@ -699,8 +699,8 @@ def test_files_read_back(field, tmp_path):
     simulation = simulate_map(field, 900, instrument='pacs-scanmap-blue', number=4, seed=3,
                               name='cloud', header=header)  # fmt: skip
     paths = simulation.write(tmp_path / 'new')
-    assert [path.name for path in paths] == ['cloud.fits', 'cloud.ecsv', 'cloud.csv',
-                                            'cloud_truth.fits']  # fmt: skip
+    names = ['cloud.fits', 'cloud.ecsv', 'cloud.csv', 'cloud_truth.fits']
+    assert [path.name for path in paths] == names
     image, found = read_image(paths[0])
     assert_array_equal(image.data, simulation.injected.data)
     assert image.unit == field.unit
@@ -716,6 +716,22 @@ def test_files_read_back(field, tmp_path):
         simulation.write(tmp_path / 'new')
     assert len(simulation.write(tmp_path / 'new', overwrite=True)) == 4
     assert len(list((tmp_path / 'new').iterdir())) == 4
+
+
+def test_truth_of_another_simulation_is_not_kept(field, tmp_path):
+    options = {'instrument': 'pacs-scanmap-blue', 'number': 4, 'name': 'cloud'}
+    series = simulate_levels(field, levels=[700, 900], **options)
+    truth, again = (each.write(tmp_path)[3] for each in series)
+    assert truth == again
+    before = truth.stat().st_mtime_ns
+    data = read_image(truth)[0].data
+    other = next(iter(simulate_levels(data + 1, levels=[800], **options)))
+    with pytest.raises(ValueError, match=r'cloud_truth\.fits.* is of another simulation'):
+        other.write(tmp_path)
+    assert truth.stat().st_mtime_ns == before
+    assert not list(tmp_path.glob('*800*'))
+    other.write(tmp_path, overwrite=True)
+    assert_array_equal(read_image(truth)[0].data, other.original.data)
 
 
 def test_map_without_a_place_has_a_table_in_pixels(tmp_path):

@@ -1,9 +1,12 @@
+import gzip
+
 import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.nddata import NDDataRef
 from astropy.table import Column, MaskedColumn, QTable, Table
+from astropy.utils.exceptions import AstropyUserWarning
 from astropy.utils.masked import Masked
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
@@ -204,6 +207,12 @@ def test_region_is_a_source_with_a_shape(kind, on_sky, wcs):
     assert (drawn != REGIONS[kind].contains(PixCoord(xx, yy))).sum() <= (2 if on_sky else 0)
 
 
+def test_center_of_a_narrow_polygon_far_out_is_inside_it():
+    x, y = [10000.1, 10002.5, 10001.3], [20000.3, 20002.7, 20001.5 + 1e-9]
+    sources = parse_sources(PolygonPixelRegion(PixCoord(x, y)))
+    assert_at(sources, [np.mean(x)], [np.mean(y)], atol=1e-3)
+
+
 @pytest.mark.parametrize('on_sky', [False, True])
 @pytest.mark.parametrize(
     ('region', 'center'),
@@ -316,6 +325,15 @@ def test_galactic_columns_are_found(names, sky, wcs):
 
 def test_column_of_coordinates_is_found(sky, wcs):
     table = QTable({'flux': X, 'sky_center': sky.galactic, 'ra': 0 * X, 'dec': 0 * Y})
+    assert_at(parse_sources(table, wcs))
+
+
+def test_place_on_the_sky_counts_before_pixels_of_another_map(sky, wcs):
+    # As in the tables of photutils and of our own, of a map with other pixels.
+    table = QTable({'x_center': X + 7, 'y_center': Y, 'sky_center': sky})
+    assert_at(parse_sources(table, wcs))
+    assert_at(parse_sources(table), X + 7, Y)
+    table = Table({'x': X + 7, 'y': Y, 'ra': sky.ra.deg, 'dec': sky.dec.deg})
     assert_at(parse_sources(table, wcs))
 
 
@@ -489,3 +507,67 @@ def test_unreadable_file_is_refused(tmp_path, name, content):
     with pytest.raises(ValueError, match=f"{name}' cannot be read as a catalogue: .") as info:
         read_sources(path)
     assert '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize('text', ['circle(1,2', '10 20\n30 40\n', '# of DS9\nfk5\ncircl(1,2,3)\n'])
+def test_file_of_regions_without_one_is_refused(tmp_path, text):
+    path = tmp_path / 'sources.reg'
+    path.write_text(text)
+    refused = pytest.raises(ValueError, match='no region of the format ds9')
+    with pytest.warns(AstropyUserWarning, match='skipping'), refused:
+        read_sources(path)
+
+
+@pytest.mark.parametrize('text', ['', '# Region file format: DS9\nglobal color=green\nimage\n'])
+def test_empty_file_of_regions_holds_no_source(tmp_path, text):
+    path = tmp_path / 'sources.reg'
+    path.write_text(text)
+    assert len(read_sources(path)) == 0
+
+
+CSV = 'ra,dec\n{0.ra.deg:.9f},{0.dec.deg:.9f}\n'
+
+
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [
+        ('excel.csv', '\ufeff' + CSV),
+        ('remarks.csv', '# from somewhere\n' + CSV),
+        ('tabs.tsv', CSV.replace(',', '\t')),
+        ('packed.csv.gz', CSV),
+        ('packed.ecsv.gz', '# %ECSV 1.0\n# ---\n# datatype:\n# - {{name: ra, datatype: float64}}\n'
+         '# - {{name: dec, datatype: float64}}\n' + CSV.replace(',', ' ')),
+        ('cds.csv', CSV.replace('ra,dec', 'RAdeg,DEdeg')),
+    ],
+)  # fmt: skip
+def test_catalogues_of_other_programs_are_read(tmp_path, sky, wcs, name, content):
+    text = content.format(sky[0]).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith('.gz') else text)
+    assert_at(parse_sources(read_sources(tmp_path / name), wcs), X[:1], Y[:1])
+
+
+def test_sexagesimal_columns_of_vizier_are_read(tmp_path, sky, wcs):
+    texts = sky.to_string('hmsdms', sep=' ', precision=7)
+    columns = [[' '.join(text.split()[part]) for text in texts] for part in (slice(3), slice(3, 6))]
+    fields = ''.join(
+        f'<FIELD name="{name}" datatype="char" arraysize="*" unit="&quot;{unit}&quot;"/>'
+        for name, unit in (('RAJ2000', 'h:m:s'), ('DEJ2000', 'd:m:s'))
+    )
+    rows = ''.join(f'<TR><TD>{a}</TD><TD>{b}</TD></TR>' for a, b in zip(*columns, strict=True))
+    (tmp_path / 'list.vot').write_text(
+        '<?xml version="1.0"?><VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">'
+        f'<RESOURCE><TABLE>{fields}<DATA><TABLEDATA>{rows}</TABLEDATA></DATA></TABLE></RESOURCE>'
+        '</VOTABLE>'
+    )
+    assert_at(parse_sources(read_sources(tmp_path / 'list.vot'), wcs), atol=1e-3)
+
+
+def test_what_is_drawn_beside_sources_is_left_out(tmp_path):
+    path = tmp_path / 'drawn.reg'
+    path.write_text(
+        'image\ncircle(11,21,5)\n-circle(50,50,3)\ntext(5,5) # text={north}\nline(1,1,9,9)\n'
+        'point(31,41)\n'
+    )
+    with pytest.warns(AstropyUserWarning, match='3 of 5 regions of .* are no sources'):
+        regions = read_sources(path)
+    assert_at(parse_sources(regions), [10, 30], [20, 40])

@@ -173,9 +173,23 @@ def test_large_maps_are_also_read_block_averaged(tmp_path, shape, n_images):
         assert_allclose(images[1], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_maps_are_not_their_coverage_or_errors(tmp_path):
+    extensions = [fits.PrimaryHDU()]
+    for value, name in enumerate(['image', 'coverage', 'stDev', 'CSR_MASK', ''], start=1):
+        extensions.append(fits.ImageHDU(np.full((120, 120), float(value)), name=name))
+    fits.HDUList(extensions).writeto(tmp_path / 'map.fits')
+    assert [image[0, 0] for image in read_maps(tmp_path)['map']] == [1, 5]
+
+
 def test_maps_may_be_read_block_averaged_only(tmp_path):
     write_fits(tmp_path / 'map.fits', np.ones((400, 400), dtype=np.float32))
     assert [image.shape for image in read_maps(tmp_path, block_sizes=(2,))['map']] == [(200, 200)]
+
+
+def test_other_files_beside_the_maps_are_left_alone(tmp_path):
+    write_fits(tmp_path / 'm31.v1_tile02.fits', np.ones((300, 300), dtype=np.float32))
+    (tmp_path / 'm31.v1_tile02.fits.md5').write_text('no map')
+    assert list(read_maps(tmp_path)) == ['m31.v1']
 
 
 def test_folder_without_maps_is_refused(tmp_path):
@@ -709,13 +723,6 @@ def test_interrupted_training_says_so_and_leaves_the_signal_alone(go, sampler, t
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path, sampler=Interrupted(sampler, 1))
     assert signal.getsignal(signal.SIGINT) is handler
-
-
-def test_missing_lightning_is_named_with_its_extra(go, tmp_path, monkeypatch):
-    monkeypatch.setattr('csr_astro.training.loop.find_spec', lambda _: None)
-    with pytest.raises(ImportError, match=r'needs lightning; .*pip install "csr_astro\[train\]"'):
-        go(tmp_path)
-    assert names(tmp_path) == []
 
 
 def test_lightning_is_imported_by_training_only():

@@ -25,6 +25,25 @@ def paper():
         return PartialConvUNet()
 
 
+@pytest.mark.parametrize(('shape', 'reach'), [((96, 96), 0), ((96, 128), 13), ((128, 96), 47)])
+def test_central_pixels_alone_are_those_of_the_whole_image(narrow, shape, reach):
+    image, mask = torch.randn(2, 1, *shape), torch.ones(2, 1, *shape)
+    mask[..., 40:60, 44:50] = 0
+    mask[1, :, 70:] = 0
+    rows, columns = (slice(n // 2 - reach, n // 2 + reach + 1) for n in shape)
+    with torch.inference_mode():
+        whole = narrow(image, mask)
+        found = narrow(image, mask, reach=reach)
+    torch.testing.assert_close(found, whole[..., rows, columns], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('reach', [-1, 48])
+def test_reach_outside_the_image_is_refused(narrow, reach):
+    image = torch.ones(1, 1, 96, 128)
+    with pytest.raises(ValueError, match='reach must be from 0 to less than half'):
+        narrow(image, image, reach=reach)
+
+
 def test_paper_network_has_35_million_parameters(paper):
     assert paper.n_parameters == 35_069_409
 

@@ -178,6 +178,19 @@ def test_bundled_default_loads():
     assert torch.isfinite(prediction).all()
 
 
+@pytest.mark.parametrize(
+    ('options', 'sentence'),
+    [
+        ({'device': 'nonsense'}, "device 'nonsense' cannot be used"),
+        ({'dtype': 'bfloat16'}, 'dtype must be torch.float32 or torch.bfloat16'),
+        ({'dtype': torch.float64}, 'got torch.float64'),
+    ],
+)
+def test_wrong_device_or_precision_is_refused(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        load_model('default', **options)
+
+
 def test_bundled_files_are_those_of_the_registry():
     entries = weights._registry()
     assert 'default' in entries

@@ -8,8 +8,11 @@ fields of which the best possible prediction is known, and behind injected
 sources.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.table import vstack
@@ -42,6 +45,14 @@ from csr_astro.scatter import ring_scatter
 from csr_astro.simulation.inject import inject_sources
 from csr_astro.simulation.psf import instrument_profile, psf_profile, psf_stamp
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from astropy.table import Table
+
+    from csr_astro.instruments import Instrument
+    from csr_astro.typing import Maps, Methods, PathLike, ProfileLike, PsfLike
+
 __all__ = [
     'GAUSSIAN_FIELDS',
     'background_errors',
@@ -52,6 +63,11 @@ __all__ = [
     'injected_errors',
     'snr_levels',
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # Least distance between discs that are predicted together, beyond their radii, in pixels.
 _SEPARATION = 30.0
@@ -183,7 +199,14 @@ def _bar(total, progress):
     return tqdm(total=total, unit='disc', disable=not progress)
 
 
-def background_errors(groups, positions, methods, *, apertures=(4.0,), progress=False):
+def background_errors(
+    groups: Maps,
+    positions: Table,
+    methods: Methods,
+    *,
+    apertures: Sequence[float] = (4.0,),
+    progress: bool = False,
+) -> Table:
     """Errors of the background sum behind discs where no source is.
 
     Parameters
@@ -240,7 +263,13 @@ def _field_name(slope, noise):
     return f'slope {slope:g} noise {noise:g}'
 
 
-def gaussian_fields(n_fields, *, seed=0, fields=GAUSSIAN_FIELDS, size=_FIELD):
+def gaussian_fields(
+    n_fields: int,
+    *,
+    seed: int = 0,
+    fields: Sequence[tuple[float, float]] = GAUSSIAN_FIELDS,
+    size: int = _FIELD,
+) -> tuple[dict[str, list[np.ndarray]], dict[str, np.ndarray]]:
     """Periodic Gaussian fields of known covariance, and one kind that is all white noise.
 
     They are `~csr_astro.simulation.diffuse.power_law_field` plus noise, without
@@ -289,16 +318,16 @@ def gaussian_fields(n_fields, *, seed=0, fields=GAUSSIAN_FIELDS, size=_FIELD):
 
 
 def gaussian_errors(
-    methods,
+    methods: Methods,
     *,
-    radii=(5.0, 9.0, 12.0),
-    n=300,
-    apertures=(4.0,),
-    seed=0,
-    fields=GAUSSIAN_FIELDS,
-    positions=None,
-    progress=False,
-):
+    radii: Sequence[float] = (5.0, 9.0, 12.0),
+    n: int = 300,
+    apertures: Sequence[float] = (4.0,),
+    seed: int = 0,
+    fields: Sequence[tuple[float, float]] = GAUSSIAN_FIELDS,
+    positions: Table | None = None,
+    progress: bool = False,
+) -> Table:
     """Errors in Gaussian fields, together with those of the best possible prediction.
 
     Parameters
@@ -322,6 +351,14 @@ def gaussian_errors(
     errors : `~astropy.table.Table`
         As from `background_errors`, with a method ``limit``: kriging with the
         exact covariance, from the pixels that the others have.
+
+    Examples
+    --------
+    >>> from csr_astro.evaluation.accuracy import gaussian_errors
+    >>> from csr_astro.evaluation.baselines import get_baselines
+    >>> errors = gaussian_errors(get_baselines(['plane']), radii=[5], n=1, fields=[(-3.0, 0.05)])
+    >>> print('plane' in errors.colnames, 'limit' in errors.colnames)
+    True True
     """
     n_fields = -(-n // _PER_FIELD)
     if positions is not None:
@@ -348,7 +385,13 @@ def gaussian_errors(
 # ----------------------------------------------------------------------------- injected sources
 
 
-def snr_levels(images, positions, profile, instrument, levels):
+def snr_levels(
+    images: Sequence[np.ndarray],
+    positions: Table,
+    profile: ProfileLike,
+    instrument: Instrument,
+    levels: Sequence[float],
+) -> np.ndarray:
     """Fluxes whose peaks have given ratios to the typical scatter of the ring around them.
 
     Parameters
@@ -368,6 +411,19 @@ def snr_levels(images, positions, profile, instrument, levels):
     -------
     flux : (L,) `~numpy.ndarray` of float
         In units of the map's sum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.table import Table
+    >>> from csr_astro.evaluation.accuracy import snr_levels
+    >>> from csr_astro.instruments import get_instrument
+    >>> from csr_astro.simulation.psf import gaussian_profile
+    >>> noise = np.random.default_rng(0).normal(size=(100, 100))
+    >>> places = Table({'map': [0], 'x': [50.0], 'y': [50.0]})
+    >>> flux = snr_levels([noise], places, gaussian_profile(3.5), get_instrument(), [10, 20])
+    >>> print(flux[1] > flux[0])
+    True
     """
     _, inner, outer = instrument.snr_radii
     size = 2 * int(np.ceil(outer)) + 1
@@ -385,17 +441,17 @@ def snr_levels(images, positions, profile, instrument, levels):
 
 
 def injected_errors(
-    groups,
-    positions,
-    methods,
-    profile,
+    groups: Maps,
+    positions: Table,
+    methods: Methods,
+    profile: ProfileLike,
     *,
-    instrument='generic',
-    levels=(3, 8, 20, 60, 140, 300, 600, 1000),
-    flux_levels=None,
-    apertures=(4.0,),
-    progress=False,
-):
+    instrument: str | Instrument = 'generic',
+    levels: Sequence[float] = (3, 8, 20, 60, 140, 300, 600, 1000),
+    flux_levels: Sequence[float] | None = None,
+    apertures: Sequence[float] = (4.0,),
+    progress: bool = False,
+) -> Table:
     """Errors of the background sum behind sources that are put onto maps.
 
     Every position takes a source of every flux. Masks are those of the
@@ -423,6 +479,21 @@ def injected_errors(
     errors : `~astropy.table.Table`
         As from `background_errors`, with columns ``flux`` (injected),
         ``flux_aperture`` (its part in the aperture) and ``snr`` (measured).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.accuracy import injected_errors
+    >>> from csr_astro.evaluation.baselines import get_baselines
+    >>> from csr_astro.evaluation.positions import draw_positions
+    >>> from csr_astro.simulation.psf import gaussian_profile
+    >>> groups = {'noise': [np.random.default_rng(0).normal(size=(120, 120))]}
+    >>> positions = draw_positions(groups, [5], n=2)
+    >>> errors = injected_errors(
+    ...     groups, positions, get_baselines(['plane']), gaussian_profile(3.5), levels=[20]
+    ... )
+    >>> print(len(errors), 'plane' in errors.colnames, 'flux' in errors.colnames)
+    2 True True
     """
     instrument = get_instrument(instrument)
     check_positions(positions, groups)
@@ -435,10 +506,11 @@ def injected_errors(
         for group in dict.fromkeys(positions['group']):
             rows = positions[positions['group'] == group]
             images = groups[group]
-            fluxes = flux_levels
-            if fluxes is None:
-                fluxes = snr_levels(images, rows, profile, instrument, levels)
-            for flux in fluxes:
+            for flux in (
+                snr_levels(images, rows, profile, instrument, levels)
+                if flux_levels is None
+                else flux_levels
+            ):
                 part = rows.copy()
                 part['flux'] = float(flux)
                 parts.append(
@@ -482,7 +554,9 @@ def _inject(table, images, profile, instrument, methods, apertures, progress):
 # ------------------------------------------------------------------------------ all in one go
 
 
-def get_methods(names, weights='default', **options):
+def get_methods(
+    names: Sequence[str] | None, weights: PathLike = 'default', **options: Any
+) -> dict[str, Callable]:
     """What is compared, by name.
 
     Parameters
@@ -498,6 +572,12 @@ def get_methods(names, weights='default', **options):
     Returns
     -------
     methods : dict of str to callable or `~csr_astro.NeuralBackgroundEstimator`
+
+    Examples
+    --------
+    >>> from csr_astro.evaluation.accuracy import get_methods
+    >>> list(get_methods(['network', 'plane'], fwhm=3.3))
+    ['network', 'plane']
     """
     from csr_astro import NeuralBackgroundEstimator
 
@@ -510,23 +590,23 @@ def get_methods(names, weights='default', **options):
 
 
 def evaluate_accuracy(
-    groups,
-    methods,
-    folder=None,
+    groups: Maps,
+    methods: Methods,
+    folder: PathLike | None = None,
     *,
-    n=300,
-    radii=(5.0, 9.0, 12.0),
-    apertures=(4.0,),
-    gaussian=False,
-    inject=False,
-    psf=None,
-    instrument='generic',
-    levels=(3, 8, 20, 60, 140, 300, 600, 1000),
-    flux_levels=None,
-    positions=None,
-    seed=0,
-    progress=False,
-):
+    n: int = 300,
+    radii: Sequence[float] = (5.0, 9.0, 12.0),
+    apertures: Sequence[float] = (4.0,),
+    gaussian: bool = False,
+    inject: bool = False,
+    psf: PsfLike | None = None,
+    instrument: str | Instrument = 'generic',
+    levels: Sequence[float] = (3, 8, 20, 60, 140, 300, 600, 1000),
+    flux_levels: Sequence[float] | None = None,
+    positions: Table | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Table]:
     """Compare methods behind blank discs, in Gaussian fields and behind injected sources.
 
     Parameters
@@ -569,6 +649,16 @@ def evaluate_accuracy(
         ``*_ratios`` and ``*_averages``; ``injected`` (see
         `~csr_astro.evaluation.statistics.flux_ratios`) with ``injected_errors``,
         and ``bright`` (see `~csr_astro.evaluation.statistics.bright_bias`).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.accuracy import evaluate_accuracy
+    >>> from csr_astro.evaluation.baselines import get_baselines
+    >>> groups = {'noise': [np.random.default_rng(0).normal(size=(160, 160))]}
+    >>> tables = evaluate_accuracy(groups, get_baselines(['plane', 'annulus_mean']), n=4, radii=[5])
+    >>> print(*tables['blank']['method'])
+    plane annulus_mean
     """
     if not groups and (inject or not gaussian):
         raise ValueError(
@@ -578,7 +668,7 @@ def evaluate_accuracy(
         positions = _all_positions(groups, n, radii, apertures, gaussian, inject, seed)
     positions = _with_kind(positions)
     chosen = {kind: positions[positions['kind'] == kind] for kind in _KINDS}
-    options = {'apertures': apertures, 'progress': progress}
+    options: dict[str, Any] = {'apertures': apertures, 'progress': progress}
     tables = {'positions': positions}
     if len(chosen['blank']):
         errors = background_errors(groups, chosen['blank'], methods, **options)

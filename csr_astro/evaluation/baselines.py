@@ -4,16 +4,22 @@ Every peer is a function ``fill(values, valid, hole, x, y, radius)`` of one
 window of the map and returns the pixels of the hole.
 """
 
+from __future__ import annotations
+
 from functools import partial
-from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.utils.exceptions import AstropyUserWarning
 from photutils.background import Background2D
 
 from csr_astro.evaluation.kriging import estimate_covariance, kriging_mean
+from csr_astro.extras import require
 from csr_astro.quiet import ignored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     'BASELINES',
@@ -27,6 +33,11 @@ __all__ = [
     'plane',
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # The annulus begins this far outside the disc, and is this wide, in pixels.
 GAP, WIDTH = 2.0, 10.0
 # Fills that grow from the rim inward see this many pixels around the disc.
@@ -37,7 +48,18 @@ def _distance(shape, x, y):
     return np.hypot(*np.ix_(np.arange(shape[0]) - y, np.arange(shape[1]) - x))
 
 
-def annulus(values, valid, hole, x, y, radius, *, inner=None, outer=None, statistic=np.median):
+def annulus(
+    values: np.ndarray,
+    valid: np.ndarray,
+    hole: np.ndarray,
+    x: float,
+    y: float,
+    radius: float,
+    *,
+    inner: float | None = None,
+    outer: float | None = None,
+    statistic: Callable[[np.ndarray], float] = np.median,
+) -> np.ndarray:
     """One number for the whole disc, from a ring around it.
 
     Parameters
@@ -53,6 +75,17 @@ def annulus(values, valid, hole, x, y, radius, *, inner=None, outer=None, statis
     Returns
     -------
     prediction : (H,) `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.baselines import annulus
+    >>> y, x = np.mgrid[:65, :65]
+    >>> hole = np.hypot(x - 32, y - 32) <= 5
+    >>> values = 0.1 * x
+    >>> prediction = annulus(values, ~hole, hole, 32, 32, 5)
+    >>> print(prediction.shape, abs(prediction.mean() - 3.2) < 0.1)
+    (81,) True
     """
     inner = radius + GAP if inner is None else inner
     outer = radius + GAP + WIDTH if outer is None else outer
@@ -61,7 +94,9 @@ def annulus(values, valid, hole, x, y, radius, *, inner=None, outer=None, statis
     return np.full(hole.sum(), statistic(ring) if ring.size else np.nan)
 
 
-def plane(values, valid, hole, x, y, radius):
+def plane(
+    values: np.ndarray, valid: np.ndarray, hole: np.ndarray, x: float, y: float, radius: float
+) -> np.ndarray:
     """Plane through the pixels up to 12 pixels outside the disc, by least squares.
 
     Parameters
@@ -72,6 +107,17 @@ def plane(values, valid, hole, x, y, radius):
     Returns
     -------
     prediction : (H,) `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.baselines import plane
+    >>> y, x = np.mgrid[:65, :65]
+    >>> hole = np.hypot(x - 32, y - 32) <= 5
+    >>> values = 0.1 * x
+    >>> prediction = plane(values, ~hole, hole, 32, 32, 5)
+    >>> print(prediction.shape, abs(prediction.mean() - 3.2) < 0.1)
+    (81,) True
     """
     near = valid & (_distance(values.shape, x, y) <= radius + GAP + WIDTH)
     if near.sum() < 3:
@@ -83,7 +129,9 @@ def plane(values, valid, hole, x, y, radius):
     return level + basis[hole] @ coefficients
 
 
-def background_2d(values, valid, hole, x, y, radius):
+def background_2d(
+    values: np.ndarray, valid: np.ndarray, hole: np.ndarray, x: float, y: float, radius: float
+) -> np.ndarray:
     """`photutils.background.Background2D` with boxes of the disc's diameter.
 
     Parameters
@@ -94,6 +142,17 @@ def background_2d(values, valid, hole, x, y, radius):
     Returns
     -------
     prediction : (H,) `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.baselines import background_2d
+    >>> y, x = np.mgrid[:65, :65]
+    >>> hole = np.hypot(x - 32, y - 32) <= 5
+    >>> values = 0.1 * x
+    >>> prediction = background_2d(values, ~hole, hole, 32, 32, 5)
+    >>> print(prediction.shape, abs(prediction.mean() - 3.2) < 0.1)
+    (81,) True
     """
     del x, y
     box = int(np.clip(2 * np.ceil(radius), 12, min(values.shape)))
@@ -129,7 +188,9 @@ def _fill_crop(fill, values, valid, hole):
     return level + fill(centred, ~known)[hole[window]]
 
 
-def biharmonic(values, valid, hole, x, y, radius):
+def biharmonic(
+    values: np.ndarray, valid: np.ndarray, hole: np.ndarray, x: float, y: float, radius: float
+) -> np.ndarray:
     """`skimage.restoration.inpaint_biharmonic`.
 
     Parameters
@@ -140,13 +201,26 @@ def biharmonic(values, valid, hole, x, y, radius):
     Returns
     -------
     prediction : (H,) `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.baselines import biharmonic
+    >>> y, x = np.mgrid[:65, :65]
+    >>> hole = np.hypot(x - 32, y - 32) <= 5
+    >>> values = 0.1 * x
+    >>> prediction = biharmonic(values, ~hole, hole, 32, 32, 5)
+    >>> print(prediction.shape, abs(prediction.mean() - 3.2) < 0.1)
+    (81,) True
     """
     del x, y, radius
     inpaint = _require(*_NEEDED['biharmonic']).inpaint_biharmonic
     return _fill_crop(inpaint, values, valid, hole)
 
 
-def maskfill(values, valid, hole, x, y, radius):
+def maskfill(
+    values: np.ndarray, valid: np.ndarray, hole: np.ndarray, x: float, y: float, radius: float
+) -> np.ndarray:
     """The fill of the package maskfill (van Dokkum & Pasha 2024).
 
     Parameters
@@ -157,13 +231,26 @@ def maskfill(values, valid, hole, x, y, radius):
     Returns
     -------
     prediction : (H,) `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.baselines import maskfill
+    >>> y, x = np.mgrid[:65, :65]
+    >>> hole = np.hypot(x - 32, y - 32) <= 5
+    >>> values = 0.1 * x
+    >>> prediction = maskfill(values, ~hole, hole, 32, 32, 5)
+    >>> print(prediction.shape, abs(prediction.mean() - 3.2) < 0.1)
+    (81,) True
     """
     del x, y, radius
     fill = _require(*_NEEDED['maskfill']).maskfill
     return _fill_crop(lambda image, mask: fill(image, mask)[0], values, valid, hole)
 
 
-def lpi(values, valid, hole, x, y, radius):
+def lpi(
+    values: np.ndarray, valid: np.ndarray, hole: np.ndarray, x: float, y: float, radius: float
+) -> np.ndarray:
     """Local pixelwise infilling (Saydjari & Finkbeiner 2022).
 
     Kriging with the covariance estimated from the valid pixels of the window.
@@ -176,6 +263,17 @@ def lpi(values, valid, hole, x, y, radius):
     Returns
     -------
     prediction : (H,) `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.baselines import lpi
+    >>> y, x = np.mgrid[:65, :65]
+    >>> hole = np.hypot(x - 32, y - 32) <= 5
+    >>> values = 0.1 * x
+    >>> prediction = lpi(values, ~hole, hole, 32, 32, 5)
+    >>> print(prediction.shape, abs(prediction.mean() - 3.2) < 0.1)
+    (81,) True
     """
     del x, y, radius
     if not valid.any():
@@ -189,7 +287,16 @@ def lpi(values, valid, hole, x, y, radius):
     return kriging_mean(values, valid, covariance, mean=level, tolerance=1e-3)[hole]
 
 
-def kriging_limit(values, valid, hole, x, y, radius, *, covariance):
+def kriging_limit(
+    values: np.ndarray,
+    valid: np.ndarray,
+    hole: np.ndarray,
+    x: float,
+    y: float,
+    radius: float,
+    *,
+    covariance: np.ndarray,
+) -> np.ndarray:
     """The best that can be predicted of a Gaussian field of known covariance and mean 0.
 
     Parameters
@@ -202,19 +309,24 @@ def kriging_limit(values, valid, hole, x, y, radius, *, covariance):
     Returns
     -------
     prediction : (H,) `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.baselines import kriging_limit
+    >>> from csr_astro.evaluation.kriging import power_law_covariance
+    >>> y, x = np.mgrid[:33, :33]
+    >>> hole = np.hypot(x - 16, y - 16) <= 3
+    >>> covariance = power_law_covariance((64, 64), -3.0)
+    >>> print(kriging_limit(0.0 * x, ~hole, hole, 16, 16, 3, covariance=covariance).max())
+    0.0
     """
     del x, y, radius
     return kriging_mean(values, valid, covariance, tolerance=1e-4)[hole]
 
 
 def _require(module, package=None):
-    try:
-        return import_module(module)
-    except ImportError:
-        raise ImportError(
-            f'this comparison needs {package or module}; install it with: '
-            'pip install "csr_astro[evaluate]"'
-        ) from None
+    return require(module, 'this comparison needs', 'evaluate', package)
 
 
 #: The peers by name: functions ``fill(values, valid, hole, x, y, radius)`` that return the
@@ -223,7 +335,7 @@ def _require(module, package=None):
 #: all discs, and nothing else of ``values`` may be looked at; ``hole`` is True for the pixels
 #: to predict; ``x``, ``y`` are the source's position in the window and ``radius`` is that of its
 #: disc, in pixels.
-BASELINES = {
+BASELINES: dict[str, Callable] = {
     'annulus_mean': partial(annulus, statistic=np.mean),
     'annulus_median': partial(annulus, statistic=np.median),
     'plane': plane,
@@ -236,7 +348,7 @@ BASELINES = {
 _NEEDED = {'biharmonic': ('skimage.restoration', 'scikit-image'), 'maskfill': ('maskfill', None)}
 
 
-def get_baselines(names=None):
+def get_baselines(names: Sequence[str] | None = None) -> dict[str, Callable]:
     """Peers by their names.
 
     Parameters

@@ -4,13 +4,22 @@ Every function takes tables of this package and returns a `~matplotlib.figure.Fi
 told apart by colour-blind readers, and in grey by lines, markers and hatches.
 """
 
+from __future__ import annotations
+
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
 
 from csr_astro.evaluation.flux_recovery import flux_levels_of, ratio_columns
 from csr_astro.plotting import require_matplotlib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from astropy.table import QTable, Table
+    from matplotlib.figure import Figure
 
 __all__ = [
     'COLUMN',
@@ -23,6 +32,11 @@ __all__ = [
     'plot_power_spectra',
     'style',
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 #: Widths of a column and of a page of a journal, in inches.
 COLUMN, PAGE = 3.46, 7.09
@@ -59,8 +73,15 @@ _LINEAR, _TICKS, _FARTHEST = 0.02, (0.02, 0.1, 0.5), 1.0
 
 
 @contextmanager
-def style():
-    """Fonts and lines for print, inside a ``with`` block only."""
+def style() -> Iterator[None]:
+    """Fonts and lines for print, inside a ``with`` block only.
+
+    Examples
+    --------
+    >>> from csr_astro.evaluation.figures import style
+    >>> with style():
+    ...     pass  # figures that are made here look like those of the report
+    """
     matplotlib = require_matplotlib()
     settings = {
         'font.size': 8,
@@ -86,8 +107,20 @@ def _figure(width, height, rows=1, columns=1, **options):
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def label(name):
-    """What a map or method is called in figures and text."""
+def label(name: str) -> str:
+    """What a map or method is called in figures and text.
+
+    Parameters
+    ----------
+    name : str
+        Of a column or a map.
+
+    Examples
+    --------
+    >>> from csr_astro.evaluation.figures import label
+    >>> label('source_free')
+    'sources removed'
+    """
     return _LABELS.get(name, name.replace('_', ' '))
 
 
@@ -112,7 +145,9 @@ def _styled(names):
 # --------------------------------------------------------------------------------- photometry
 
 
-def plot_flux_ratios(table, *, pixel_scale=None, methods=None):
+def plot_flux_ratios(
+    table: QTable, *, pixel_scale: float | None = None, methods: Sequence[str] | None = None
+) -> Figure:
     """Box plots of measured over injected flux per flux level, a panel per aperture.
 
     As the paper's Figs. 11 and 12. Boxes are quartiles, whiskers the 5th and 95th
@@ -131,6 +166,16 @@ def plot_flux_ratios(table, *, pixel_scale=None, methods=None):
     Returns
     -------
     figure : `~matplotlib.figure.Figure`
+
+    Examples
+    --------
+    >>> from astropy.table import QTable
+    >>> from csr_astro.evaluation.figures import plot_flux_ratios
+    >>> table = QTable({'flux': [2.0, 2.0, 9.0], 'level': [2.0, 2.0, 9.0], 'aperture': [4.0] * 3,
+    ...                 'network': [0.98, 1.03, 1.0]})
+    >>> figure = plot_flux_ratios(table)
+    >>> len(figure.axes)
+    1
     """
     methods = ratio_columns(table) if methods is None else list(methods)
     known = 'level' in table.colnames
@@ -215,7 +260,7 @@ def _plain(value):
     return f'{value:.0f}' if value >= 100 else f'{value:.3g}'
 
 
-def plot_leave_out(errors, methods=None):
+def plot_leave_out(errors: Table, methods: Sequence[str] | None = None) -> Figure:
     """Errors of the background behind discs where the map is known.
 
     Parameters
@@ -230,6 +275,20 @@ def plot_leave_out(errors, methods=None):
     figure : `~matplotlib.figure.Figure`
         Left: distribution of the errors over the scatter of the ring × area; right: of the
         network's errors over those that it states, beside the normal distribution.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.accuracy import background_errors
+    >>> from csr_astro.evaluation.baselines import get_baselines
+    >>> from csr_astro.evaluation.figures import plot_leave_out
+    >>> from csr_astro.evaluation.positions import draw_positions
+    >>> groups = {'noise': [np.random.default_rng(0).normal(size=(160, 160))]}
+    >>> positions = draw_positions(groups, [5], n=9)
+    >>> errors = background_errors(groups, positions, get_baselines(['plane']))
+    >>> figure = plot_leave_out(errors, ['plane'])
+    >>> len(figure.axes)
+    2
     """
     if methods is None:
         methods = [name for name in ('network', 'annulus_median') if name in errors.colnames]
@@ -278,7 +337,9 @@ def _plot_pulls(ax, errors):
 # ----------------------------------------------------------------------------------- structure
 
 
-def plot_power_spectra(spectra, *, marks=None, reference='original'):
+def plot_power_spectra(
+    spectra: QTable, *, marks: Mapping[str, u.Quantity] | None = None, reference: str = 'original'
+) -> Figure:
     """Power spectra of several versions of a map, and their differences.
 
     Parameters
@@ -294,6 +355,16 @@ def plot_power_spectra(spectra, *, marks=None, reference='original'):
     Returns
     -------
     figure : `~matplotlib.figure.Figure`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.figures import plot_power_spectra
+    >>> from csr_astro.evaluation.power_spectrum import power_spectra
+    >>> noise = np.random.default_rng(0).normal(size=(64, 64))
+    >>> figure = plot_power_spectra(power_spectra({'original': noise, 'source_free': 0.9 * noise}))
+    >>> len(figure.axes)
+    2
     """
     from csr_astro.evaluation.power_spectrum import spectra_difference
 
@@ -364,7 +435,9 @@ def _scale_axis(ax, unit):
     _round_ticks(top.xaxis)
 
 
-def plot_delta_variance(tables, *, marks=None):
+def plot_delta_variance(
+    tables: Mapping[str, QTable], *, marks: Mapping[str, u.Quantity] | None = None
+) -> Figure:
     """Δ-variance of several versions of a map.
 
     Parameters
@@ -377,6 +450,16 @@ def plot_delta_variance(tables, *, marks=None):
     Returns
     -------
     figure : `~matplotlib.figure.Figure`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.figures import plot_delta_variance
+    >>> from csr_astro.evaluation.power_spectrum import delta_variance
+    >>> noise = np.random.default_rng(0).normal(size=(64, 64))
+    >>> figure = plot_delta_variance({'original': delta_variance(noise)})
+    >>> len(figure.axes)
+    1
     """
     with style():
         figure, axes = _figure(COLUMN, 2.7)
@@ -406,7 +489,9 @@ def plot_delta_variance(tables, *, marks=None):
     return figure
 
 
-def plot_pixel_pdf(histograms, titles=None, *, log=False):
+def plot_pixel_pdf(
+    histograms: Sequence[QTable], titles: Sequence[str] | None = None, *, log: bool = False
+) -> Figure:
     """Histograms of pixels, a panel per table.
 
     Parameters
@@ -421,6 +506,16 @@ def plot_pixel_pdf(histograms, titles=None, *, log=False):
     Returns
     -------
     figure : `~matplotlib.figure.Figure`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.figures import plot_pixel_pdf
+    >>> from csr_astro.evaluation.pixel_pdf import pixel_histogram
+    >>> noise = np.random.default_rng(0).normal(size=(64, 64))
+    >>> figure = plot_pixel_pdf([pixel_histogram({'original': noise})])
+    >>> len(figure.axes)
+    1
     """
     with style():
         wide = len(histograms) > 1

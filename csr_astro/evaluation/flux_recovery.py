@@ -4,6 +4,10 @@ Ratios of measured to injected flux, for every aperture, by the network, by the 
 and by any other method; and what they are for each flux level.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable, Table, vstack
@@ -13,6 +17,13 @@ from csr_astro.cutouts import extract, extract_mask, nearest_pixel, window_size
 from csr_astro.errors import aperture_weights
 from csr_astro.photometry import InpaintedAperturePhotometry
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from csr_astro.background import NeuralBackground
+    from csr_astro.instruments import Instrument
+    from csr_astro.typing import QuantityLike
+
 __all__ = [
     'default_apertures',
     'flux_levels_of',
@@ -21,13 +32,18 @@ __all__ = [
     'summarize_recovery',
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Radii of apertures: of the paper, in arcsec, and in beams where no table of corrections ends.
 _ARCSEC = (4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 18.0)
 _BEAMS = (0.75, 1.0, 1.5, 2.0)
 _BOOTSTRAP = 200
 
 
-def default_apertures(instrument):
+def default_apertures(instrument: Instrument) -> list[float]:
     """Radii for an instrument: those of the paper for PACS, else 0.75 to 2 beams.
 
     Parameters
@@ -49,10 +65,17 @@ def default_apertures(instrument):
     """
     if instrument.corrections is None:
         return [float(beams * instrument.fwhm) for beams in _BEAMS]
-    return [arcsec / instrument.pixel_scale for arcsec in _ARCSEC]
+    return [arcsec / cast('float', instrument.pixel_scale) for arcsec in _ARCSEC]
 
 
-def recovered_fluxes(result, flux, apertures=None, *, fraction=None, methods=None):
+def recovered_fluxes(
+    result: NeuralBackground,
+    flux: QuantityLike,
+    apertures: Sequence[float] | None = None,
+    *,
+    fraction: Callable[[float], float] | None = None,
+    methods: Mapping[str, Callable] | None = None,
+) -> QTable:
     """Ratios of measured to injected flux of every source.
 
     Parameters
@@ -185,7 +208,7 @@ def _background_sums(result, apertures, methods):
     return sums
 
 
-def flux_levels_of(flux, largest=8):
+def flux_levels_of(flux: np.ndarray, largest: int = 8) -> np.ndarray:
     """Level of each source: its own flux if there are few, else the median of its bin.
 
     Parameters
@@ -213,7 +236,7 @@ def flux_levels_of(flux, largest=8):
     return np.array([np.median(flux[number == each]) for each in number])
 
 
-def summarize_recovery(table, *, seed=0):
+def summarize_recovery(table: QTable, *, seed: int = 0) -> Table:
     """Median and interquartile range of the ratios, for each flux level, aperture and method.
 
     Parameters
@@ -229,6 +252,16 @@ def summarize_recovery(table, *, seed=0):
     summary : `~astropy.table.Table`
         ``level``, ``aperture``, ``method``, ``n``, median ``snr``, ``ratio`` (median) and
         ``iqr``, each with a bootstrap error ``*_err``.
+
+    Examples
+    --------
+    >>> from astropy.table import QTable
+    >>> from csr_astro.evaluation.flux_recovery import summarize_recovery
+    >>> table = QTable({'flux': [2.0] * 3, 'level': [2.0] * 3, 'aperture': [4.0] * 3,
+    ...                 'snr': [9.0] * 3, 'flags': [0] * 3, 'network': [0.98, 1.03, 1.0]})
+    >>> row = summarize_recovery(table)[0]
+    >>> print(row['method'], row['n'], row['ratio'])
+    network 3 1.0
     """
     levels = table['level'] if 'level' in table.colnames else flux_levels_of(table['flux'])
     levels, apertures = np.asarray(levels), np.asarray(table['aperture'])
@@ -255,7 +288,20 @@ def summarize_recovery(table, *, seed=0):
     return summary
 
 
-def ratio_columns(table):
-    """Names of the methods whose ratios a table holds."""
+def ratio_columns(table: QTable) -> list[str]:
+    """Names of the methods whose ratios a table holds.
+
+    Parameters
+    ----------
+    table : `~astropy.table.QTable`
+        As from `recovered_fluxes`.
+
+    Examples
+    --------
+    >>> from astropy.table import QTable
+    >>> from csr_astro.evaluation.flux_recovery import ratio_columns
+    >>> ratio_columns(QTable({'id': [1], 'aperture': [4.0], 'network': [1.01], 'annulus': [0.97]}))
+    ['network', 'annulus']
+    """
     known = {'id', 'snr', 'radius', 'aperture', 'flux', 'flags', 'level', 'map', 'network_err'}
     return [name for name in table.colnames if name not in known]

@@ -10,6 +10,11 @@ from scipy import fft
 
 __all__ = ['estimate_covariance', 'kriging_mean', 'kriging_variance', 'power_law_covariance']
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Standard deviation of the taper of an estimated covariance, in pixels: wider ones follow
 # Gaussian fields a little better, and bright gradients of real maps much worse.
 _TAPER = 10.0
@@ -23,7 +28,7 @@ _NUGGET = 1e-4
 _FLOOR = 1e-7
 
 
-def power_law_covariance(shape, slope, noise=0.0):
+def power_law_covariance(shape: tuple[int, int], slope: float, noise: float = 0.0) -> np.ndarray:
     """Covariance of a periodic power-law field of unit variance plus white noise.
 
     Parameters
@@ -58,7 +63,9 @@ def power_law_covariance(shape, slope, noise=0.0):
     return covariance
 
 
-def estimate_covariance(values, valid, *, taper=_TAPER):
+def estimate_covariance(
+    values: np.ndarray, valid: np.ndarray, *, taper: float = _TAPER
+) -> np.ndarray:
     """Covariance of the valid pixels as a function of their distance.
 
     The variance less half the mean squared difference of the pairs of valid
@@ -171,7 +178,15 @@ def _ratio(a, b):
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
-def kriging_mean(values, valid, covariance, *, mean=0.0, tolerance=1e-4, max_iterations=500):
+def kriging_mean(
+    values: np.ndarray,
+    valid: np.ndarray,
+    covariance: np.ndarray,
+    *,
+    mean: float | np.ndarray = 0.0,
+    tolerance: float = 1e-4,
+    max_iterations: int = 500,
+) -> np.ndarray:
     """Conditional mean of a Gaussian field given its valid pixels.
 
     Parameters
@@ -213,7 +228,14 @@ def kriging_mean(values, valid, covariance, *, mean=0.0, tolerance=1e-4, max_ite
     return mean + model.times(model.solve(target, valid, tolerance, max_iterations))
 
 
-def kriging_variance(weight, valid, covariance, *, tolerance=1e-6, max_iterations=500):
+def kriging_variance(
+    weight: np.ndarray,
+    valid: np.ndarray,
+    covariance: np.ndarray,
+    *,
+    tolerance: float = 1e-6,
+    max_iterations: int = 500,
+) -> np.ndarray:
     """Conditional variance of a weighted sum of pixels given the valid ones.
 
     ``a·K a − (K a)_v · K_vv⁻¹ (K a)_v``: the mean squared error of the sum of

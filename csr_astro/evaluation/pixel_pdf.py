@@ -3,6 +3,10 @@
 Histograms and moments inside the filled discs and of whole maps (paper, Sect. 5.3.2).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
@@ -10,7 +14,20 @@ from scipy import stats
 
 from csr_astro.images import parse_image
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from csr_astro.masking import SourceMask
+    from csr_astro.typing import ImageLike, QuantityLike
+
 __all__ = ['MOMENTS', 'disc_moments', 'pixel_histogram', 'pixel_moments']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _BOOTSTRAP = 200
 _SWAPS = 499
@@ -31,7 +48,7 @@ MOMENTS = {
 }
 
 
-def pixel_moments(values):
+def pixel_moments(values: QuantityLike) -> dict[str, float | u.Quantity]:
     """Mean, median, standard deviation, skewness and interquartile range.
 
     Parameters
@@ -55,14 +72,20 @@ def pixel_moments(values):
     unit = getattr(values, 'unit', None)
     values = np.asarray(u.Quantity(values).value, dtype=float).ravel()
     values = values[np.isfinite(values)]
-    moments = {'n': len(values)}
+    moments: dict[str, float | u.Quantity] = {'n': len(values)}
     for name, moment in MOMENTS.items():
         found = float(moment(values)) if len(values) else np.nan
         moments[name] = found * unit if unit is not None and name != 'skewness' else found
     return moments
 
 
-def disc_moments(maps, source_masks, *, reference='original', seed=0):
+def disc_moments(
+    maps: Mapping[str, ImageLike],
+    source_masks: Sequence[SourceMask | None],
+    *,
+    reference: str = 'original',
+    seed: int = 0,
+) -> QTable:
     """Moments of the pixels inside filled discs, of several versions of one map.
 
     Parameters
@@ -84,8 +107,8 @@ def disc_moments(maps, source_masks, *, reference='original', seed=0):
         each with a 1-sigma error ``*_err`` from bootstrap samples of the discs; ``ks``, the
         largest difference between the cumulative distributions of this map and the
         reference, and ``p_value``, how often one as large is found when in each disc the two
-        are swapped at random. (The usual p value of Kolmogorov and Smirnov takes pixels for
-        independent, which neighbours are not.)
+        are swapped at random. The usual p value of Kolmogorov and Smirnov takes pixels for
+        independent, which neighbours are not.
 
     Raises
     ------
@@ -178,7 +201,13 @@ def _swap_test(reference, values, discs, rng):
     return found, (larger + 1) / (_SWAPS + 1)
 
 
-def pixel_histogram(maps, *, where=None, bins=60, normalized=False):
+def pixel_histogram(
+    maps: Mapping[str, ImageLike],
+    *,
+    where: ArrayLike | None = None,
+    bins: int = 60,
+    normalized: bool = False,
+) -> QTable:
     """Probability densities of the pixels of several maps, in the same bins.
 
     Parameters

@@ -1,6 +1,9 @@
 """On which maps, and where on them, are methods compared?"""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
@@ -9,7 +12,13 @@ from scipy import signal
 
 from csr_astro.cutouts import MAX_RADIUS
 from csr_astro.evaluation.baselines import GAP, WIDTH
-from csr_astro.images import find_image_hdu
+from csr_astro.images import IMAGE_NAMES, find_image_hdu, open_fits
+from csr_astro.io import fits_files, stem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from csr_astro.typing import Maps, PathLike, RngLike
 
 __all__ = [
     'blank_positions',
@@ -19,10 +28,15 @@ __all__ = [
     'separate_positions',
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 POSITION_COLUMNS = ('group', 'map', 'radius', 'x', 'y')
 
 
-def read_groups(paths):
+def read_groups(paths: Sequence[PathLike]) -> dict[str, list[np.ndarray]]:
     """Read maps, grouped by the names of their files.
 
     Parameters
@@ -36,21 +50,28 @@ def read_groups(paths):
     -------
     groups : dict of str to list of (ny, nx) `~numpy.ndarray` of float64
         By file name without ``_tileNN``; blank pixels are NaN.
-    """
-    from astropy.io import fits
 
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from astropy.io import fits
+    >>> from csr_astro.evaluation.positions import read_groups
+    >>> with TemporaryDirectory() as folder:
+    ...     for n in (1, 2):
+    ...         fits.writeto(Path(folder) / f'field_tile0{n}.fits', np.zeros((20, 30)))
+    ...     groups = read_groups([folder])
+    >>> {name: len(maps) for name, maps in groups.items()}
+    {'field': 2}
+    """
     files = []
     for path in map(Path, paths):
-        found = sorted(path.glob('*.fits*')) if path.is_dir() else [path]
-        if not found:
-            raise FileNotFoundError(f'no FITS files in {str(path)!r}.')
-        files += found
-    groups = {}
+        files += fits_files(path) if path.is_dir() else [path]
+    groups: dict[str, list[np.ndarray]] = {}
     for file in files:
-        if not file.exists():
-            raise FileNotFoundError(f'there is no file {str(file)!r}.')
-        with fits.open(file) as hdus:
-            named = any(hdu.name.lower() in ('image', 'sci', 'data') for hdu in hdus)
+        with open_fits(file) as hdus:
+            named = any(hdu.name.lower() in IMAGE_NAMES for hdu in hdus)
             chosen = [hdus[find_image_hdu(hdus)]] if named else hdus
             images = [
                 np.array(hdu.data, dtype=float)
@@ -59,7 +80,7 @@ def read_groups(paths):
             ]
         if not images:
             raise ValueError(f'{str(file)!r} holds no two-dimensional image.')
-        groups.setdefault(file.name.split('.fits')[0].split('_tile')[0], []).extend(images)
+        groups.setdefault(stem(file).name.split('_tile')[0], []).extend(images)
     return groups
 
 
@@ -71,7 +92,16 @@ def _cover(finite, inner, outer):
     return signal.oaconvolve(finite, ring, mode='same') / ring.sum()
 
 
-def blank_positions(images, n, radius, rng, *, aperture=4.0, min_disc=0.8, min_ring=0.25):
+def blank_positions(
+    images: Sequence[np.ndarray],
+    n: int,
+    radius: float,
+    rng: RngLike,
+    *,
+    aperture: float = 4.0,
+    min_disc: float = 0.8,
+    min_ring: float = 0.25,
+) -> QTable:
     """Random places of maps where a disc and enough of its surroundings are valid.
 
     Parameters
@@ -93,9 +123,19 @@ def blank_positions(images, n, radius, rng, *, aperture=4.0, min_disc=0.8, min_r
     -------
     places : `~astropy.table.QTable`
         Columns ``map`` (index), ``x`` and ``y``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.positions import blank_positions
+    >>> blank = np.zeros((80, 80))
+    >>> blank[:, 40:] = np.nan
+    >>> places = blank_positions([blank], 5, radius=4, rng=0)
+    >>> print(len(places), places['x'].max() < 40)
+    5 True
     """
     rng = np.random.default_rng(rng)
-    places = []
+    parts = []
     for number, image in enumerate(images):
         finite = np.isfinite(image).astype(float)
         good = (
@@ -104,15 +144,17 @@ def blank_positions(images, n, radius, rng, *, aperture=4.0, min_disc=0.8, min_r
             & (_cover(finite, radius + GAP, radius + GAP + WIDTH) >= min_ring)
         )
         y, x = np.nonzero(good)
-        places.append(np.column_stack([np.full(len(x), number), x, y]))
-    places = np.concatenate(places)
+        parts.append(np.column_stack([np.full(len(x), number), x, y]))
+    places = np.concatenate(parts)
     if len(places) < n:
         raise ValueError(f'the maps have room for {len(places)} discs of radius {radius}, not {n}.')
     chosen = rng.choice(len(places), n, replace=False)
     return QTable(places[chosen], names=('map', 'x', 'y'))
 
 
-def draw_positions(groups, radii, n=300, *, aperture=4.0, seed=0):
+def draw_positions(
+    groups: Maps, radii: Sequence[float], n: int = 300, *, aperture: float = 4.0, seed: int = 0
+) -> Table:
     """Random positions of blank discs, the same number in each group for each radius.
 
     Parameters
@@ -162,7 +204,7 @@ def draw_positions(groups, radii, n=300, *, aperture=4.0, seed=0):
     return positions
 
 
-def separate_positions(x, y, distance):
+def separate_positions(x: np.ndarray, y: np.ndarray, distance: float) -> list[list[int]]:
     """Groups of positions that are far enough from each other to be measured at once.
 
     Parameters
@@ -184,7 +226,7 @@ def separate_positions(x, y, distance):
     >>> separate_positions(np.array([0, 5, 40]), np.zeros(3), 20)
     [[0, 2], [1]]
     """
-    groups = []
+    groups: list[list[int]] = []
     for i in range(len(x)):
         for group in groups:
             if (np.hypot(x[i] - x[group], y[i] - y[group]) >= distance).all():
@@ -196,7 +238,15 @@ def separate_positions(x, y, distance):
 
 
 def check_radii(radii, aperture):
-    """Refuse radii that no disc or aperture can have."""
+    """Refuse radii that no disc or aperture can have.
+
+    Parameters
+    ----------
+    radii : sequence of float
+        Of discs.
+    aperture : float
+        Radius of the aperture.
+    """
     radii = np.atleast_1d(np.asarray(radii, dtype=float))
     if not (np.isfinite(radii).all() and (radii > 0).all() and (radii <= MAX_RADIUS).all()):
         raise ValueError(f'radii must be between 0 and {MAX_RADIUS} pixels, got {list(radii)}.')
@@ -204,7 +254,7 @@ def check_radii(radii, aperture):
         raise ValueError(f'the aperture must have a positive radius, got {aperture}.')
 
 
-def read_positions(path):
+def read_positions(path: PathLike) -> Table:
     """Read positions that an earlier evaluation saved.
 
     Parameters
@@ -215,6 +265,20 @@ def read_positions(path):
     Returns
     -------
     positions : `~astropy.table.Table`
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.positions import draw_positions, read_positions
+    >>> positions = draw_positions({'flat': [np.zeros((80, 80))]}, [5], n=3)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / 'positions.ecsv'
+    ...     positions.write(path)
+    ...     same = read_positions(path)
+    >>> print(len(same), same.colnames == positions.colnames)
+    3 True
     """
     if not Path(path).exists():
         raise FileNotFoundError(f'there is no table of positions {str(path)!r}.')
@@ -232,7 +296,15 @@ def read_positions(path):
 
 
 def check_positions(positions, groups):
-    """Refuse positions that do not lie on the maps."""
+    """Refuse positions that do not lie on the maps.
+
+    Parameters
+    ----------
+    positions : `~astropy.table.Table`
+        As from `draw_positions`.
+    groups : dict of str to list of (ny, nx) array
+        The maps that they are on.
+    """
     for group in np.unique(positions['group']):
         if group not in groups:
             raise ValueError(

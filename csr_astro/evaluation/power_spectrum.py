@@ -4,6 +4,10 @@ Power spectra (paper, Sect. 5.3.1) and the Δ-variance (Stutzki et al. 1998), bo
 gaps and edges.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
@@ -13,6 +17,13 @@ from scipy import fft, ndimage
 
 from csr_astro.images import parse_image
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
+
+    from csr_astro.typing import ImageLike, QuantityLike, WcsLike
+
 __all__ = [
     'delta_variance',
     'fit_power_law',
@@ -20,6 +31,11 @@ __all__ = [
     'power_spectrum',
     'spectra_difference',
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _SMALLEST = 16
 # Logarithmic bins per decade of frequency; the first ones are wider, to hold some modes each.
@@ -41,7 +57,14 @@ _COVERED = 1e-3
 # ------------------------------------------------------------------------------ power spectrum
 
 
-def power_spectrum(data, *, mask=None, wcs=None, taper=0.1, n_bins=None):
+def power_spectrum(
+    data: ImageLike,
+    *,
+    mask: ArrayLike | None = None,
+    wcs: WcsLike | None = None,
+    taper: float = 0.1,
+    n_bins: int | None = None,
+) -> QTable:
     """Isotropic power spectrum of a map, gaps and edges accounted for.
 
     The valid pixels, without their plane, are multiplied by a window that fades out towards
@@ -93,7 +116,14 @@ def power_spectrum(data, *, mask=None, wcs=None, taper=0.1, n_bins=None):
     return spectra
 
 
-def power_spectra(maps, *, mask=None, wcs=None, taper=0.1, n_bins=None):
+def power_spectra(
+    maps: Mapping[str, ImageLike],
+    *,
+    mask: ArrayLike | None = None,
+    wcs: WcsLike | None = None,
+    taper: float = 0.1,
+    n_bins: int | None = None,
+) -> QTable:
     """Power spectra of several versions of one map, by the pixels that are valid in all.
 
     Parameters
@@ -107,6 +137,15 @@ def power_spectra(maps, *, mask=None, wcs=None, taper=0.1, n_bins=None):
     -------
     spectra : `~astropy.table.QTable`
         As from `power_spectrum`, with columns ``NAME`` and ``NAME_err`` for each map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.power_spectrum import power_spectra
+    >>> noise = np.random.default_rng(0).normal(size=(64, 64))
+    >>> spectra = power_spectra({'original': noise, 'half': noise / 2})
+    >>> print(np.allclose(spectra['half'] / spectra['original'], 0.25))
+    True
     """
     images = {
         name: [parse_image(each, mask=mask, wcs=wcs) for each in _several(data)]
@@ -142,7 +181,7 @@ def power_spectra(maps, *, mask=None, wcs=None, taper=0.1, n_bins=None):
     return table
 
 
-def spectra_difference(spectra, name, reference='original'):
+def spectra_difference(spectra: QTable, name: str, reference: str = 'original') -> QTable:
     """Difference of two spectra, over one of them.
 
     Parameters
@@ -158,6 +197,16 @@ def spectra_difference(spectra, name, reference='original'):
         ``frequency``; ``relative``, power of ``name`` over that of ``reference`` minus one;
         ``normalized``, the difference of the two after each is divided by the sum of the
         reference's powers, as in the paper's Fig. 13.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.power_spectrum import power_spectra, spectra_difference
+    >>> noise = np.random.default_rng(0).normal(size=(64, 64))
+    >>> spectra = power_spectra({'original': noise, 'half': noise / 2})
+    >>> difference = spectra_difference(spectra, 'half')
+    >>> print(np.allclose(difference['relative'], -0.75))
+    True
     """
     power, truth = (u.Quantity(spectra[each]) for each in (name, reference))
     difference = power - truth
@@ -358,7 +407,13 @@ def _slope(frequency, power):
 # ------------------------------------------------------------------------------- delta variance
 
 
-def delta_variance(data, lags=None, *, mask=None, wcs=None):
+def delta_variance(
+    data: ImageLike,
+    lags: QuantityLike | None = None,
+    *,
+    mask: ArrayLike | None = None,
+    wcs: WcsLike | None = None,
+) -> QTable:
     """Δ-variance of a map: the variance of its structure of one size, for several.
 
     The map is filtered by a core of diameter L minus an annulus around it ("Mexican hat",
@@ -473,7 +528,9 @@ def _independent(field, weight, shape, reach):
     return max(weight.sum() ** 2 / (pairs * rho**2).sum(), 1.0)
 
 
-def fit_power_law(x, y, y_err=None):
+def fit_power_law(
+    x: QuantityLike, y: QuantityLike, y_err: QuantityLike | None = None
+) -> tuple[float, float]:
     """Slope of y ∝ x^slope, by least squares of the logarithms.
 
     Parameters
@@ -507,6 +564,6 @@ def fit_power_law(x, y, y_err=None):
     weights = None
     if y_err is not None:
         weights = y[good] / np.asarray(u.Quantity(y_err).value, dtype=float)[good]
-    cov = True if y_err is None else 'unscaled'
+    cov: Any = True if y_err is None else 'unscaled'
     line, covariance = np.polyfit(np.log(x[good]), np.log(y[good]), 1, w=weights, cov=cov)
     return float(line[0]), float(np.sqrt(covariance[0, 0]))

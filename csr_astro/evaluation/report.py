@@ -4,10 +4,13 @@
 PNG and every table as ECSV.
 """
 
+from __future__ import annotations
+
 import html
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from astropy import units as u
@@ -20,7 +23,18 @@ from csr_astro.products import write_table
 from csr_astro.simulation.psf import instrument_profile, psf_profile
 from csr_astro.simulation.simulate import observed_pixels, simulate_levels
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from csr_astro.background import NeuralBackground, NeuralBackgroundEstimator
+    from csr_astro.typing import ImageLike, PathLike, ProfileLike, PsfLike, QuantityLike
+
 __all__ = ['Evaluation', 'write_report']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _DATA = Path(__file__).parents[1] / 'data' / 'report'
 _REALIZATIONS = 4
@@ -51,20 +65,44 @@ class Evaluation:
         Of left-out discs for each radius.
     seed : int
         Of everything random.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro import NeuralBackgroundEstimator
+    >>> from csr_astro.evaluation.report import Evaluation
+    >>> noise = np.random.default_rng(0).normal(size=(100, 100))
+    >>> result = NeuralBackgroundEstimator(fwhm=3.3).estimate(noise, [(60, 50)])
+    >>> list(Evaluation(result, truth=noise).maps())
+    ['original', 'injected', 'source_free']
     """
 
-    result: object
-    truth: object = None
-    flux: object = None
+    result: NeuralBackground
+    truth: QuantityLike | None = None
+    flux: QuantityLike | None = None
     more: list = field(default_factory=list)
-    psf: object = None
+    psf: ProfileLike | None = None
     apertures: list | None = None
     methods: list = field(default_factory=list)
     number: int = 40
     seed: int = 0
 
+    def __repr__(self) -> str:
+        known = [name for name in ('truth', 'flux', 'psf') if getattr(self, name) is not None]
+        given = f', {", ".join(known)} known' if known else ''
+        return f'<Evaluation of {self.result!r}{given}>'
+
     @classmethod
-    def injected(cls, data, estimator, *, psf=None, simulations=2, seed=0, **options):
+    def injected(
+        cls,
+        data: ImageLike,
+        estimator: NeuralBackgroundEstimator,
+        *,
+        psf: PsfLike | None = None,
+        simulations: int = 2,
+        seed: int = 0,
+        **options: Any,
+    ) -> Self:
         """Put sources onto a map, and remove them.
 
         Parameters
@@ -101,18 +139,18 @@ class Evaluation:
         return cls(result, truth, flux, more, profile, seed=seed, **options)
 
     @property
-    def pixel(self):
+    def pixel(self) -> u.Quantity:
         """Side of a pixel: an angle with a WCS."""
         scale = self.result.image.pixel_scale
         return 1 * u.pix if scale is None else (scale * u.arcsec).to(u.arcmin)
 
     @cached_property
-    def valid(self):
+    def valid(self) -> np.ndarray:
         """Pixels of the map that were measured."""
         return observed_pixels(self.result.image, self.result.instrument)
 
     @property
-    def marks(self):
+    def marks(self) -> dict[str, u.Quantity]:
         """Scales at which a removal may show."""
         radius = np.nanmedian(self.result.sources['mask_radius']) if len(self.result) else np.nan
         marks = {'beam': self.result.instrument.fwhm * self.pixel}
@@ -120,7 +158,7 @@ class Evaluation:
             marks['mask'] = 2 * radius * self.pixel
         return marks
 
-    def maps(self):
+    def maps(self) -> dict[str, np.ndarray]:
         """Versions of the map by name, the one to compare with first."""
         result = self.result
         maps = {}
@@ -130,7 +168,8 @@ class Evaluation:
         maps['source_free'] = u.Quantity(result.background).value
         return {name: self._in_unit(values) for name, values in maps.items()}
 
-    def realizations(self):
+    @cached_property
+    def realizations(self) -> list[np.ndarray]:
         """Source-free maps with noise and texture behind the sources."""
         drawn = u.Quantity(self.result.realization(self.seed, _REALIZATIONS)).value
         return [self._in_unit(each) for each in drawn]
@@ -141,8 +180,14 @@ class Evaluation:
         return values if unit is None else values * unit
 
 
-def write_report(folder, evaluation, *, title='Report of a source removal', overwrite=False,
-                 progress=None):  # fmt: skip
+def write_report(
+    folder: PathLike,
+    evaluation: Evaluation | NeuralBackground,
+    *,
+    title: str = 'Report of a source removal',
+    overwrite: bool = False,
+    progress: Callable[[str], object] | None = None,
+) -> Path:
     """Write a report of one map.
 
     Parameters
@@ -171,13 +216,12 @@ def write_report(folder, evaluation, *, title='Report of a source removal', over
 
     Examples
     --------
+    >>> import numpy as np
     >>> from csr_astro import NeuralBackgroundEstimator
-    >>> from csr_astro.demo import simulated_field
     >>> from csr_astro.evaluation.report import Evaluation, write_report
-    >>> truth, data, catalog = simulated_field()
-    >>> result = NeuralBackgroundEstimator(fwhm=3.5).estimate(data, catalog)
-    >>> evaluation = Evaluation(result, truth, flux=catalog['flux'])
-    >>> write_report('report', evaluation)  # doctest: +SKIP
+    >>> noise = np.random.default_rng(0).normal(size=(100, 100))
+    >>> result = NeuralBackgroundEstimator(fwhm=3.3).estimate(noise, [(60, 50)])
+    >>> write_report('report', Evaluation(result, truth=noise))  # doctest: +SKIP
     """
     if not isinstance(evaluation, Evaluation):
         evaluation = Evaluation(evaluation)

@@ -4,13 +4,17 @@ A section is a function of an `~csr_astro.evaluation.report.Evaluation`; a new o
 adding it to `SECTIONS`.
 """
 
+from __future__ import annotations
+
 import base64
 import copy
 import html
 import tomllib
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
@@ -40,7 +44,18 @@ from csr_astro.flags import FLAGS, NOT_INPAINTED
 from csr_astro.plotting import plot_removal, require_matplotlib
 from csr_astro.simulation.psf import encircled_energy
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from astropy.table import Table
+    from matplotlib.figure import Figure
+
 __all__ = ['SECTIONS', 'Section']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _CARDS = Path(__file__).parents[1] / 'data' / 'report' / 'cards.toml'
 # Discs that are left out: those of the cards of the weights.
@@ -65,6 +80,14 @@ class Section:
         PNG files that are written beside the page, by name.
     tables : dict of str to `~astropy.table.Table`
         Likewise.
+
+    Examples
+    --------
+    >>> from csr_astro.evaluation.report_sections import Section
+    >>> section = Section('Fluxes', 'fluxes')
+    >>> section.say('Measured < injected.')
+    >>> section.body
+    ['<p>Measured &lt; injected.</p>']
     """
 
     title: str
@@ -73,12 +96,35 @@ class Section:
     figures: dict = field(default_factory=dict)
     tables: dict = field(default_factory=dict)
 
-    def say(self, text):
-        """Add a paragraph of plain text."""
+    def __repr__(self) -> str:
+        return (
+            f'<Section {self.title!r}: {len(self.figures)} figures, {len(self.tables)} tables>'
+        )
+
+    def say(self, text: str) -> None:
+        """Add a paragraph of plain text.
+
+        Parameters
+        ----------
+        text : str
+            Not HTML.
+        """
         self.body.append(f'<p>{html.escape(text)}</p>')
 
-    def show(self, name, figure, caption, *, column=False):
-        """Add a figure."""
+    def show(self, name: str, figure: Figure, caption: str, *, column: bool = False) -> None:
+        """Add a figure.
+
+        Parameters
+        ----------
+        name : str
+            Of its file.
+        figure : `~matplotlib.figure.Figure`
+            What is shown.
+        caption : str
+            Not HTML.
+        column : bool, optional
+            Whether it is as narrow as a column of text.
+        """
         buffer = BytesIO()
         figure.savefig(buffer, format='png', dpi=200)
         self.figures[name] = buffer.getvalue()
@@ -90,8 +136,18 @@ class Section:
             f'<figcaption>{caption} (<a href="{name}.png">PNG</a>)</figcaption></figure>'
         )
 
-    def tabulate(self, name, table, columns=None):
-        """Add a table: all of it to the file, some columns to the page."""
+    def tabulate(self, name: str, table: Table, columns: Sequence[str] | None = None) -> None:
+        """Add a table: all of it to the file, some columns to the page.
+
+        Parameters
+        ----------
+        name : str
+            Of its file.
+        table : `~astropy.table.Table`
+            All of it.
+        columns : sequence of str, optional
+            Those for the page.
+        """
         self.tables[name] = table
         if columns is not None:
             self.body.append(_html_table(table[list(columns)]))
@@ -141,8 +197,8 @@ def _overview(evaluation):
            'The sources are the map’s own: what is behind them is not known. How well it is '
            'predicted is measured where there are none.')
     )  # fmt: skip
-    counts = [(flag, int((np.asarray(sources['flags']) >> flag.bit & 1).sum())) for flag in FLAGS]
-    for flag, count in counts:
+    for flag in FLAGS:
+        count = np.count_nonzero(np.asarray(sources['flags']) & flag.bit)
         if count:
             section.body.append(
                 f'<p class="soft">{count} × <b>{flag.name}</b>: {html.escape(flag.description)}</p>'
@@ -163,19 +219,20 @@ def _overview(evaluation):
     return section
 
 
+def _fraction(psf, radius):
+    radius = np.asarray(radius, dtype=float)
+    known = np.isfinite(radius)
+    found = np.full(radius.shape, np.nan)
+    found[known] = encircled_energy(psf, radius[known])
+    return found
+
+
 def _fluxes(evaluation):
     if evaluation.flux is None:
         return None
     section = Section('Are fluxes right?', 'fluxes')
     methods = get_baselines(evaluation.methods)
-    fraction = None
-    if evaluation.psf is not None:
-        def fraction(radius):
-            radius = np.asarray(radius, dtype=float)
-            known = np.isfinite(radius)
-            found = np.full(radius.shape, np.nan)
-            found[known] = encircled_energy(evaluation.psf, radius[known])
-            return found
+    fraction = None if evaluation.psf is None else partial(_fraction, evaluation.psf)
 
     parts = []
     simulations = [(evaluation.result, evaluation.flux), *evaluation.more]
@@ -309,7 +366,7 @@ def _spectra(evaluation):
     section = Section('Is the structure of the map kept?', 'power-spectrum')
     image = evaluation.result.image
     maps = evaluation.maps()
-    maps['realization'] = evaluation.realizations()
+    maps['realization'] = evaluation.realizations
     try:
         spectra = power_spectra(maps, wcs=image.wcs)
     except ValueError as error:
@@ -368,7 +425,7 @@ def _pixels(evaluation):
     result = evaluation.result
     section = Section('Do pixels have the right values?', 'pixels')
     maps = evaluation.maps()
-    maps['realization'] = evaluation.realizations()[0]
+    maps['realization'] = evaluation.realizations[0]
     if not result.mask.any():
         section.say('No pixel was changed.')
         return section

@@ -3,22 +3,34 @@
 A strip of pictures for each, and how surprising what is left there is.
 """
 
+from __future__ import annotations
+
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
 
 from csr_astro.flags import decode_flags
-from csr_astro.plotting import CUTOUTS, color_map, require_matplotlib, source_cutouts
+from csr_astro.plotting import CUTOUTS, color_map, require_matplotlib, source_cutouts, value_range
+
+if TYPE_CHECKING:
+    from csr_astro.background import NeuralBackground
+    from csr_astro.typing import QuantityLike
 
 __all__ = ['source_residuals', 'source_strip']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # Pixels of a mask this near to its rim are where a source should have faded.
 _RIM = 1.5
 
 
-def source_residuals(result, truth=None):
+def source_residuals(result: NeuralBackground, truth: QuantityLike | None = None) -> QTable:
     """How surprising is what is left at each source, in units of its stated error?
 
     Parameters
@@ -89,7 +101,9 @@ def _over(value, error):
     return value / error if error > 0 else np.nan
 
 
-def source_strip(result, number, truth=None):
+def source_strip(
+    result: NeuralBackground, number: int, truth: QuantityLike | None = None
+) -> tuple[bytes, list[str], list[tuple[float, float]]]:
     """Pictures of one source side by side, pixel for pixel.
 
     Parameters
@@ -110,6 +124,17 @@ def source_strip(result, number, truth=None):
         Of the pictures.
     ranges : list of (float, float)
         Values of the darkest and the brightest colour of each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro import NeuralBackgroundEstimator
+    >>> from csr_astro.evaluation.source_strips import source_strip
+    >>> noise = np.random.default_rng(0).normal(size=(100, 100))
+    >>> result = NeuralBackgroundEstimator(fwhm=3.3).estimate(noise, [(60, 50)])
+    >>> png, titles, ranges = source_strip(result, 0)
+    >>> print(png[1:4], titles)
+    b'PNG' ['map', 'masked', 'prediction', 'difference', '1σ error']
     """
     window, cutouts = source_cutouts(result, number)
     titles = dict(CUTOUTS)
@@ -119,10 +144,11 @@ def source_strip(result, number, truth=None):
     if not cutouts['map'].size:
         return b'', [], []
     colors = color_map()
-    shared = _limits(cutouts['background'])
+    shared = value_range(cutouts['background'], 99.5)
     pictures, ranges = [], []
     for name in titles:
-        low, high = _limits(cutouts[name]) if name in ('source', 'rms') else shared
+        own = name in ('source', 'rms')
+        low, high = value_range(cutouts[name], 99.5) if own else shared
         scaled = (cutouts[name] - low) / (high - low)
         pictures.append(colors(np.ma.masked_invalid(scaled[::-1]))[..., :3])
         # A gap between two pictures.
@@ -132,11 +158,3 @@ def source_strip(result, number, truth=None):
     buffer = BytesIO()
     require_matplotlib('matplotlib.image').imsave(buffer, strip, format='png')
     return buffer.getvalue(), list(titles.values()), ranges
-
-
-def _limits(values):
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return 0.0, 1.0
-    low, high = np.percentile(values, [0.5, 99.5])
-    return (low, high) if high > low else (low - 0.5, high + 0.5)

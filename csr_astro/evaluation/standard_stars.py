@@ -1,8 +1,12 @@
 """Do standard stars come out with the flux that they have? (paper, Sect. 5.1 and Table 5)"""
 
+from __future__ import annotations
+
 import copy
+import os
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
@@ -11,17 +15,29 @@ from astropy.table import QTable, Table, vstack
 from photutils.centroids import centroid_2dg
 
 from csr_astro.images import read_image
-from csr_astro.instruments import get_instrument, identify_instrument
+from csr_astro.instruments import get_instrument, identify_instrument, warn_of_another
 from csr_astro.photometry import InpaintedAperturePhotometry
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from csr_astro.background import NeuralBackgroundEstimator
+    from csr_astro.images import Image
+    from csr_astro.typing import PathLike
+
 __all__ = ['find_stars', 'measure_stars', 'standard_stars', 'star_rows']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _TABLE = Path(__file__).parents[1] / 'data' / 'standard_stars.csv'
 _APERTURE = 12 * u.arcsec
 
 
 @cache
-def standard_stars():
+def standard_stars() -> QTable:
     """Standard stars with their reference fluxes at 70, 100 and 160 µm.
 
     Returns
@@ -46,12 +62,12 @@ def standard_stars():
     })
     for name in table.colnames:
         if name.endswith('_mjy'):
-            values = np.ma.filled(np.ma.asarray(table[name], dtype=float), np.nan)
+            values: np.ndarray = np.ma.filled(np.ma.asarray(table[name], dtype=float), np.nan)
             stars[name.removesuffix('_mjy')] = values * u.mJy
     return stars
 
 
-def find_stars(image):
+def find_stars(image: Image) -> QTable:
     """Which standard stars are on a map?
 
     Parameters
@@ -84,7 +100,13 @@ def find_stars(image):
     return stars[near]
 
 
-def measure_stars(maps, *, estimator_options=None, apertures=_APERTURE, instrument=None):
+def measure_stars(
+    maps: PathLike | Sequence[PathLike],
+    *,
+    estimator_options: dict | None = None,
+    apertures: u.Quantity = _APERTURE,
+    instrument: str | None = None,
+) -> QTable:
     """Measure the standard stars on maps, and compare with their reference fluxes.
 
     Parameters
@@ -116,10 +138,16 @@ def measure_stars(maps, *, estimator_options=None, apertures=_APERTURE, instrume
     Notes
     -----
     Paper, Sect. 5.1: ratios of Table 5. A map without a standard star gives no row.
+
+    Examples
+    --------
+    >>> from csr_astro.evaluation.standard_stars import measure_stars
+    >>> table = measure_stars('gamma_dra_blue.fits')  # doctest: +SKIP
+    >>> table['name', 'ratio', 'ratio_err', 'paper_ratio']  # doctest: +SKIP
     """
     from csr_astro import NeuralBackgroundEstimator
 
-    maps = [maps] if isinstance(maps, str | Path) else list(maps)
+    maps = [maps] if isinstance(maps, str | os.PathLike) else list(maps)
     parts = [_no_rows()]
     for path in maps:
         image, header = read_image(path)
@@ -140,6 +168,7 @@ def measure_stars(maps, *, estimator_options=None, apertures=_APERTURE, instrume
 
 def _band(path, header, instrument):
     name = instrument or identify_instrument(header)
+    warn_of_another(name, header)
     band = None if name is None else get_instrument(name)
     if band is None or band.colour_correction_star is None:
         raise ValueError(
@@ -149,7 +178,13 @@ def _band(path, header, instrument):
     return band
 
 
-def star_rows(image, stars, estimator, name, apertures=_APERTURE):
+def star_rows(
+    image: Image,
+    stars: QTable,
+    estimator: NeuralBackgroundEstimator,
+    name: str,
+    apertures: u.Quantity = _APERTURE,
+) -> QTable:
     """Measure standard stars on one map.
 
     Parameters
@@ -169,6 +204,22 @@ def star_rows(image, stars, estimator, name, apertures=_APERTURE):
     -------
     table : `~astropy.table.QTable`
         As from `measure_stars`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from csr_astro import NeuralBackgroundEstimator
+    >>> from csr_astro.evaluation.standard_stars import find_stars, standard_stars, star_rows
+    >>> from csr_astro.images import parse_image
+    >>> from csr_astro.simulation.field import tangent_wcs
+    >>> star = standard_stars()['sky_center'][0]
+    >>> wcs = tangent_wcs((100, 100), 1.6, (star.ra.deg, star.dec.deg))
+    >>> noise = np.random.default_rng(0).normal(size=(100, 100)) * u.mJy / u.pix
+    >>> image = parse_image(noise, wcs=wcs)
+    >>> estimator = NeuralBackgroundEstimator(instrument='pacs-scanmap-blue')
+    >>> len(star_rows(image, find_stars(image), estimator, 'noise'))
+    1
     """
     estimator = copy.copy(estimator)
     estimator.centroid_func = centroid_2dg

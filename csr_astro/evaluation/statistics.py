@@ -4,10 +4,19 @@ Tables of robust scatter, rms and bias, and of ratios between methods, with
 errors from bootstrap samples of the positions.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from astropy.table import Table
 
 from csr_astro.evaluation.positions import POSITION_COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
 
 __all__ = [
     'average_ratios',
@@ -19,13 +28,18 @@ __all__ = [
     'summarize',
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _BOOTSTRAP = 400
 _BRIGHT = 300.0
 # Errors this many times larger than expected are outliers.
 _OUTLIER = 5.0
 
 
-def robust_scatter(errors, axis=-1):
+def robust_scatter(errors: ArrayLike, axis: int = -1) -> np.ndarray:
     """1.4826 × median absolute deviation.
 
     Parameters
@@ -50,7 +64,7 @@ def robust_scatter(errors, axis=-1):
     return 1.4826 * np.nanmedian(np.abs(errors - center), axis=axis)
 
 
-_STATISTICS = {
+_STATISTICS: dict[str, Any] = {
     'scatter': robust_scatter,
     'rms': lambda errors, axis=-1: np.sqrt(np.nanmean(np.square(errors), axis=axis)),
     'bias': np.nanmean,
@@ -84,7 +98,13 @@ def _table(rows, names, errors_of=()):
     return table
 
 
-def summarize(errors, *, by=('group', 'radius', 'aperture'), n_bootstrap=_BOOTSTRAP, seed=0):
+def summarize(
+    errors: Table,
+    *,
+    by: Sequence[str] = ('group', 'radius', 'aperture'),
+    n_bootstrap: int = _BOOTSTRAP,
+    seed: int = 0,
+) -> Table:
     """Robust scatter, rms and bias of each method, with bootstrap errors.
 
     Parameters
@@ -137,14 +157,14 @@ def summarize(errors, *, by=('group', 'radius', 'aperture'), n_bootstrap=_BOOTST
 
 
 def scatter_ratios(
-    errors,
-    method,
-    references,
+    errors: Table,
+    method: str,
+    references: Sequence[str],
     *,
-    by=('group', 'radius', 'aperture'),
-    n_bootstrap=_BOOTSTRAP,
-    seed=0,
-):
+    by: Sequence[str] = ('group', 'radius', 'aperture'),
+    n_bootstrap: int = _BOOTSTRAP,
+    seed: int = 0,
+) -> Table:
     """Scatter and rms of one method over those of others, on the same positions.
 
     Parameters
@@ -161,6 +181,17 @@ def scatter_ratios(
     table : `~astropy.table.Table`
         The columns of ``by``, ``method``, ``reference``, ``n`` (positions that
         both predict), ``scatter_ratio`` and ``rms_ratio``; each with ``*_err``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.table import Table
+    >>> from csr_astro.evaluation.statistics import scatter_ratios
+    >>> error = np.random.default_rng(0).normal(size=99)
+    >>> errors = Table({'group': ['a'] * 99, 'radius': [5.0] * 99, 'aperture': [4.0] * 99,
+    ...                 'network': error, 'annulus': 2 * error})
+    >>> print(scatter_ratios(errors, 'network', ['annulus'])['scatter_ratio'][0])
+    0.5
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -188,7 +219,7 @@ def _spread(values):
     return values.std() if len(values) else np.nan
 
 
-def average_ratios(ratios, *, by=('method', 'reference')):
+def average_ratios(ratios: Table, *, by: Sequence[str] = ('method', 'reference')) -> Table:
     """Means of `scatter_ratios` over groups, radii and apertures.
 
     Parameters
@@ -202,10 +233,25 @@ def average_ratios(ratios, *, by=('method', 'reference')):
     -------
     table : `~astropy.table.Table`
         The columns of ``by``, ``n_ratios``, and means with their errors;
-        ``scatter_ratio_worst`` is the largest.
+        ``scatter_ratio_worst`` is the largest. Ratios that are not finite take no
+        part.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.table import Table
+    >>> from csr_astro.evaluation.statistics import average_ratios, scatter_ratios
+    >>> error = np.random.default_rng(0).normal(size=99)
+    >>> errors = Table({'group': ['a'] * 49 + ['b'] * 50, 'radius': [5.0] * 99,
+    ...                 'aperture': [4.0] * 99, 'network': error, 'annulus': 2 * error})
+    >>> row = average_ratios(scatter_ratios(errors, 'network', ['annulus']))[0]
+    >>> print(row['n_ratios'], row['scatter_ratio'])
+    2 0.5
     """
     rows = []
-    for key, part in _by_key(ratios, by):
+    # A method that gave nothing somewhere has no ratio there.
+    known = np.isfinite(ratios['scatter_ratio']) & np.isfinite(ratios['rms_ratio'])
+    for key, part in _by_key(ratios[known], by):
         count = len(part)
         row = [*key, count]
         for name in ('scatter_ratio', 'rms_ratio'):
@@ -216,7 +262,13 @@ def average_ratios(ratios, *, by=('method', 'reference')):
     return _table(rows, [*by, 'n_ratios', *names, 'scatter_ratio_worst'], names[1::2])
 
 
-def flux_ratios(errors, *, by=('group', 'aperture', 'flux'), n_bootstrap=_BOOTSTRAP, seed=0):
+def flux_ratios(
+    errors: Table,
+    *,
+    by: Sequence[str] = ('group', 'aperture', 'flux'),
+    n_bootstrap: int = _BOOTSTRAP,
+    seed: int = 0,
+) -> Table:
     """Measured over injected flux, per flux level.
 
     The flux is the sum of map minus background in the aperture over the part of
@@ -235,6 +287,19 @@ def flux_ratios(errors, *, by=('group', 'aperture', 'flux'), n_bootstrap=_BOOTST
         The columns of ``by``, ``method``, ``n``, medians of ``snr`` and
         ``radius`` (of the mask), ``ratio`` (median) and ``iqr``
         (interquartile range), the two with ``*_err``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.table import Table
+    >>> from csr_astro.evaluation.statistics import flux_ratios
+    >>> error = np.random.default_rng(0).normal(size=99)
+    >>> errors = Table({'group': ['a'] * 99, 'aperture': [4.0] * 99, 'flux': [300.0] * 99,
+    ...                 'flux_aperture': [250.0] * 99, 'snr': [50.0] * 99, 'radius': [7.0] * 99,
+    ...                 'network': error})
+    >>> row = flux_ratios(errors)[0]
+    >>> print(row['method'], row['n'], abs(row['ratio'] - 1) < 0.01)
+    network 99 True
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -255,8 +320,13 @@ def flux_ratios(errors, *, by=('group', 'aperture', 'flux'), n_bootstrap=_BOOTST
 
 
 def bright_bias(
-    errors, *, snr=_BRIGHT, by=('group', 'aperture'), n_bootstrap=_BOOTSTRAP, seed=0
-):
+    errors: Table,
+    *,
+    snr: float = _BRIGHT,
+    by: Sequence[str] = ('group', 'aperture'),
+    n_bootstrap: int = _BOOTSTRAP,
+    seed: int = 0,
+) -> Table:
     """Bias of the background sum behind bright sources, whose wings are outside their masks.
 
     Parameters
@@ -274,6 +344,18 @@ def bright_bias(
         The columns of ``by``, ``method``, ``n``, and in units of the ring's
         scatter × the aperture's area ``bias`` (median) and ``scatter``
         (`robust_scatter`); each with ``*_err``. No rows if no source is bright.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.table import Table
+    >>> from csr_astro.evaluation.statistics import bright_bias
+    >>> error = np.random.default_rng(0).normal(size=99)
+    >>> errors = Table({'group': ['a'] * 99, 'aperture': [4.0] * 99, 'snr': [500.0] * 99,
+    ...                 'local': [2.0] * 99, 'network': 2 * error + 1})
+    >>> row = bright_bias(errors)[0]
+    >>> print(row['method'], row['n'], abs(row['bias'] - 0.5) < 0.3)
+    network 99 True
     """
     bright = errors[np.array(errors['snr']) > snr]
     rng = np.random.default_rng(seed)
@@ -293,7 +375,9 @@ def bright_bias(
     return _table(rows or None, [*by, 'method', 'n', *names], names[1::2])
 
 
-def coverage(errors, *, by=('group',), n_bootstrap=_BOOTSTRAP, seed=0):
+def coverage(
+    errors: Table, *, by: Sequence[str] = ('group',), n_bootstrap: int = _BOOTSTRAP, seed: int = 0
+) -> Table:
     """Are the 1-sigma errors that methods state those that they make?
 
     Parameters

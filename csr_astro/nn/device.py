@@ -5,8 +5,14 @@ import torch
 __all__ = ['best_dtype', 'resolve_device']
 
 
-def resolve_device(device=None):
-    """A `torch.device`: the one asked for, else a GPU if there is one, else the CPU."""
+def resolve_device(device: str | torch.device | None = None) -> torch.device:
+    """A `torch.device`: the one asked for, else a GPU if there is one, else the CPU.
+
+    Parameters
+    ----------
+    device : str or `torch.device`, optional
+        The one asked for.
+    """
     if device is None:
         if torch.cuda.is_available():
             return torch.device('cuda')
@@ -20,11 +26,16 @@ def resolve_device(device=None):
     return device
 
 
-def best_dtype(device):
+def best_dtype(device: torch.device) -> torch.dtype:
     """``torch.bfloat16`` where the hardware computes in it, else ``torch.float32``.
 
     A CPU without bfloat16 instructions emulates them two or three times slower
     than it computes in single precision.
+
+    Parameters
+    ----------
+    device : `torch.device`
+        Where it computes.
     """
     if device.type == 'cuda':
         fast = torch.cuda.get_device_capability(device) >= (8, 0)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 __all__ = ['push_pull_fill']
 
 
-def push_pull_fill(image, mask):
+def push_pull_fill(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Fill invalid pixels from masked averages down a pyramid, bilinear up.
 
     Parameters

@@ -5,14 +5,28 @@ cutouts in the map's own numbers. Training and inference both use it, so that
 they cannot disagree.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from csr_astro.kriging import kriging_fills
 from csr_astro.nn.fill import push_pull_fill
-from csr_astro.nn.unet import memory_format
+from csr_astro.nn.unet import central_pixels, memory_format
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from csr_astro.nn.unet import PartialConvUNet
 
 __all__ = ['FILLS', 'NORMALIZATIONS', 'Inpainter', 'local_normalization', 'minmax_normalization']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # What the network's output is added to, and how many hints the network takes with it.
 FILLS = {'none': 0, 'push-pull': 0, 'kriging': 2}
@@ -36,7 +50,9 @@ def _radial_weight(image, radius):
     return torch.exp(-0.5 * distance2 / sigma**2)
 
 
-def local_normalization(image, valid, finite, radius):
+def local_normalization(
+    image: torch.Tensor, valid: torch.Tensor, finite: torch.Tensor, radius: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Weighted mean and standard deviation of the valid pixels around the source.
 
     The weight is a Gaussian about the central pixel, of standard deviation
@@ -53,6 +69,15 @@ def local_normalization(image, valid, finite, radius):
     Returns
     -------
     location, scale : `torch.Tensor`, (B, 1, 1, 1)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from csr_astro.nn.inpainter import local_normalization
+    >>> image, ones = torch.full((1, 1, 32, 32), 3.0), torch.ones(1, 1, 32, 32)
+    >>> location, scale = local_normalization(image, ones, ones, torch.tensor([5.0]))
+    >>> location.item()
+    3.0
     """
     del finite
     weight = valid * _radial_weight(image, radius)
@@ -71,11 +96,30 @@ def local_normalization(image, valid, finite, radius):
     return location, variance.sqrt() * unit
 
 
-def minmax_normalization(image, valid, finite, radius):
+def minmax_normalization(
+    image: torch.Tensor, valid: torch.Tensor, finite: torch.Tensor, radius: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Middle and half range of all measured pixels, the source included.
 
-    The published normalisation to [−1, 1] (paper, Sect. 2.4.2). Parameters and
-    returns are those of `local_normalization`.
+    The published normalisation to [−1, 1] (paper, Sect. 2.4.2).
+
+    Parameters
+    ----------
+    image, valid, finite, radius
+        As in `local_normalization`.
+
+    Returns
+    -------
+    location, scale : `torch.Tensor`, (B, 1, 1, 1)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from csr_astro.nn.inpainter import minmax_normalization
+    >>> image, ones = torch.linspace(0, 4, 64).reshape(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
+    >>> location, scale = minmax_normalization(image, ones, ones, torch.tensor([2.0]))
+    >>> location.item(), scale.item()
+    (2.0, 2.0)
     """
     del valid, radius
     infinity = torch.full_like(image, torch.inf)
@@ -122,8 +166,13 @@ class Inpainter(nn.Module):
     """
 
     def __init__(
-        self, network, normalization='local', *, fill='push-pull', dtype=torch.float32
-    ):
+        self,
+        network: PartialConvUNet,
+        normalization: str = 'local',
+        *,
+        fill: str = 'push-pull',
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         for name, value, known in (
             ('normalization', normalization, sorted(NORMALIZATIONS)),
@@ -141,7 +190,14 @@ class Inpainter(nn.Module):
         self.fill = fill
         self.dtype = dtype
 
-    def prepare(self, image, valid, finite, central, radius):
+    def prepare(
+        self,
+        image: torch.Tensor,
+        valid: torch.Tensor,
+        finite: torch.Tensor,
+        central: torch.Tensor,
+        radius: torch.Tensor,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
         """Everything that the network is shown.
 
         Parameters
@@ -172,28 +228,60 @@ class Inpainter(nn.Module):
         arrays = (tensor[:, 0].cpu().numpy() for tensor in (normalized, valid > 0, central > 0))
         fills, wings = (
             torch.from_numpy(stack)[:, None].float().to(image.device)
-            for stack in kriging_fills(*arrays, radius.cpu().numpy(), peak.cpu().numpy())
+            for stack in kriging_fills(*arrays, *(each.cpu().numpy() for each in (radius, peak)))
         )
         bright = torch.log10(units.clamp(_BRIGHT, _BRIGHTEST) / _BRIGHT).float() * hidden
         normalized = (normalized - wings) * (valid > 0)
         return normalized, (fills, central, bright, (bright > 0).float()), location, scale
 
-    def predict_normalized(self, normalized, valid, hints=()):
-        """Prediction of every pixel in normalised units, (B, 1, H, W) float32."""
+    def predict_normalized(
+        self,
+        normalized: torch.Tensor,
+        valid: torch.Tensor,
+        hints: Sequence[torch.Tensor] = (),
+        *,
+        reach: int | None = None,
+    ) -> torch.Tensor:
+        """Prediction in normalised units.
+
+        Parameters
+        ----------
+        normalized, valid, hints : `torch.Tensor`
+            As from `prepare`, and as in `forward`.
+        reach : int, optional
+            As in `~csr_astro.nn.unet.PartialConvUNet.forward`.
+
+        Returns
+        -------
+        prediction : `torch.Tensor`, (B, 1, H, W) or (B, 1, 2 reach + 1, 2 reach + 1)
+            Float32.
+        """
         device = normalized.device
         valid = valid.float()
         image = normalized.contiguous(memory_format=memory_format(device))
         with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            output = self.network(image, valid, hints[::2], hints[1::2]).float()
+            output = self.network(image, valid, hints[::2], hints[1::2], reach=reach).float()
         if self.fill == 'none':
             return output
-        fill = push_pull_fill(normalized, valid)
-        if hints:
-            guess, central = hints[:2]
-            fill = torch.where(central > 0, guess, fill)
-        return fill + output
+        if not hints:
+            return central_pixels(push_pull_fill(normalized, valid), reach) + output
+        guess, central = hints[:2]
+        fill = torch.where(central > 0, guess, normalized)
+        # Most cutouts have no other hole near the centre, and what is outside is not wanted.
+        unknown = (central_pixels(valid + central, reach) == 0).flatten(1).any(dim=1)
+        if unknown.any():
+            smooth = push_pull_fill(normalized[unknown], valid[unknown])
+            fill[unknown] = torch.where(central[unknown] > 0, guess[unknown], smooth)
+        return central_pixels(fill, reach) + output
 
-    def forward(self, image, valid, finite, central, radius):
+    def forward(
+        self,
+        image: torch.Tensor,
+        valid: torch.Tensor,
+        finite: torch.Tensor,
+        central: torch.Tensor,
+        radius: torch.Tensor,
+    ) -> torch.Tensor:
         """Predict the background in the image's own numbers.
 
         Parameters

@@ -4,11 +4,22 @@ Partial convolution (Liu et al. 2018) and its transpose, for tensors whose
 validity mask is the same for every channel.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 __all__ = ['PartialConv2d', 'PartialConvTranspose2d']
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class _PartialConv(nn.Module):
@@ -20,7 +31,16 @@ class _PartialConv(nn.Module):
     of the textbook layer, which convolves the mask in every channel, is halved.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, *, bias=False):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        *,
+        bias: bool = False,
+    ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -36,7 +56,9 @@ class _PartialConv(nn.Module):
         if not self.weight.is_meta:
             nn.init.kaiming_normal_(self.weight, mode=self._fan_mode, nonlinearity='relu')
 
-    def forward(self, tensors, masks):
+    def forward(
+        self, tensors: Sequence[torch.Tensor], masks: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Apply the layer.
 
         Parameters
@@ -65,7 +87,7 @@ class _PartialConv(nn.Module):
         output = self._convolve(
             torch.cat(tensors, dim=1) if len(tensors) > 1 else tensors[0], self.weight
         )
-        output = output * ratio.to(output.dtype)
+        output *= ratio.to(output.dtype)
         if self.bias is not None:
             output = output + self.bias.to(output.dtype)[:, None, None] * mask.to(output.dtype)
         return output, mask
@@ -105,7 +127,7 @@ class PartialConv2d(_PartialConv):
         return (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
 
     @property
-    def n_window(self):
+    def n_window(self) -> int:
         """Number of inputs under the kernel, all channels (``Σ1``)."""
         return self.in_channels * self.kernel_size**2
 
@@ -139,7 +161,16 @@ class PartialConvTranspose2d(_PartialConv):
     # of which each output pixel sees one in stride².
     _fan_mode = 'fan_out'
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, *, bias=False):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        *,
+        bias: bool = False,
+    ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
         with torch.no_grad():
             self.weight.mul_(stride)
@@ -148,9 +179,29 @@ class PartialConvTranspose2d(_PartialConv):
         return (self.in_channels, self.out_channels, self.kernel_size, self.kernel_size)
 
     @property
-    def n_window(self):
+    def n_window(self) -> float:
         """Number of inputs that reach one output pixel, all channels (``Σ1``)."""
         return self.in_channels * self.kernel_size**2 / self.stride**2
+
+    def seen_by(self, span: tuple[int, int], size: int) -> tuple[int, int]:
+        """Which rows of the input have an influence on some rows of the output.
+
+        Parameters
+        ----------
+        span : (int, int)
+            First row of the output, and the one after the last; or columns.
+        size : int
+            Number of rows of the input.
+
+        Returns
+        -------
+        span : (int, int)
+            The same of the input.
+        """
+        # Row i of the input adds to rows stride·i − padding + (0 ... kernel_size − 1).
+        first, last = span[0] + self.padding, span[1] - 1 + self.padding
+        start = -((self.kernel_size - 1 - first) // self.stride)
+        return max(start, 0), min(last // self.stride + 1, size)
 
     def _convolve(self, x, weight):
         return F.conv_transpose2d(x, weight, stride=self.stride, padding=self.padding)

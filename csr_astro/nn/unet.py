@@ -3,12 +3,24 @@
 The partial-convolution U-Net of the paper's Table 4, at any width.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from csr_astro.nn.partial_conv import PartialConv2d, PartialConvTranspose2d
 
-__all__ = ['DECODER', 'ENCODER', 'PartialConvUNet']
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ['DECODER', 'ENCODER', 'PartialConvUNet', 'central_pixels']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # (in channels, out channels, kernel, stride, padding), paper Table 4, at width 1.
 ENCODER = (
@@ -84,7 +96,7 @@ class PartialConvUNet(nn.Module):
     (2, 1, 96, 96)
     """
 
-    def __init__(self, width=1.0, *, n_hints=0):
+    def __init__(self, width: float = 1.0, *, n_hints: int = 0) -> None:
         super().__init__()
         if not 0 < width <= 4:
             raise ValueError(f'width must be above 0 and at most 4, got {width}.')
@@ -108,7 +120,15 @@ class PartialConvUNet(nn.Module):
             self.decoder.append(_Block(conv, last=last))
             channels = conv.out_channels + (widths.pop() if widths else 0)
 
-    def forward(self, image, mask, hints=(), hint_masks=()):
+    def forward(
+        self,
+        image: torch.Tensor,
+        mask: torch.Tensor,
+        hints: Sequence[torch.Tensor] = (),
+        hint_masks: Sequence[torch.Tensor] = (),
+        *,
+        reach: int | None = None,
+    ) -> torch.Tensor:
         """Predict the image, invalid pixels included.
 
         Parameters
@@ -120,15 +140,25 @@ class PartialConvUNet(nn.Module):
             1 where the image is valid background, 0 where it is to be predicted.
         hints, hint_masks : sequence of ``n_hints`` `torch.Tensor`, (B, 1, H, W)
             Images besides, and 1 where they are valid.
+        reach : int, optional
+            How many pixels from the central one, (H // 2, W // 2), the prediction
+            reaches; by default over the whole image. Pixels of the decoder that
+            have no influence on it are not computed, which saves time, and so
+            BatchNorm must not be learning.
 
         Returns
         -------
-        prediction : `torch.Tensor`, (B, 1, H, W)
+        prediction : `torch.Tensor`, (B, 1, H, W) or (B, 1, 2 reach + 1, 2 reach + 1)
         """
         if any(size < _SIZE_MIN or size % _SIZE_STEP for size in image.shape[-2:]):
             raise ValueError(
                 f'image height and width must be multiples of {_SIZE_STEP} '
                 f'from {_SIZE_MIN} up, got {tuple(image.shape[-2:])}.'
+            )
+        if reach is not None and not 0 <= reach < min(image.shape[-2:]) // 2:
+            raise ValueError(
+                f'reach must be from 0 to less than half the image of {tuple(image.shape[-2:])}, '
+                f'got {reach}.'
             )
         if len(hints) != self.n_hints or len(hint_masks) != self.n_hints:
             raise ValueError(f'this network takes {self.n_hints} hints, got {len(hints)}.')
@@ -138,19 +168,89 @@ class PartialConvUNet(nn.Module):
             x, mask = block(tensors, masks)
             skips.append((x, mask))
             tensors, masks = [x], [mask]
+        spans = self._decoder_spans(image.shape[-2:], [each.shape[-2:] for each, _ in skips], reach)
         skips.pop()
-        x, mask = self.decoder[0]([x], [mask])
-        for block in self.decoder[1:]:
-            skip, skip_mask = skips.pop()
-            x, mask = block([x, skip], [mask, skip_mask])
-        return x
+        for number, block in enumerate(self.decoder):
+            if number:
+                skip, skip_mask = (_crop(each, spans[number]) for each in skips.pop())
+                tensors, masks = [*tensors, skip], [*masks, skip_mask]
+            found = block(tensors, masks)
+            # The layer's first row comes from the first one that it was given.
+            origin = [block.conv.stride * start for start, _ in spans[number]]
+            tensors, masks = ([_crop(each, spans[number + 1], origin)] for each in found)
+        return tensors[0]
+
+    def _decoder_spans(self, shape, sizes, reach):
+        """The rows and columns that each layer of the decoder is given and, last, that are wanted.
+
+        Parameters
+        ----------
+        shape : (int, int)
+            Of the image.
+        sizes : list of (int, int)
+            Shapes of what the encoder's layers return.
+        reach : int or None
+            As in `forward`.
+
+        Returns
+        -------
+        spans : list of two (start, stop)
+        """
+        spans = [_central_spans(shape, reach)]
+        for block, size in zip(reversed(self.decoder), sizes, strict=True):
+            spans.insert(0, list(map(block.conv.seen_by, spans[0], size)))
+        return spans
 
     @property
-    def n_parameters(self):
+    def n_parameters(self) -> int:
         """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
 
-def memory_format(device):
-    """The memory layout in which convolutions run fastest on ``device``."""
+def _central_spans(shape, reach):
+    """Rows and columns up to some pixels from the central one, or all of them."""
+    return [(0, n) if reach is None else (n // 2 - reach, n // 2 + reach + 1) for n in shape]
+
+
+def central_pixels(tensor: torch.Tensor, reach: int | None) -> torch.Tensor:
+    """What `PartialConvUNet.forward` predicts with ``reach``, of another tensor.
+
+    Parameters
+    ----------
+    tensor : `torch.Tensor`, (..., H, W)
+        Of an image.
+    reach : int or None
+        How many pixels from the central one; None for all.
+
+    Returns
+    -------
+    tensor : `torch.Tensor`, (..., 2 reach + 1, 2 reach + 1)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from csr_astro.nn.unet import central_pixels
+    >>> central_pixels(torch.arange(36.0).reshape(6, 6), 1)[1]
+    tensor([20., 21., 22.])
+    """
+    return _crop(tensor, _central_spans(tensor.shape[-2:], reach))
+
+
+def _crop(tensor, spans, origin=(0, 0)):
+    """Some rows and columns of a tensor whose first ones are those of ``origin``."""
+    rows, columns = (
+        slice(start - first, stop - first)
+        for (start, stop), first in zip(spans, origin, strict=True)
+    )
+    return tensor[..., rows, columns]
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """The memory layout in which convolutions run fastest.
+
+    Parameters
+    ----------
+    device : `torch.device`
+        Where they run.
+    """
     return torch.channels_last if device.type in ('cpu', 'cuda') else torch.contiguous_format

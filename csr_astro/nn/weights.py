@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 
 from csr_astro.io import atomic_path
+from csr_astro.nn.device import resolve_device
 from csr_astro.nn.inpainter import FILLS, NORMALIZATIONS, Inpainter
 from csr_astro.nn.unet import PartialConvUNet, memory_format
+from csr_astro.notebook import html_table
 
 __all__ = [
     'WeightsInfo',
@@ -26,6 +28,11 @@ __all__ = [
     'read_state_dict',
     'save_weights',
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 FORMAT = 'csr_astro'
 FORMAT_VERSION = 1
@@ -57,6 +64,13 @@ class WeightsInfo:
         ``'kriging'``.
     title, training_data, licence, description : str
         The model card.
+
+    Examples
+    --------
+    >>> from csr_astro.nn.weights import read_info
+    >>> info = read_info('default')
+    >>> info.name, len(info.sha256)
+    ('default', 64)
     """
 
     name: str
@@ -70,13 +84,19 @@ class WeightsInfo:
     licence: str = ''
     description: str = ''
 
+    def __repr__(self) -> str:
+        return f'<WeightsInfo: {self.name!r}, width {self.width:g}, sha256 {self.sha256[:12]}>'
+
+    def _repr_html_(self) -> str:
+        return html_table(f'Weights {self.name!r}', vars(self) | {'name': ''})
+
 
 def _registry():
     with _REGISTRY.open('rb') as file:
         return tomllib.load(file)
 
 
-def list_weights():
+def list_weights() -> list[str]:
     """Names of the bundled weights.
 
     Returns
@@ -162,7 +182,7 @@ def _open(path):
         ) from None
 
 
-def read_info(name_or_path):
+def read_info(name_or_path: str | PathLike) -> WeightsInfo:
     """What weights say of themselves, their hash checked, the numbers not loaded.
 
     Parameters
@@ -192,7 +212,11 @@ def read_info(name_or_path):
         return WeightsInfo(name=name, path=path, sha256=sha256, **_checked_header(handle, path))
 
 
-def load_model(name_or_path='default', device=None, dtype=torch.float32):
+def load_model(
+    name_or_path: str | PathLike = 'default',
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Inpainter:
     """Load a network with its normalisation, ready to predict.
 
     Parameters
@@ -214,7 +238,7 @@ def load_model(name_or_path='default', device=None, dtype=torch.float32):
     ------
     ValueError
         If the file is not what it claims to be: another format, an altered
-        hash, missing, additional or misshaped tensors.
+        hash, missing, additional or misshaped tensors; if the device cannot be used.
 
     Examples
     --------
@@ -223,6 +247,9 @@ def load_model(name_or_path='default', device=None, dtype=torch.float32):
     >>> model.training
     False
     """
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f'dtype must be torch.float32 or torch.bfloat16, got {dtype!r}.')
+    device = resolve_device('cpu' if device is None else device)
     info = read_info(name_or_path)
     # Without numbers of its own: random ones would be drawn from the user's generator.
     with torch.device('meta'):
@@ -234,7 +261,8 @@ def load_model(name_or_path='default', device=None, dtype=torch.float32):
     }
     # Shapes are compared before anything is allocated.
     with _open(info.path) as handle:
-        found = {key: tuple(handle.get_slice(key).get_shape()) for key in handle.keys()}  # noqa: SIM118
+        names = handle.keys()
+        found = {key: tuple(handle.get_slice(key).get_shape()) for key in names}
         _compare_shapes(found, expected, info.path)
         state = {key: handle.get_tensor(key).float() for key in found}
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
@@ -243,7 +271,6 @@ def load_model(name_or_path='default', device=None, dtype=torch.float32):
         state[key] = torch.zeros((), dtype=torch.long)
     network.load_state_dict(state, assign=True)
     model = Inpainter(network, info.normalization, fill=info.fill, dtype=dtype)
-    device = torch.device('cpu' if device is None else device)
     model = model.to(device).to(memory_format=memory_format(device)).eval()
     model.requires_grad_(False)
     model.info = info
@@ -262,7 +289,7 @@ def _compare_shapes(found, expected, path):
             raise ValueError(f'{str(path)!r}: {key} has shape {found[key]}, expected {shape}.')
 
 
-def save_weights(path, model, **card):
+def save_weights(path: str | PathLike, model: Inpainter, **card: str) -> None:
     """Write a model as safetensors, convolution kernels in half precision.
 
     Parameters
@@ -273,6 +300,20 @@ def save_weights(path, model, **card):
         The model.
     **card : str
         ``title``, ``training_data``, ``licence`` and ``description``.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.nn.inpainter import Inpainter
+    >>> from csr_astro.nn.unet import PartialConvUNet
+    >>> from csr_astro.nn.weights import read_info, save_weights
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / 'mine.safetensors'
+    ...     save_weights(path, Inpainter(PartialConvUNet(0.125)), title='untrained')
+    ...     info = read_info(path)
+    >>> info.title, info.width
+    ('untrained', 0.125)
     """
     _write(path, model.network, model.normalization, model.fill, torch.float16, card)
 
@@ -302,7 +343,7 @@ def _write(path, network, normalization, fill, kernel_dtype, card):
         save_file(state, temporary, metadata=header)
 
 
-def read_state_dict(path):
+def read_state_dict(path: str | PathLike) -> dict[str, torch.Tensor]:
     """Tensors by name from a PyTorch file, which cannot execute code.
 
     Parameters
@@ -315,6 +356,19 @@ def read_state_dict(path):
     -------
     state : dict of str to `torch.Tensor`
         On the CPU.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import torch
+    >>> from csr_astro.nn.weights import read_state_dict
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / 'checkpoint.pt'
+    ...     torch.save({'state_dict': {'weight': torch.ones(3)}}, path)
+    ...     state = read_state_dict(path)
+    >>> list(state)
+    ['weight']
     """
     if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
         # CVE-2025-32434: before 2.6, weights_only=True could be made to execute code.
@@ -337,7 +391,7 @@ def read_state_dict(path):
     return state
 
 
-def convert_checkpoint(checkpoint, path, **card):
+def convert_checkpoint(checkpoint: str | PathLike, path: str | PathLike, **card: str) -> None:
     """Convert a checkpoint of the paper's authors to safetensors.
 
     Their layers compute ``W·(X⊙M)/ΣM + b``, without the ``Σ1`` of Liu et al.
@@ -359,6 +413,11 @@ def convert_checkpoint(checkpoint, path, **card):
     ValueError
         If the file is not such a checkpoint, or lacks a tensor, has an
         additional one or one of another shape.
+
+    Examples
+    --------
+    >>> from csr_astro.nn.weights import convert_checkpoint
+    >>> convert_checkpoint('authors.pth', 'theirs.safetensors')  # doctest: +SKIP
     """
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():

@@ -6,10 +6,13 @@ are drawn on the fly, as `~csr_astro.training.data.CutoutSampler` does; files
 are for cutouts that are to be the same for everybody.
 """
 
+from __future__ import annotations
+
 import json
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from astropy import units as u
@@ -20,7 +23,18 @@ from csr_astro.io import atomic_path
 from csr_astro.masking import disc, measure_snr
 from csr_astro.simulation.simulate import paper_facts
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from csr_astro.simulation.simulate import Simulation
+    from csr_astro.typing import PathLike
+
 __all__ = ['SPLITS', 'CutoutDataset', 'read_dataset', 'split_fields', 'write_dataset']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 SPLITS = ('train', 'validation', 'test')
 LAYOUTS = ('array', 'paper')
@@ -31,7 +45,13 @@ _DESCRIPTION = 'dataset.json'
 _SURROUNDINGS = 12
 
 
-def split_fields(fields, *, fractions=None, categories=None, seed=0):
+def split_fields(
+    fields: Sequence[str],
+    *,
+    fractions: dict[str, float] | None = None,
+    categories: Sequence[str] | None = None,
+    seed: int = 0,
+) -> dict[str, str]:
     """Divide fields into training, validation and test, by field.
 
     Parameters
@@ -145,7 +165,15 @@ class _FolderWriter:
         pass
 
 
-def write_dataset(folder, simulations, splits=None, *, size=None, layout='array', overwrite=False):
+def write_dataset(
+    folder: PathLike,
+    simulations: Iterable[Simulation],
+    splits: dict[str, str] | str | None = None,
+    *,
+    size: int | None = None,
+    layout: Literal['array', 'paper'] = 'array',
+    overwrite: bool = False,
+) -> dict[str, int]:
     """Write cutouts of simulated sources.
 
     Parameters
@@ -179,6 +207,18 @@ def write_dataset(folder, simulations, splits=None, *, size=None, layout='array'
     sources and where pixels are invalid, and the map without sources. Invalid
     and off-map pixels are NaN in both maps. Radii follow from the SNR, as in
     the removal (paper, Table 3).
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from csr_astro.simulation.dataset import write_dataset
+    >>> from csr_astro.simulation.simulate import simulate_map
+    >>> noise = np.random.default_rng(0).normal(size=(120, 120))
+    >>> simulation = simulate_map(noise, 300, instrument='generic', number=2)
+    >>> with TemporaryDirectory() as folder:
+    ...     write_dataset(folder, [simulation], size=48)
+    {'train': 2}
     """
     folder = Path(folder)
     size = paper_facts()['cutout_size'] + 2 * paper_facts()['shift'] if size is None else int(size)
@@ -192,8 +232,11 @@ def write_dataset(folder, simulations, splits=None, *, size=None, layout='array'
     folder.mkdir(parents=True, exist_ok=True)
     # Without its description a folder is no dataset: a stopped run leaves none.
     description.unlink(missing_ok=True)
+    _remove_cutouts(folder)
     splits = 'train' if splits is None else splits
-    rows, fields, writers = {}, {}, {}
+    rows: dict[str, list] = {}
+    fields: dict[str, set[str]] = {}
+    writers: dict[str, _FolderWriter | _ArrayWriter] = {}
     with ExitStack() as stack:
         for simulation in simulations:
             split = splits.get(simulation.field) if isinstance(splits, dict) else splits
@@ -228,6 +271,16 @@ def write_dataset(folder, simulations, splits=None, *, size=None, layout='array'
     with atomic_path(description) as temporary:
         temporary.write_text(json.dumps(entry, indent=1) + '\n', encoding='utf-8')
     return {split: writer.n for split, writer in writers.items()}
+
+
+def _remove_cutouts(folder):
+    """Remove what is left of a dataset in a folder."""
+    for split in SPLITS:
+        paper = (folder / split / channel for channel in CHANNELS)
+        # Numbers of cutouts.
+        left = [path for each in paper for path in each.glob('[0-9]' * 6 + '*.npy')]
+        for path in (*left, folder / f'{split}.npy', folder / f'{split}.ecsv'):
+            path.unlink(missing_ok=True)
 
 
 def _cut(simulation, size):
@@ -292,9 +345,31 @@ class CutoutDataset:
     index : `~astropy.table.Table`
         What each cutout is: ``name`` of the simulation, ``field``, ``source``,
         ``x``, ``y``, ``flux``, ``snr``, ``mask_name``, ``mask_radius``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from csr_astro.simulation.dataset import CutoutDataset, write_dataset
+    >>> from csr_astro.simulation.simulate import simulate_map
+    >>> noise = np.random.default_rng(0).normal(size=(120, 120))
+    >>> simulation = simulate_map(noise, 300, instrument='generic', number=2)
+    >>> with TemporaryDirectory() as folder:
+    ...     counts = write_dataset(folder, [simulation], size=48)
+    ...     image, mask, target = CutoutDataset(folder)[0]
+    >>> print(image.shape, mask.min(), image.max() > target.max())
+    (1, 48, 48) 0.0 True
     """
 
-    def __init__(self, folder, split='train', *, size=None, augment=True, seed=0):
+    def __init__(
+        self,
+        folder: PathLike,
+        split: str = 'train',
+        *,
+        size: int | None = None,
+        augment: bool = True,
+        seed: int = 0,
+    ) -> None:
         folder = Path(folder)
         try:
             description = json.loads((folder / _DESCRIPTION).read_text(encoding='utf-8'))
@@ -307,7 +382,8 @@ class CutoutDataset:
             )
         if split not in description['splits']:
             raise ValueError(f'split must be one of {list(description["splits"])}, got {split!r}.')
-        self.cutouts = np.load(folder / f'{split}.npy', mmap_mode='r')
+        self.path = (folder / f'{split}.npy').absolute()
+        self.cutouts = np.load(self.path, mmap_mode='r')
         self.index = Table.read(folder / f'{split}.ecsv', format='ascii.ecsv')
         if len(self.index) != len(self.cutouts):
             raise ValueError(f'{str(folder)!r} is damaged: array and table differ in length.')
@@ -317,16 +393,34 @@ class CutoutDataset:
             raise ValueError(f'size must be between 1 and {stored}, got {size}.')
         self.augment = augment
         self.seed = seed
+        self._remember_orders()
+
+    def _remember_orders(self):
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
-    def __len__(self):
+    def __getstate__(self) -> dict:
+        # Another process maps the file itself, and a cache cannot be sent.
+        left = ('cutouts', '_order')
+        return {key: value for key, value in self.__dict__.items() if key not in left}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.cutouts = np.load(self.path, mmap_mode='r')
+        self._remember_orders()
+
+    def __repr__(self) -> str:
+        return f'<CutoutDataset: {len(self)} cutouts, {self.size} x {self.size} in batches>'
+
+    def __len__(self) -> int:
         return len(self.cutouts)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         image, mask, target = np.array(self.cutouts[i])[:, np.newaxis]
         return image, mask, target
 
-    def batch(self, number, batch_size):
+    def batch(
+        self, number: int, batch_size: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One batch, as `~csr_astro.training.data.CutoutSampler.batch` gives it.
 
         Parameters
@@ -356,7 +450,8 @@ class CutoutDataset:
             epoch, place = divmod(number * batch_size + i, len(self))
             chosen = self._order(epoch)[place]
             radius[i] = np.ceil(self.index['mask_radius'][chosen])
-            out[:, i, 0] = self._scaled(*self._crop(chosen, rng), radius[i])
+            image, mask, target, distance = self._crop(chosen, rng)
+            out[:, i, 0] = self._scaled(image, mask, target, distance, radius[i])
         return (*out, radius)
 
     def _shuffled(self, epoch):
@@ -396,7 +491,7 @@ class CutoutDataset:
         return image, np.clip(target, -1e4, 1e4), valid, hole, hole & (distance <= radius)
 
 
-def read_dataset(folder, **options):
+def read_dataset(folder: PathLike, **options: Any) -> dict[str, CutoutDataset]:
     """All splits of a dataset.
 
     Parameters
@@ -409,6 +504,20 @@ def read_dataset(folder, **options):
     Returns
     -------
     splits : dict of str to `CutoutDataset`
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from csr_astro.simulation.dataset import read_dataset, write_dataset
+    >>> from csr_astro.simulation.simulate import simulate_map
+    >>> noise = np.random.default_rng(0).normal(size=(120, 120))
+    >>> simulation = simulate_map(noise, 300, instrument='generic', number=2)
+    >>> with TemporaryDirectory() as folder:
+    ...     counts = write_dataset(folder, [simulation], 'test', size=48)
+    ...     splits = read_dataset(folder)
+    >>> {split: len(cutouts) for split, cutouts in splits.items()}
+    {'test': 2}
     """
     path = Path(folder) / _DESCRIPTION
     if not path.is_file():

@@ -1,10 +1,17 @@
 """What can the extended emission behind a source look like?"""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import fft, ndimage, signal
 
 from csr_astro.simulation.inject import inject_sources
 from csr_astro.simulation.psf import gaussian_profile
+
+if TYPE_CHECKING:
+    from csr_astro.typing import ProfileLike, RngLike
 
 __all__ = [
     'correlated_noise',
@@ -21,6 +28,11 @@ __all__ = [
     'white_noise',
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Fraction of a map's width and height over which it fades out for its power spectrum.
 _TAPER = 0.3
 
@@ -33,7 +45,7 @@ def _standardize(field):
     return field
 
 
-def power_law_field(shape, slope, rng):
+def power_law_field(shape: tuple[int, int], slope: float, rng: RngLike) -> np.ndarray:
     """Gaussian random field with an isotropic power-law power spectrum.
 
     Parameters
@@ -67,7 +79,9 @@ def power_law_field(shape, slope, rng):
     return _standardize(fft.irfft2(spectrum, s=(ny, nx)))
 
 
-def lognormal_field(shape, slope, contrast, rng):
+def lognormal_field(
+    shape: tuple[int, int], slope: float, contrast: float, rng: RngLike
+) -> np.ndarray:
     """Exponential of a power-law field: positive, with bright clumps and quiet voids.
 
     Parameters
@@ -81,11 +95,18 @@ def lognormal_field(shape, slope, contrast, rng):
     -------
     field : (ny, nx) `~numpy.ndarray` of float64
         Mean 0, standard deviation 1.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.diffuse import lognormal_field
+    >>> field = lognormal_field((64, 64), -3.0, 0.8, 1)
+    >>> print(field.max() > -field.min())  # bright clumps, quiet voids
+    True
     """
     return _standardize(np.exp(contrast * power_law_field(shape, slope, rng)))
 
 
-def filament_field(shape, slope, width, rng):
+def filament_field(shape: tuple[int, int], slope: float, width: float, rng: RngLike) -> np.ndarray:
     """Ridges along the zero levels of a power-law field, of varying brightness.
 
     Parameters
@@ -99,6 +120,13 @@ def filament_field(shape, slope, width, rng):
     -------
     field : (ny, nx) `~numpy.ndarray` of float64
         Mean 0, standard deviation 1.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.diffuse import filament_field
+    >>> field = filament_field((64, 64), -3.0, 3.0, 1)
+    >>> print(field.shape, round(field.std(), 6))
+    (64, 64) 1.0
     """
     rng = np.random.default_rng(rng)
     level = power_law_field(shape, slope, rng)
@@ -107,7 +135,7 @@ def filament_field(shape, slope, width, rng):
     return _standardize(ridges * np.exp(0.7 * power_law_field(shape, -3, rng)))
 
 
-def diffuse_field(shape, rng):
+def diffuse_field(shape: tuple[int, int], rng: RngLike) -> np.ndarray:
     """Draw a field of a random kind: power law, lognormal or filaments, plus noise.
 
     Slopes are between −2 and −4, the noise is white, sometimes correlated over
@@ -122,6 +150,13 @@ def diffuse_field(shape, rng):
     Returns
     -------
     field : (ny, nx) `~numpy.ndarray` of float32
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.diffuse import diffuse_field
+    >>> field = diffuse_field((64, 64), 1)
+    >>> print(field.shape, field.dtype)
+    (64, 64) float32
     """
     rng = np.random.default_rng(rng)
     slope = rng.uniform(-4, -2)
@@ -144,7 +179,7 @@ def diffuse_field(shape, rng):
     return (field + strength * max(small_scale, 1e-6) * 2 * noise).astype(np.float32)
 
 
-def gradient_field(shape, rng):
+def gradient_field(shape: tuple[int, int], rng: RngLike) -> np.ndarray:
     """A plane that rises in a random direction.
 
     Parameters
@@ -156,13 +191,29 @@ def gradient_field(shape, rng):
     -------
     field : (ny, nx) `~numpy.ndarray` of float64
         Mean 0, standard deviation 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.simulation.diffuse import gradient_field
+    >>> field = gradient_field((64, 64), 1)
+    >>> print(np.allclose(np.diff(field, n=2, axis=0), 0), round(field.std(), 6))
+    True 1.0
     """
     angle = np.random.default_rng(rng).uniform(0, 2 * np.pi)
     y, x = np.indices(shape, dtype=float)
     return _standardize(np.cos(angle) * x + np.sin(angle) * y)
 
 
-def faint_sources(shape, rng, *, density=0.01, slope=-1.5, dynamic_range=100.0, profile=None):
+def faint_sources(
+    shape: tuple[int, int],
+    rng: RngLike,
+    *,
+    density: float = 0.01,
+    slope: float = -1.5,
+    dynamic_range: float = 100.0,
+    profile: ProfileLike | None = None,
+) -> np.ndarray:
     """Confused emission of sources too faint to be told apart.
 
     Parameters
@@ -213,7 +264,7 @@ def faint_sources(shape, rng, *, density=0.01, slope=-1.5, dynamic_range=100.0, 
     return _standardize(field[margin:-margin, margin:-margin])
 
 
-def white_noise(shape, rng):
+def white_noise(shape: tuple[int, int], rng: RngLike) -> np.ndarray:
     """Noise that is independent from pixel to pixel.
 
     Parameters
@@ -225,11 +276,18 @@ def white_noise(shape, rng):
     -------
     noise : (ny, nx) `~numpy.ndarray` of float64
         Mean 0, standard deviation 1.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.diffuse import white_noise
+    >>> noise = white_noise((64, 64), 1)
+    >>> print(noise.shape, round(noise.std(), 6))
+    (64, 64) 1.0
     """
     return _standardize(np.random.default_rng(rng).standard_normal(shape))
 
 
-def correlated_noise(shape, fwhm, rng):
+def correlated_noise(shape: tuple[int, int], fwhm: float, rng: RngLike) -> np.ndarray:
     """Noise that map making has spread over neighbouring pixels.
 
     Parameters
@@ -243,6 +301,14 @@ def correlated_noise(shape, fwhm, rng):
     -------
     noise : (ny, nx) `~numpy.ndarray` of float64
         Mean 0, standard deviation 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.simulation.diffuse import correlated_noise
+    >>> noise = correlated_noise((64, 64), 3.0, 1)
+    >>> print(round(noise.std(), 6), np.mean(noise[1:] * noise[:-1]) > 0.5)
+    1.0 True
     """
     if not fwhm > 0:
         raise ValueError(f'fwhm must be positive, got {fwhm}.')
@@ -250,7 +316,14 @@ def correlated_noise(shape, fwhm, rng):
     return _standardize(ndimage.gaussian_filter(noise, fwhm / np.sqrt(8 * np.log(2)), mode='wrap'))
 
 
-def striped_noise(shape, rng, *, angle=None, length=40.0, slope=-1.0):
+def striped_noise(
+    shape: tuple[int, int],
+    rng: RngLike,
+    *,
+    angle: float | None = None,
+    length: float = 40.0,
+    slope: float = -1.0,
+) -> np.ndarray:
     """Drifts of the detectors, left over along the scan.
 
     Noise whose power lies at waves across the scan, ``P ∝ k**slope``, and falls
@@ -297,7 +370,14 @@ def striped_noise(shape, rng, *, angle=None, length=40.0, slope=-1.0):
     return _standardize(fft.irfft2(spectrum, s=(ny, nx)))
 
 
-def coverage_mask(shape, rng, *, footprint=True, n_gaps=3, gap_width=6.0):
+def coverage_mask(
+    shape: tuple[int, int],
+    rng: RngLike,
+    *,
+    footprint: bool = True,
+    n_gaps: int = 3,
+    gap_width: float = 6.0,
+) -> np.ndarray:
     """Pixels that a scan map covers: a turned rectangle, with gaps in it.
 
     Parameters
@@ -346,7 +426,7 @@ def coverage_mask(shape, rng, *, footprint=True, n_gaps=3, gap_width=6.0):
     return covered
 
 
-def power_spectrum(image, n_bins=None):
+def power_spectrum(image: np.ndarray, n_bins: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Isotropic power spectrum of a map, which may have gaps.
 
     The valid pixels, without their mean and plane, fade out towards the edges:
@@ -380,7 +460,7 @@ def power_spectrum(image, n_bins=None):
     if valid.sum() < 16:
         raise ValueError('a power spectrum needs more than a few valid pixels.')
     window = np.outer(*(signal.windows.tukey(n, _TAPER, sym=False) for n in image.shape)) * valid
-    y, x = np.indices(image.shape)
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     design = np.column_stack([np.ones(valid.sum()), x[valid], y[valid]])
     plane = np.linalg.lstsq(design, image[valid], rcond=None)[0]
     values = np.where(valid, image - plane[0] - plane[1] * x - plane[2] * y, 0)
@@ -399,7 +479,9 @@ def power_spectrum(image, n_bins=None):
     return means[0], means[1]
 
 
-def matched_field(image, rng, *, shape=None, n_iterations=30):
+def matched_field(
+    image: np.ndarray, rng: RngLike, *, shape: tuple[int, int] | None = None, n_iterations: int = 30
+) -> np.ndarray:
     """A random field with the power spectrum and the histogram of a real map.
 
     A field of random phases is given the map's spectrum and the map's sorted
@@ -435,8 +517,7 @@ def matched_field(image, rng, *, shape=None, n_iterations=30):
     rng = np.random.default_rng(rng)
     image = np.asarray(image, dtype=float)
     k, power = power_spectrum(image)
-    shape = image.shape if shape is None else tuple(shape)
-    ny, nx = shape
+    ny, nx = image.shape if shape is None else shape
     grid = np.hypot(fft.fftfreq(ny)[:, None], fft.rfftfreq(nx)[None, :])
     grid[0, 0] = k[0]
     # Straight lines in logarithms, continued beyond the ends.
@@ -454,7 +535,7 @@ def matched_field(image, rng, *, shape=None, n_iterations=30):
     valid = np.sort(image[np.isfinite(image)])
     quantiles = (np.arange(ny * nx) + 0.5) / (ny * nx)
     values = np.interp(quantiles, (np.arange(len(valid)) + 0.5) / len(valid), valid)
-    noise = fft.rfft2(rng.standard_normal(shape))
+    noise = fft.rfft2(rng.standard_normal((ny, nx)))
     # Modes keep the scatter of a random field about the mean spectrum.
     target = amplitude * np.abs(noise)
     # Waves of which a real transform keeps one of two count twice.
@@ -464,21 +545,21 @@ def matched_field(image, rng, *, shape=None, n_iterations=30):
     # plane taken off says little of them.
     order = np.argsort(-grid, axis=None)
     budget = 0.9 * values.var() * (ny * nx) ** 2
-    longest = (grid <= max(k[1], 2 / min(shape))).ravel()
+    longest = (grid <= max(k[1], 2 / min(ny, nx))).ravel()
     longest[order] |= np.cumsum(power.ravel()[order]) > budget
     longest = longest.reshape(grid.shape)
     if power[longest].sum() > 0:
         missing = values.var() * (ny * nx) ** 2 - power[~longest].sum()
         target[longest] *= np.sqrt(missing / power[longest].sum())
     phases = noise / np.abs(noise)
-    field = fft.irfft2(phases * target, s=shape)
+    field = fft.irfft2(phases * target, s=(ny, nx))
     for _ in range(n_iterations):
         ranked = np.empty(ny * nx)
         ranked[np.argsort(field, axis=None)] = values
-        spectrum = fft.rfft2(ranked.reshape(shape))
+        spectrum = fft.rfft2(ranked.reshape(ny, nx))
         size = np.abs(spectrum)
         size[size == 0] = 1
-        field = fft.irfft2(np.where(longest, spectrum, spectrum / size * target), s=shape)
+        field = fft.irfft2(np.where(longest, spectrum, spectrum / size * target), s=(ny, nx))
     ranked = np.empty(ny * nx)
     ranked[np.argsort(field, axis=None)] = values
-    return ranked.reshape(shape)
+    return ranked.reshape(ny, nx)

@@ -1,6 +1,9 @@
 """What does a map look like into which sources are put, where there is no real one?"""
 
+from __future__ import annotations
+
 import inspect
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
@@ -9,10 +12,19 @@ from astropy.wcs import WCS
 from csr_astro.images import parse_image
 from csr_astro.simulation import diffuse
 
+if TYPE_CHECKING:
+    from csr_astro.images import Image
+    from csr_astro.typing import RngLike
+
 __all__ = ['FIELDS', 'NOISES', 'synthetic_map', 'tangent_wcs']
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Kinds of emission, each a function of (shape, rng, options) with mean 0 and scatter 1.
-FIELDS = {
+FIELDS: dict[str, Any] = {
     'power-law': lambda shape, rng, slope=-3.0: diffuse.power_law_field(shape, slope, rng),
     'lognormal': lambda shape, rng, slope=-3.0, contrast=0.6: diffuse.lognormal_field(
         shape, slope, contrast, rng
@@ -31,7 +43,9 @@ NOISES = {
 }
 
 
-def tangent_wcs(shape, pixel_scale, center=(180.0, 0.0)):
+def tangent_wcs(
+    shape: tuple[int, int], pixel_scale: float, center: tuple[float, float] = (180.0, 0.0)
+) -> WCS:
     """A tangential projection around the middle of a map, north up.
 
     Parameters
@@ -46,6 +60,13 @@ def tangent_wcs(shape, pixel_scale, center=(180.0, 0.0)):
     Returns
     -------
     wcs : `~astropy.wcs.WCS`
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.field import tangent_wcs
+    >>> wcs = tangent_wcs((101, 101), 1.6, (180.0, 30.0))
+    >>> print(wcs.pixel_to_world(50, 50).to_string())
+    180 30
     """
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = 'RA---TAN', 'DEC--TAN'
@@ -57,20 +78,20 @@ def tangent_wcs(shape, pixel_scale, center=(180.0, 0.0)):
 
 
 def synthetic_map(
-    kind,
-    shape,
-    rng=0,
+    kind: str | np.ndarray,
+    shape: tuple[int, int],
+    rng: RngLike = 0,
     *,
-    level=5e-3,
-    scatter=1e-3,
-    gradient=0.0,
-    faint=0.0,
-    noise=0.1,
-    noise_kind='white',
-    gaps=False,
-    pixel_scale=1.6,
-    **options,
-):
+    level: float = 5e-3,
+    scatter: float = 1e-3,
+    gradient: float = 0.0,
+    faint: float = 0.0,
+    noise: float = 0.1,
+    noise_kind: str = 'white',
+    gaps: bool = False,
+    pixel_scale: float = 1.6,
+    **options: float,
+) -> Image:
     """A map of diffuse emission and noise, with a unit and a WCS.
 
     Parameters

@@ -1,16 +1,38 @@
 """How are sources of known flux put onto a map?"""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from csr_astro.simulation.psf import psf_stamp
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from csr_astro.typing import ProfileLike, RngLike
+
 __all__ = ['inject_sources', 'random_positions']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # So many tries without a new position mean that no more will come, however many are wanted.
 _IN_VAIN = 5000
 
 
-def random_positions(shape, n, rng, *, separation, margin=0, valid=None):
+def random_positions(
+    shape: tuple[int, int],
+    n: int,
+    rng: RngLike,
+    *,
+    separation: float,
+    margin: float = 0,
+    valid: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Random positions that do not cluster.
 
     Parameters
@@ -36,6 +58,14 @@ def random_positions(shape, n, rng, *, separation, margin=0, valid=None):
     ------
     ValueError
         If so many do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.simulation.inject import random_positions
+    >>> x, y = random_positions((100, 120), 5, 1, separation=20, margin=10)
+    >>> print(len(x), x.min() >= 10, y.max() <= 90)
+    5 True True
     """
     rng = np.random.default_rng(rng)
     ny, nx = shape
@@ -70,7 +100,17 @@ def random_positions(shape, n, rng, *, separation, margin=0, valid=None):
     return chosen[:, 0], chosen[:, 1]
 
 
-def inject_sources(image, x, y, flux, profile, *, size=None, angle=0.0, elongation=1.0):
+def inject_sources(
+    image: ArrayLike,
+    x: ArrayLike,
+    y: ArrayLike,
+    flux: ArrayLike,
+    profile: ProfileLike,
+    *,
+    size: int | None = None,
+    angle: float | np.ndarray = 0.0,
+    elongation: float | np.ndarray = 1.0,
+) -> np.ndarray:
     """Add point sources to a copy of a map.
 
     Parameters
@@ -103,6 +143,7 @@ def inject_sources(image, x, y, flux, profile, *, size=None, angle=0.0, elongati
     8.0
     """
     injected = np.array(image, dtype=float)
+    x, y, flux = (np.asarray(each) for each in (x, y, flux))
     angle, elongation = (np.broadcast_to(each, len(x)) for each in (angle, elongation))
     for column, row, brightness, turn, stretch in zip(x, y, flux, angle, elongation, strict=True):
         x0, y0 = int(np.rint(column)), int(np.rint(row))

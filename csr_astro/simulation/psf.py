@@ -5,11 +5,13 @@ a formula, a model of a PACS band (parameters in ``data/psf_models.toml``), an
 image, or a model of astropy or photutils.
 """
 
+from __future__ import annotations
+
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from astropy import units as u
@@ -17,6 +19,14 @@ from astropy.io import fits
 from scipy import ndimage
 
 from csr_astro.quiet import ignored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike
+
+    from csr_astro.instruments import Instrument
+    from csr_astro.typing import ProfileLike, PsfLike
 
 __all__ = [
     'Profile',
@@ -30,6 +40,11 @@ __all__ = [
     'psf_stamp',
     'smeared_profile',
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # Sub-pixels per side over which a profile is averaged.
 _OVERSAMPLING = 3
@@ -56,13 +71,25 @@ class Profile:
         Side of the pixels, in pixels of the map, over which ``function`` is
         averaged already: that of the pixels of an image of a PSF, 0 for a
         formula. Pixels are not convolved with pixels twice.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.psf import Profile, gaussian_profile
+    >>> profile = Profile(gaussian_profile(3.5), radius=5)
+    >>> print(profile(0, 0), profile(0, 6))
+    1.0 0.0
     """
 
     function: Callable
     radius: float = np.inf
     pixel: float = 0.0
 
-    def __call__(self, dx, dy):
+    def __repr__(self) -> str:
+        end = 'without end' if np.isinf(self.radius) else f'up to {self.radius:.3g} pixels'
+        name = getattr(self.function, '__name__', type(self.function).__name__)
+        return f'<Profile: {name}, {end}>'
+
+    def __call__(self, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
         """Surface brightness at offsets in pixels of the map."""
         values = self.function(dx, dy)
         if np.isinf(self.radius):
@@ -70,7 +97,7 @@ class Profile:
         return np.where(np.hypot(dx, dy) <= self.radius, values, 0.0)
 
 
-def gaussian_profile(fwhm):
+def gaussian_profile(fwhm: float) -> ProfileLike:
     """Gaussian profile, as a function of offsets in pixels.
 
     Parameters
@@ -82,11 +109,21 @@ def gaussian_profile(fwhm):
     -------
     profile : callable
         Surface brightness, any scale, for arrays of offsets ``(dx, dy)``.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.psf import gaussian_profile
+    >>> profile = gaussian_profile(3.5)
+    >>> print(profile(0, 0), profile(3.5 / 2, 0))
+    1.0 0.5
     """
-    return lambda dx, dy: np.exp(-4 * np.log(2) * (dx**2 + dy**2) / fwhm**2)
+    # Beyond there is less than a ten-millionth of the peak.
+    return Profile(
+        lambda dx, dy: np.exp(-4 * np.log(2) * (dx**2 + dy**2) / fwhm**2), radius=2.5 * fwhm
+    )
 
 
-def moffat_profile(fwhm, beta):
+def moffat_profile(fwhm: float, beta: float) -> ProfileLike:
     """Moffat profile ``(1 + (r/α)²)^−β``, as a function of offsets in pixels.
 
     Parameters
@@ -100,12 +137,19 @@ def moffat_profile(fwhm, beta):
     -------
     profile : callable
         Surface brightness, any scale, for arrays of offsets ``(dx, dy)``.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.psf import moffat_profile
+    >>> profile = moffat_profile(3.5, 2.5)
+    >>> print(profile(0, 0), profile(3.5 / 2, 0))
+    1.0 0.5
     """
     alpha2 = (fwhm / 2) ** 2 / (2 ** (1 / beta) - 1)
     return lambda dx, dy: (1 + (dx**2 + dy**2) / alpha2) ** -beta
 
 
-def image_profile(image, scale=1.0, wing=3.0):
+def image_profile(image: ArrayLike, scale: float = 1.0, wing: float = 3.0) -> ProfileLike:
     """The profile of a PSF image, continued outside it as a power law.
 
     Parameters
@@ -123,6 +167,15 @@ def image_profile(image, scale=1.0, wing=3.0):
     profile : callable
         Surface brightness, any scale, for arrays of offsets ``(dx, dy)`` in
         pixels of the map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.simulation.psf import gaussian_profile, image_profile, psf_stamp
+    >>> profile = image_profile(psf_stamp(gaussian_profile(3.5), 31))
+    >>> middle, half = profile(np.array([0.0, 3.5 / 2]), np.zeros(2))
+    >>> print(0.45 < half / middle < 0.6)
+    True
     """
     image = np.asarray(image, dtype=float)
     center = (np.array(image.shape) - 1) / 2
@@ -184,7 +237,9 @@ def pacs_brightness(model, x, y):
     )
 
 
-def pacs_profile(band, pixel_scale, *, radius=60.0, smear=0.0):
+def pacs_profile(
+    band: str, pixel_scale: float, *, radius: float = 60.0, smear: float = 0.0
+) -> Profile:
     """The PSF of a band of Herschel/PACS: core, three lobes and wings.
 
     A model fitted to images of Vesta and to the tables of enclosed energy; its
@@ -244,7 +299,7 @@ def _positive(value, name, *, zero=False):
     return value
 
 
-def smeared_profile(profile, length):
+def smeared_profile(profile: ProfileLike, length: float) -> Profile:
     """A profile elongated by a fast scan along the x axis.
 
     While the detector averages its readings the telescope moves on: the PSF is
@@ -279,7 +334,7 @@ def smeared_profile(profile, length):
     return Profile(smeared, radius + length / 2, getattr(profile, 'pixel', 0.0))
 
 
-def instrument_profile(instrument, *, fast_scan=False):
+def instrument_profile(instrument: Instrument, *, fast_scan: bool = False) -> ProfileLike:
     """The PSF of an instrument, on its pixels.
 
     Parameters
@@ -295,17 +350,27 @@ def instrument_profile(instrument, *, fast_scan=False):
     -------
     profile : callable
         `pacs_profile` for PACS, `gaussian_profile` for others.
+
+    Examples
+    --------
+    >>> from csr_astro.instruments import get_instrument
+    >>> from csr_astro.simulation.psf import instrument_profile
+    >>> profile = instrument_profile(get_instrument('generic', fwhm=3.5))
+    >>> print(profile(3.5 / 2, 0) / profile(0, 0))
+    0.5
     """
     if instrument.name.startswith('pacs-'):
         model = _pacs_models()[instrument.name.rsplit('-')[-1]]
         smear = model['fast_scan_smear'] if fast_scan else 0.0
-        return pacs_profile(instrument.name, instrument.pixel_scale, smear=smear)
+        return pacs_profile(instrument.name, cast('float', instrument.pixel_scale), smear=smear)
     if fast_scan:
         raise ValueError(f'only PACS has fast scans; the instrument is {instrument.name!r}.')
     return gaussian_profile(instrument.fwhm)
 
 
-def psf_profile(psf, pixel_scale=None, *, psf_scale=None):
+def psf_profile(
+    psf: PsfLike, pixel_scale: float | None = None, *, psf_scale: float | None = None
+) -> ProfileLike:
     """Make a profile of whatever holds a PSF.
 
     Parameters
@@ -379,8 +444,25 @@ def _wcs(header):
         return WCS(header)
 
 
-def _interpolated(image, scale):
-    """The profile of an image, zero outside it; ``scale`` is its pixel in pixels of the map."""
+def psf_pixels(image):
+    """
+    The pixels of an image of a PSF as floats, 0 where they are not known.
+
+    Parameters
+    ----------
+    image : array_like
+        The image, shape ``(ny, nx)``.
+
+    Returns
+    -------
+    image : `~numpy.ndarray`
+        The same shape; it has a positive sum.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 3 x 3 pixels or their sum is not positive.
+    """
     image = np.nan_to_num(np.asarray(image, dtype=float))
     if image.ndim != 2 or min(image.shape) < 3:
         raise ValueError(
@@ -388,6 +470,12 @@ def _interpolated(image, scale):
         )
     if not image.sum() > 0:
         raise ValueError('the image of a PSF must have a positive sum.')
+    return image
+
+
+def _interpolated(image, scale):
+    """The profile of an image, zero outside it; ``scale`` is its pixel in pixels of the map."""
+    image = psf_pixels(image)
     # Padded, so that the spline falls to zero outside and loses nothing at the border.
     pad = 4
     coefficients = ndimage.spline_filter(np.pad(image, pad), order=3)
@@ -454,7 +542,9 @@ def _stamp_size(profile):
     return _DEFAULT_SIZE if np.isinf(radius) else 2 * int(np.ceil(radius + 1)) + 1
 
 
-def encircled_energy(profile, radius, *, size=None):
+def encircled_energy(
+    profile: ProfileLike, radius: ArrayLike, *, size: int | None = None
+) -> np.ndarray:
     """Fraction of a source's energy inside circular apertures, on pixels.
 
     Parameters
@@ -489,7 +579,14 @@ def encircled_energy(profile, radius, *, size=None):
     return np.array(sums).reshape(np.shape(radius))
 
 
-def psf_stamp(profile, size=None, *, offset=(0.0, 0.0), angle=0.0, elongation=1.0):
+def psf_stamp(
+    profile: ProfileLike,
+    size: int | None = None,
+    *,
+    offset: tuple[float, float] = (0.0, 0.0),
+    angle: float = 0.0,
+    elongation: float = 1.0,
+) -> np.ndarray:
     """Render a profile on the pixel grid.
 
     Parameters

@@ -6,10 +6,14 @@ beside each map a table of what was put in. Its numbers are data, in
 ``data/simulation.toml``.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from astropy import units as u
@@ -21,12 +25,21 @@ from csr_astro.cutouts import extract
 from csr_astro.images import Image, parse_image
 from csr_astro.instruments import Instrument, get_instrument, identify_instrument
 from csr_astro.io import atomic_path
+from csr_astro.notebook import html_table, shape_text
 from csr_astro.quiet import ignored
 from csr_astro.simulation.inject import inject_sources, random_positions
 from csr_astro.simulation.psf import instrument_profile, psf_profile, psf_stamp
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from csr_astro.typing import ImageLike, PathLike, PsfLike, QuantityLike, SourcesLike, WcsLike
+
 __all__ = [
     'Simulation',
+    'Written',
     'flux_levels',
     'flux_range',
     'paper_facts',
@@ -34,6 +47,11 @@ __all__ = [
     'simulate_map',
     'write_simulations',
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # Sources whose rings tell how much a map scatters.
 _N_RINGS = 200
@@ -44,20 +62,28 @@ _OF_THE_FILE = {'SIMPLE', 'XTENSION', 'BITPIX', 'EXTEND', 'PCOUNT', 'GCOUNT', 'G
 
 
 @cache
-def paper_facts():
+def paper_facts() -> dict:
     """Numbers of the paper's procedure.
 
     Returns
     -------
     facts : dict
         What ``data/simulation.toml`` says.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.simulate import paper_facts
+    >>> paper_facts()['cutout_size'], len(paper_facts()['flux_levels'])
+    (96, 51)
     """
     path = Path(__file__).parents[1] / 'data' / 'simulation.toml'
     with path.open('rb') as file:
         return tomllib.load(file)
 
 
-def flux_levels(lowest=None, highest=None):
+def flux_levels(
+    lowest: float | u.Quantity | None = None, highest: float | u.Quantity | None = None
+) -> np.ndarray:
     """Flux levels of the paper (Table 1), in mJy.
 
     Parameters
@@ -150,6 +176,15 @@ class Simulation:
         On the pixels of the map.
     header : `~astropy.io.fits.Header`
         Of the map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.simulation.simulate import simulate_map
+    >>> noise = np.random.default_rng(0).normal(size=(120, 120))
+    >>> simulation = simulate_map(noise, 300, instrument='generic', number=2)
+    >>> print(len(simulation.sources), (simulation.image - simulation.truth).max() > 1)
+    2 True
     """
 
     name: str
@@ -158,19 +193,38 @@ class Simulation:
     original: Image
     sources: QTable
     instrument: Instrument
-    header: fits.Header = field(default_factory=fits.Header)
+    header: fits.Header = dataclasses.field(default_factory=fits.Header)
+
+    def __repr__(self) -> str:
+        return (
+            f'<Simulation {self.name!r}: {shape_text(self.injected)}, '
+            f'{len(self.sources)} sources, {self.instrument.name}>'
+        )
+
+    def _repr_html_(self) -> str:
+        flux = self.sources['flux']
+        return html_table(
+            f'Simulation {self.name!r}',
+            {
+                'field': self.field,
+                'map': shape_text(self.injected),
+                'instrument': self.instrument.name,
+                'sources': len(self.sources),
+                'fluxes': f'{flux.min():.4g} to {flux.max():.4g}' if len(flux) else None,
+            },
+        )
 
     @property
-    def image(self):
+    def image(self) -> np.ndarray:
         """The map with sources: an array, or a Quantity if the map was one."""
         return self.injected.like_input(self.injected.data)
 
     @property
-    def truth(self):
+    def truth(self) -> np.ndarray:
         """The map without sources, as `image`."""
         return self.original.like_input(self.original.data)
 
-    def write(self, folder, *, overwrite=False):
+    def write(self, folder: PathLike, *, overwrite: bool = False) -> list[Path]:
         """Write the map with sources, the one without, and the tables.
 
         Parameters
@@ -188,6 +242,12 @@ class Simulation:
         -------
         paths : list of `pathlib.Path`
             The four files.
+
+        Raises
+        ------
+        ValueError
+            If a file exists and is not to be overwritten, but for the very map without
+            sources, which several simulations of a field share.
         """
         from csr_astro.products import write_table
 
@@ -198,8 +258,13 @@ class Simulation:
             if path.exists() and not overwrite:
                 raise ValueError(f'{str(path)!r} exists; overwrite it (--overwrite) or choose '
                                  'another folder.')  # fmt: skip
+        # All levels of a field share it.
+        known = truth.exists() and self._is_truth(truth)
+        if truth.exists() and not known and not overwrite:
+            raise ValueError(f'{str(truth)!r} is of another simulation; overwrite it (--overwrite) '
+                             'or choose another folder.')  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
-        if overwrite or not truth.exists():
+        if not known:
             self._write_map(truth, self.original, 'The map without injected sources.')
         # The map comes last: where there is one, its tables are complete.
         write_table(table, self.sources)
@@ -217,6 +282,13 @@ class Simulation:
         table['flux'] = self.sources['flux'].to_value(u.mJy)
         return table
 
+    def _is_truth(self, path):
+        """Whether a file holds the map without sources of this simulation."""
+        with fits.open(path) as hdus:
+            return 'image' in hdus and np.array_equal(
+                hdus['image'].data, _with_blanks(self.original), equal_nan=True
+            )
+
     def _write_map(self, path, image, comment):
         header = self.header.copy()
         for key in list(header):
@@ -230,15 +302,18 @@ class Simulation:
         header['CSRFIELD'] = self.field, 'map without sources'
         header['CSRSEED'] = self.sources.meta['seed'], 'seed of the simulation'
         header.add_history(f'csr_astro {self.sources.meta["csr_astro"]} simulate: {comment}')
-        everywhere = (slice(None), slice(None))
-        # Invalid pixels are blank in the file too.
-        data = np.where(image.valid(everywhere), image.data, np.nan).astype(image.dtype)
         hdus = fits.HDUList([fits.PrimaryHDU(header=_observation(header)),
-                             fits.ImageHDU(data, header, name='image')])  # fmt: skip
+                             fits.ImageHDU(_with_blanks(image), header, name='image')])  # fmt: skip
         if image.error is not None:
             hdus.append(fits.ImageHDU(np.array(image.error, dtype=image.dtype), name='stDev'))
         with atomic_path(path) as temporary, ignored(fits.verify.VerifyWarning):
             hdus.writeto(temporary, overwrite=True, output_verify='silentfix')
+
+
+def _with_blanks(image):
+    """The numbers of a map as they are written: invalid pixels are blank."""
+    everywhere = (slice(None), slice(None))
+    return np.where(image.valid(everywhere), image.data, np.nan).astype(image.dtype)
 
 
 def _observation(header):
@@ -337,7 +412,15 @@ def _width(profile):
     return float(np.sqrt(4 * area / np.pi))
 
 
-def flux_range(data, psf=None, *, instrument=None, fast_scan=False, seed=0, **parts):
+def flux_range(
+    data: ImageLike,
+    psf: PsfLike | None = None,
+    *,
+    instrument: str | Instrument | None = None,
+    fast_scan: bool = False,
+    seed: int = 0,
+    **parts: Any,
+) -> tuple[float, float]:
     """Fluxes between which sources are visible and realistic on a map.
 
     By the SNR of their peak over the typical scatter in rings around them, at
@@ -388,24 +471,24 @@ def _flux_range(setup, seed):
 
 
 def simulate_map(
-    data,
-    flux,
-    psf=None,
+    data: ImageLike,
+    flux: QuantityLike,
+    psf: PsfLike | None = None,
     *,
-    instrument=None,
-    number=None,
-    separation=None,
-    avoid=None,
-    angle=None,
-    elongation=1.0,
-    fast_scan=False,
-    seed=0,
-    name='field',
-    header=None,
-    mask=None,
-    error=None,
-    wcs=None,
-):
+    instrument: str | Instrument | None = None,
+    number: int | None = None,
+    separation: float | None = None,
+    avoid: SourcesLike | None = None,
+    angle: float | None = None,
+    elongation: float = 1.0,
+    fast_scan: bool = False,
+    seed: int = 0,
+    name: str = 'field',
+    header: fits.Header | None = None,
+    mask: ArrayLike | None = None,
+    error: QuantityLike | None = None,
+    wcs: WcsLike | None = None,
+) -> Simulation:
     """Put sources of known flux onto a map.
 
     Parameters
@@ -471,27 +554,27 @@ def simulate_map(
 
 
 def simulate_levels(
-    data,
-    psf=None,
+    data: ImageLike,
+    psf: PsfLike | None = None,
     *,
-    levels=None,
-    lowest=None,
-    highest=None,
-    random=0,
-    instrument=None,
-    number=None,
-    separation=None,
-    avoid=None,
-    angle=None,
-    elongation=1.0,
-    fast_scan=False,
-    seed=0,
-    name='field',
-    header=None,
-    mask=None,
-    error=None,
-    wcs=None,
-):
+    levels: QuantityLike | None = None,
+    lowest: float | u.Quantity | None = None,
+    highest: float | u.Quantity | None = None,
+    random: int = 0,
+    instrument: str | Instrument | None = None,
+    number: int | None = None,
+    separation: float | None = None,
+    avoid: SourcesLike | None = None,
+    angle: float | None = None,
+    elongation: float = 1.0,
+    fast_scan: bool = False,
+    seed: int = 0,
+    name: str = 'field',
+    header: fits.Header | None = None,
+    mask: ArrayLike | None = None,
+    error: QuantityLike | None = None,
+    wcs: WcsLike | None = None,
+) -> Iterator[Simulation]:
     """Simulate a field as the paper does: once for each flux level.
 
     Positions are new in each simulation, and depend on the seed and the level
@@ -621,6 +704,12 @@ class Written:
         Maps with sources.
     cutouts : dict of str to int
         Cutouts of each split, empty without a dataset.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.simulate import Written
+    >>> Written(2, {'train': 40}).n_maps
+    2
     """
 
     n_maps: int
@@ -628,17 +717,17 @@ class Written:
 
 
 def write_simulations(
-    folder,
-    fields,
+    folder: PathLike,
+    fields: Sequence[dict],
     *,
-    dataset=None,
-    layout='array',
-    instrument=None,
-    seed=0,
-    overwrite=False,
-    progress=None,
-    **options,
-):
+    dataset: PathLike | None = None,
+    layout: Literal['array', 'paper'] = 'array',
+    instrument: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Callable | None = None,
+    **options: Any,
+) -> Written:
     """Simulate fields and write maps, truths, tables and, if wanted, cutouts.
 
     Parameters
@@ -669,6 +758,19 @@ def write_simulations(
     Returns
     -------
     written : `Written`
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from csr_astro.simulation.simulate import write_simulations
+    >>> noise = np.random.default_rng(0).normal(size=(120, 120))
+    >>> with TemporaryDirectory() as folder:
+    ...     written = write_simulations(
+    ...         folder, [{'name': 'noise', 'data': noise}], levels=[300], number=2, psf=3.5
+    ...     )
+    >>> written.n_maps
+    1
     """
     from csr_astro.simulation.dataset import split_fields, write_dataset
 

@@ -1,19 +1,36 @@
 """What is written and shown while a network is trained?"""
 
+from __future__ import annotations
+
 import csv
 import math
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning import pytorch as pl
-from lightning.pytorch.loggers import TensorBoardLogger
 from tqdm import tqdm
 
+from csr_astro.extras import require
 from csr_astro.io import atomic_path
 from csr_astro.nn.weights import save_weights
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lightning import pytorch as pl
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from csr_astro.typing import PathLike
+else:
+    pl = require('lightning.pytorch', 'training needs', 'train')
+
 __all__ = ['Pictures', 'ProgressBar', 'Records', 'tensorboard_logger']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 CHECKPOINT = 'checkpoint.pt'
 LOG = 'log.csv'
@@ -26,11 +43,26 @@ _COLUMNS = ('cutouts', 'learning_rate', 'training_loss', 'validation_loss')
 _N_PICTURES = 6
 
 
-def tensorboard_logger(folder):
-    """Lightning's logger, which writes to ``folder/tensorboard``; None without tensorboard."""
+def tensorboard_logger(folder: PathLike) -> TensorBoardLogger | None:
+    """Lightning's logger, which writes to ``folder/tensorboard``; None without tensorboard.
+
+    Parameters
+    ----------
+    folder : path-like
+        That of the training.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.training.callbacks import tensorboard_logger
+    >>> with TemporaryDirectory() as folder:
+    ...     logger = tensorboard_logger(folder)
+    >>> logger is None or logger.name == 'tensorboard'
+    True
+    """
     if find_spec('tensorboard') is None and find_spec('tensorboardX') is None:
         return None
-    return TensorBoardLogger(folder, name=TENSORBOARD, version='')
+    return pl.loggers.TensorBoardLogger(folder, name=TENSORBOARD, version='')
 
 
 class Records(pl.Callback):
@@ -51,15 +83,23 @@ class Records(pl.Callback):
         The log.
     best : float
         Lowest validation loss.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from csr_astro.training.callbacks import Records
+    >>> records = Records(Path('out'), {'title': 'mine'})
+    >>> records.best, records.rows
+    (inf, [])
     """
 
-    def __init__(self, folder, card, state=None):
+    def __init__(self, folder: Path, card: dict[str, str], state: dict | None = None) -> None:
         self.folder = folder
         self.card = card
         self.rows = state['rows'] if state else []
         self.best = state['best'] if state else math.inf
 
-    def on_train_epoch_end(self, trainer, pl_module):
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write everything, unless the loss is not finite."""
         cutouts = pl_module.step_number * pl_module.recipe.batch_size
         rate = pl_module.learning_rate
@@ -97,12 +137,18 @@ class Pictures(pl.Callback):
     ----------
     folder : `pathlib.Path`
         Holds the pictures, named after the number of cutouts.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from csr_astro.training.callbacks import Pictures
+    >>> pictures = Pictures(Path('out'))
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def on_train_epoch_end(self, trainer, pl_module):
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what the network was given, what it answered and what was right."""
         if not trainer.is_global_zero:
             return
@@ -158,14 +204,20 @@ class ProgressBar(pl.Callback):
         Number of cutouts in the whole training.
     records : `Records`
         Whose last row is shown.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from csr_astro.training.callbacks import ProgressBar, Records
+    >>> bar = ProgressBar(1000, Records(Path('out'), {}))
     """
 
-    def __init__(self, n_cutouts, records):
+    def __init__(self, n_cutouts: int, records: Records) -> None:
         self.n_cutouts = n_cutouts
         self.records = records
-        self.bar = None
+        self.bar: Any = None
 
-    def on_train_start(self, trainer, pl_module):
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar, at the place from which the training goes on."""
         self.bar = tqdm(
             total=self.n_cutouts,
@@ -174,21 +226,23 @@ class ProgressBar(pl.Callback):
             disable=not trainer.is_global_zero,
         )
 
-    def on_train_batch_end(self, trainer, pl_module, *_):
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
+    ) -> None:
         """Count a step."""
         del trainer
         self.bar.update(pl_module.recipe.batch_size)
 
-    def on_train_epoch_end(self, *_):
+    def on_train_epoch_end(self, *_: object) -> None:
         """Show the losses."""
         _, _, training, validation = self.records.rows[-1]
         self.bar.set_postfix(training=f'{training:.4f}', validation=f'{validation:.4f}')
 
-    def teardown(self, *_, **__):
+    def teardown(self, *_: object, **__: object) -> None:
         """Leave the bar as it is."""
         if self.bar is not None:
             self.bar.close()
 
-    def on_exception(self, *_):
+    def on_exception(self, *_: object) -> None:
         """As `teardown`, which Lightning leaves out after an error."""
         self.teardown()

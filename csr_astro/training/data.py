@@ -6,22 +6,37 @@ number of the batch, so a resumed training sees the same cutouts as one that
 was never stopped.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
+from csr_astro.images import IMAGE_NAMES, open_fits
+from csr_astro.io import fits_files, stem
 from csr_astro.simulation.diffuse import diffuse_field
 from csr_astro.simulation.psf import (
     gaussian_profile,
     image_profile,
     moffat_profile,
     pacs_profile,
+    psf_pixels,
     psf_stamp,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from csr_astro.typing import Maps, PathLike
+
 __all__ = ['CutoutSampler', 'read_maps']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _FIELD_SIZE = 320
 _FIELDS = 96
@@ -47,13 +62,16 @@ _PEAKS = (3.0, 1e5)
 _RIMS = (0.03, 6.0)
 
 
-def read_maps(folder, block_sizes=(1, 2)):
-    """Read every image of every FITS file in a folder.
+def read_maps(
+    folder: PathLike, block_sizes: tuple[int, ...] = (1, 2)
+) -> dict[str, list[np.ndarray]]:
+    """Read the maps in a folder of FITS files.
 
     Parameters
     ----------
     folder : path-like
-        Holds ``*.fits``; two-dimensional image extensions are read, blank
+        Holds ``*.fits``; two-dimensional extensions that are called ``image``, ``SCI`` or
+        ``DATA``, or have no name, are read: others hold coverage, errors and masks. Blank
         pixels are NaN.
     block_sizes : tuple of int, optional
         Each image is also taken averaged over blocks of this many pixels, as
@@ -64,22 +82,31 @@ def read_maps(folder, block_sizes=(1, 2)):
     maps : dict of str to list of (ny, nx) `~numpy.ndarray` of float32
         Images by file name, without the tile number: maps of one kind share a
         name.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from astropy.io import fits
+    >>> from csr_astro.training.data import read_maps
+    >>> with TemporaryDirectory() as folder:
+    ...     fits.writeto(Path(folder) / 'field.fits', np.zeros((400, 400)))
+    ...     maps = read_maps(folder)
+    >>> [each.shape for each in maps['field']]
+    [(400, 400), (200, 200)]
     """
-    from astropy.io import fits
     from astropy.nddata import block_reduce
 
-    folder = Path(folder)
-    files = sorted(folder.glob('*.fits*'))
-    if not files:
-        raise FileNotFoundError(f'no FITS files in {str(folder)!r}.')
-    maps = {}
-    for file in files:
-        with fits.open(file) as hdus:
+    maps: dict[str, list[np.ndarray]] = {}
+    for file in fits_files(folder):
+        with open_fits(file) as hdus:
             for hdu in hdus:
-                if not hdu.is_image or hdu.header.get('NAXIS') != 2:
+                named = hdu.name and hdu.name.lower() not in (*IMAGE_NAMES, 'primary')
+                if named or not hdu.is_image or hdu.header.get('NAXIS') != 2:
                     continue
                 image = np.asarray(hdu.data, dtype=np.float32)
-                kind = file.name.split('.')[0].split('_tile')[0]
+                kind = stem(file).name.split('_tile')[0]
                 for block in block_sizes:
                     if block == 1:
                         maps.setdefault(kind, []).append(image)
@@ -107,6 +134,22 @@ def _window(image, y, x, size):
     sx = slice(max(x0, 0), min(x0 + size, image.shape[1]))
     out[sy.start - y0 : sy.stop - y0, sx.start - x0 : sx.stop - x0] = image[sy, sx]
     return out
+
+
+def _draw_profile(rng, psfs, number):
+    """PACS, of the user, Moffat or Gaussian: wings of every kind, and none."""
+    kind = number % 6
+    if kind in (0, 1):
+        band, (fwhm, smear) = list(_PACS.items())[rng.integers(len(_PACS))]
+        return pacs_profile(
+            band, fwhm / rng.uniform(*_FWHM), smear=smear * float(rng.random() < 0.3)
+        )
+    if kind in (2, 3) and psfs:
+        image = psfs[rng.integers(len(psfs))]
+        return image_profile(image, rng.choice(_PSF_SCALES), rng.uniform(2.5, 3.5))
+    if kind == 4:
+        return gaussian_profile(rng.uniform(*_FWHM))
+    return moffat_profile(rng.uniform(*_FWHM), rng.uniform(1.4, 5))
 
 
 class CutoutSampler:
@@ -140,11 +183,27 @@ class CutoutSampler:
     A factor on the brightness and an offset are not drawn: normalisation takes
     both off again. Nor are signs changed: maps are skewed towards bright
     structures, and so are the errors of a background.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.training.data import CutoutSampler
+    >>> maps = {'noise': [np.random.default_rng(0).normal(size=(160, 160))]}
+    >>> image, target, valid, hole, central, radius = CutoutSampler(maps).batch(0, 2)
+    >>> print(image.shape, radius.shape)
+    (2, 1, 96, 96) (2,)
     """
 
     def __init__(
-        self, maps, psfs=(), *, real_fraction=0.6, source_fraction=0.2, size=96, seed=0
-    ):
+        self,
+        maps: Maps,
+        psfs: Sequence[np.ndarray] = (),
+        *,
+        real_fraction: float = 0.6,
+        source_fraction: float = 0.2,
+        size: int = 96,
+        seed: int = 0,
+    ) -> None:
         self.kinds = [
             [_RealMap(image) for image in images if np.isfinite(image).any()]
             for images in maps.values()
@@ -161,60 +220,52 @@ class CutoutSampler:
         self.source_fraction = source_fraction
         self.size = size
         self.seed = seed
-        self._stamps = self._make_stamps(psfs)
-        self._remember_fields()
+        self.psfs = [psf_pixels(psf) for psf in psfs]
+        self._remember_drawn()
 
-    def _remember_fields(self):
+    def __repr__(self) -> str:
+        n_maps = sum(map(len, self.kinds))
+        return (
+            f'<CutoutSampler: {self.size} x {self.size} pixels, {n_maps} maps of '
+            f'{len(self.kinds)} kinds, {self.real_fraction:.0%} of the cutouts, seed {self.seed}>'
+        )
+
+    def _remember_drawn(self):
         self._field = lru_cache(maxsize=_FIELDS + 8)(self._make_field)
+        self._stamp = lru_cache(maxsize=_STAMPS)(self._make_stamp)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         # A cache cannot be sent to another process.
-        return {key: value for key, value in self.__dict__.items() if key != '_field'}
+        caches = ('_field', '_stamp')
+        return {key: value for key, value in self.__dict__.items() if key not in caches}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self._remember_fields()
+        self._remember_drawn()
 
     def _make_field(self, number):
         rng = np.random.default_rng([self.seed, 1, number])
         return diffuse_field((_FIELD_SIZE, _FIELD_SIZE), rng)
 
-    def _make_stamps(self, psfs):
-        """PSFs, each with its mean at every distance over its peak."""
-        rng = np.random.default_rng([self.seed, 2])
-        yy, xx = np.indices((_STAMP_SIZE, _STAMP_SIZE)) - _STAMP_SIZE // 2
+    def _make_stamp(self, number):
+        """PSF, and its mean at every distance over its peak."""
+        rng = np.random.default_rng([self.seed, 2, number])
+        stamp = psf_stamp(
+            _draw_profile(rng, self.psfs, number),
+            _STAMP_SIZE,
+            offset=rng.uniform(-0.5, 0.5, 2),
+            angle=rng.uniform(0, 2 * np.pi),
+            elongation=rng.uniform(1, 1.3),
+        )
+        stamp /= stamp.max()
+        yy, xx = np.indices(stamp.shape) - _STAMP_SIZE // 2
         ring = np.rint(np.hypot(yy, xx)).astype(int)
-        stamps = []
-        for number in range(_STAMPS):
-            stamp = psf_stamp(
-                self._draw_profile(rng, psfs, number),
-                _STAMP_SIZE,
-                offset=rng.uniform(-0.5, 0.5, 2),
-                angle=rng.uniform(0, 2 * np.pi),
-                elongation=rng.uniform(1, 1.3),
-            )
-            stamp /= stamp.max()
-            profile = ndimage.mean(stamp, ring, np.arange(_STAMP_SIZE // 2 + 1))
-            stamps.append((stamp.astype(np.float32), profile))
-        return stamps
+        profile = ndimage.mean(stamp, ring, np.arange(_STAMP_SIZE // 2 + 1))
+        return stamp.astype(np.float32), profile
 
-    @staticmethod
-    def _draw_profile(rng, psfs, number):
-        """PACS, of the user, Moffat or Gaussian: wings of every kind, and none."""
-        kind = number % 6
-        if kind in (0, 1):
-            band, (fwhm, smear) = list(_PACS.items())[rng.integers(len(_PACS))]
-            return pacs_profile(
-                band, fwhm / rng.uniform(*_FWHM), smear=smear * float(rng.random() < 0.3)
-            )
-        if kind in (2, 3) and psfs:
-            image = psfs[rng.integers(len(psfs))]
-            return image_profile(image, rng.choice(_PSF_SCALES), rng.uniform(2.5, 3.5))
-        if kind == 4:
-            return gaussian_profile(rng.uniform(*_FWHM))
-        return moffat_profile(rng.uniform(*_FWHM), rng.uniform(1.4, 5))
-
-    def batch(self, number, batch_size):
+    def batch(
+        self, number: int, batch_size: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Draw one batch.
 
         Parameters
@@ -320,7 +371,7 @@ class CutoutSampler:
 
     def _inject(self, rng, image, y, x, radius):
         """Add a source: of any brightness, or with any wing at the rim of its disc."""
-        stamp, profile = self._stamps[rng.integers(len(self._stamps))]
+        stamp, profile = self._stamp(rng.integers(_STAMPS))
         half = _STAMP_SIZE // 2
         wing = profile[min(round(radius), half)]
         # Masks are made to cover what stands out.

@@ -4,8 +4,11 @@ Feature maps for `~csr_astro.training.losses.style_loss`: by default those of a
 fixed bank of oriented filters, and those of VGG-16 for whoever has its weights.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +17,15 @@ from torch.nn import functional as F
 
 from csr_astro.nn.weights import read_state_dict
 
+if TYPE_CHECKING:
+    from csr_astro.typing import PathLike
+
 __all__ = ['VGG16Features', 'gram_matrix', 'oriented_features']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # The filters at the finest scale, in pixels. A wave of 4 pixels under an envelope of
 # 1.5 is 1.6 octaves and 55 degrees wide (full width at half maximum): three octaves
@@ -27,7 +38,7 @@ _RADIUS = 4
 _VGG16 = (64, 64, 'pool', 128, 128, 'pool', 256, 256, 256, 'pool')
 
 
-def gram_matrix(features):
+def gram_matrix(features: torch.Tensor) -> torch.Tensor:
     """Correlations between feature maps, ``G_n = ψ_nᵀψ_n / (C_n H_n W_n)``.
 
     They know how strong each feature is and which go together, not where
@@ -75,7 +86,9 @@ def _filter(image, kernels, stride=1):
     return F.conv2d(padded, weight, stride=stride)
 
 
-def oriented_features(image, *, n_scales=3, n_orientations=4):
+def oriented_features(
+    image: torch.Tensor, *, n_scales: int = 3, n_orientations: int = 4
+) -> list[torch.Tensor]:
     """Responses of a fixed bank of oriented band-pass filters.
 
     Morlet wavelets, ``ψ(u) = (exp(i k·u) − c) exp(−|u|² / 2σ²)`` with ``|k| = 2π / 4``
@@ -155,9 +168,10 @@ class VGG16Features(nn.Module):
     [(2, 64, 48, 48), (2, 128, 24, 24), (2, 256, 12, 12)]
     """
 
-    def __init__(self, path):
+    def __init__(self, path: PathLike) -> None:
         super().__init__()
-        layers, channels = [], 3
+        layers: list[nn.Module] = []
+        channels: Any = 3
         # Nothing is drawn at random only to be replaced.
         with torch.device('meta'):
             for layer in _VGG16:
@@ -183,7 +197,7 @@ class VGG16Features(nn.Module):
         self.load_state_dict(state, assign=True)
         self.requires_grad_(False)
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Feature maps of an image.
 
         Parameters

@@ -1,5 +1,7 @@
 """How is a network trained so that a kill at any moment costs only minutes?"""
 
+from __future__ import annotations
+
 import logging
 import multiprocessing
 import signal
@@ -11,16 +13,28 @@ from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from csr_astro.extras import require
 from csr_astro.nn.device import best_dtype, resolve_device
 from csr_astro.nn.inpainter import FILLS, Inpainter
 from csr_astro.nn.unet import PartialConvUNet, memory_format
 from csr_astro.nn.weights import load_model
 from csr_astro.training.recipe import Recipe
+from csr_astro.training.widening import widen_network
+
+if TYPE_CHECKING:
+    from csr_astro.training.data import CutoutSampler
+    from csr_astro.typing import PathLike
 
 __all__ = ['train']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # What may change when a training goes on: its length, and how often it looks.
 _MAY_CHANGE = {'n_cutouts', 'validate_every', 'n_validation'}
@@ -38,7 +52,7 @@ def _prepare(model, sampler, batch_size, number):
 
 
 # What a worker process prepares batches with.
-_worker = {}
+_worker: dict[str, Any] = {}
 
 
 def _start_worker(functions):
@@ -107,9 +121,18 @@ def _build(recipe, dtype=torch.float32):
 
 
 def train(
-    recipe, sampler, validation_sampler, folder, *, resume=False, device=None, card=None,
-    progress=True, devices=1, workers=0,
-):
+    recipe: Recipe,
+    sampler: CutoutSampler,
+    validation_sampler: CutoutSampler,
+    folder: PathLike,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    card: dict[str, str] | None = None,
+    progress: bool = True,
+    devices: int = 1,
+    workers: int = 0,
+) -> Path:
     """Train a network.
 
     After every ``recipe.validate_every`` cutouts the folder holds
@@ -147,11 +170,19 @@ def train(
     -------
     path : `pathlib.Path`
         The best weights.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from csr_astro.training.data import CutoutSampler, read_maps
+    >>> from csr_astro.training.loop import train
+    >>> from csr_astro.training.recipe import read_recipe
+    >>> recipe = replace(read_recipe('fine-tune'), n_cutouts=20_000)
+    >>> samplers = [CutoutSampler(read_maps(each)) for each in ('a', 'b')]  # doctest: +SKIP
+    >>> train(recipe, *samplers, 'trained')  # doctest: +SKIP
     """
-    if find_spec('lightning') is None:
-        raise ImportError(
-            'training needs lightning; install it with: pip install "csr_astro[train]"'
-        )
+    # Before anything is read or written.
+    require('lightning', 'training needs', 'train')
     from csr_astro.training import callbacks
     from csr_astro.training.module import CutoutData, TrainingModule
 
@@ -174,8 +205,10 @@ def train(
         kind: partial(_prepare, eyes, source, recipe.batch_size // devices)
         for kind, source in (('training', sampler), ('validation', validation_sampler))
     }
-    with _preparing(functions, workers) as (pool, functions):
-        data = CutoutData(recipe, pool, *functions.values(), depth=max(1, 2 * workers))
+    with _preparing(functions, workers) as (pool, prepare):
+        data = CutoutData(
+            recipe, pool, prepare['training'], prepare['validation'], depth=max(1, 2 * workers)
+        )
         n_epochs = data.n_epochs(module.step_number)
         if n_epochs:
             records = callbacks.Records(folder, card or {}, state)
@@ -246,15 +279,14 @@ def _checkpoint_state(checkpoint, recipe, *, resume):
 
 
 def _start_from(model, weights):
-    """Take over weights, of a network without hints too."""
+    """Take over weights, of a network without hints, or of a narrower one, too."""
     start = load_model(weights)
-    if start.network.width != model.network.width:
-        raise ValueError(
-            f'the weights {weights!r} have width {start.network.width}, the recipe says '
-            f'{model.network.width}.'
-        )
-    state = start.network.state_dict()
-    if model.network.n_hints and not start.network.n_hints:
+    network = start.network
+    if network.width != model.network.width:
+        network = PartialConvUNet(model.network.width, n_hints=network.n_hints)
+        widen_network(start.network, network)
+    state = network.state_dict()
+    if model.network.n_hints and not network.n_hints:
         # The kriging is looked at as if it were the map, the rest not at all. The layer multiplies
         # by its number of inputs, so that the weights are divided by it.
         kernel = state['encoder.0.conv.weight'] / 3

@@ -5,12 +5,19 @@ Pure functions of stacks of cutouts, (B, 1, H, W), each image judged by itself.
 which the sum behind a source counts. The others are the paper's (Sect. 3.3).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
 
+from csr_astro.extras import require
 from csr_astro.training.features import gram_matrix, oriented_features
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     'PAPER_WEIGHTS',
@@ -28,10 +35,15 @@ __all__ = [
     'windowed_l1',
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 __doctest_requires__ = {('ssim_loss', 'paper_loss'): ['kornia']}
 
 
-def hole_l1(prediction, target, hole):
+def hole_l1(prediction: torch.Tensor, target: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
     """Mean absolute error over each image's hole, ``‖(1−M)⊙(out−gt)‖ / Σ(1−M)``.
 
     The paper's L_hole (Eq. 2), per pixel of the hole instead of per pixel of
@@ -46,12 +58,23 @@ def hole_l1(prediction, target, hole):
     Returns
     -------
     loss : `torch.Tensor`, (B,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from csr_astro.training.losses import hole_l1
+    >>> hole = torch.zeros(1, 1, 9, 9)
+    >>> hole[..., 3:6, 3:6] = 1
+    >>> print(hole_l1(2 * hole, 0 * hole, hole).item())
+    2.0
     """
     error = (prediction - target).abs() * hole
     return error.sum(dim=(1, 2, 3)) / hole.sum(dim=(1, 2, 3)).clamp(min=1)
 
 
-def windowed_l1(prediction, target, hole, window):
+def windowed_l1(
+    prediction: torch.Tensor, target: torch.Tensor, hole: torch.Tensor, window: int
+) -> torch.Tensor:
     """Mean absolute error of the sums over square windows inside the hole.
 
     ``Σ |Σ_window (1−M)⊙(out−gt)| / Σ Σ_window (1−M)``: what matters to
@@ -67,6 +90,15 @@ def windowed_l1(prediction, target, hole, window):
     Returns
     -------
     loss : `torch.Tensor`, (B,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from csr_astro.training.losses import windowed_l1
+    >>> hole = torch.zeros(1, 1, 9, 9)
+    >>> hole[..., 3:6, 3:6] = 1
+    >>> print(windowed_l1(2 * hole, 0 * hole, hole, 3).item())
+    2.0
     """
     def window_mean(x):
         return F.avg_pool2d(x, window, stride=1, padding=window // 2)
@@ -76,7 +108,15 @@ def windowed_l1(prediction, target, hole, window):
     return error.sum(dim=(1, 2, 3)) / area.sum(dim=(1, 2, 3)).clamp(min=1e-6)
 
 
-def relative_hole_loss(prediction, target, hole, baseline, *, windows=(7,), floor=0.3):
+def relative_hole_loss(
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    hole: torch.Tensor,
+    baseline: torch.Tensor,
+    *,
+    windows: tuple[int, ...] = (7,),
+    floor: float = 0.3,
+) -> torch.Tensor:
     """Errors in the hole, pixel by pixel and of sums, over those of a smooth fill.
 
     ``(L_hole(out) + Σ_w L_w(out)) / (L_hole(fill) + Σ_w L_w(fill) + floor)``, the fill
@@ -99,6 +139,15 @@ def relative_hole_loss(prediction, target, hole, baseline, *, windows=(7,), floo
     Returns
     -------
     loss : `torch.Tensor`, scalar
+
+    Examples
+    --------
+    >>> import torch
+    >>> from csr_astro.training.losses import relative_hole_loss
+    >>> hole = torch.zeros(1, 1, 9, 9)
+    >>> hole[..., 3:6, 3:6] = 1
+    >>> print(relative_hole_loss(hole, hole, hole, 0 * hole).item())
+    0.0
     """
     def total(image):
         return hole_l1(image, target, hole) + sum(
@@ -111,7 +160,7 @@ def relative_hole_loss(prediction, target, hole, baseline, *, windows=(7,), floo
     return (judged * total(prediction) / scale).sum() / judged.sum().clamp(min=1)
 
 
-def hole_loss(prediction, target, hole):
+def hole_loss(prediction: torch.Tensor, target: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
     """Error in the hole per pixel of the cutout, ``L_hole = ‖(1−M)⊙(out−gt)‖ / N``.
 
     The paper's Eq. 2, in which ``‖·‖`` is the L1 norm and N the number of pixels
@@ -138,7 +187,7 @@ def hole_loss(prediction, target, hole):
     return ((prediction - target).abs() * hole).mean(dim=(1, 2, 3))
 
 
-def valid_loss(prediction, target, valid):
+def valid_loss(prediction: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Error outside the hole per pixel of the cutout, ``L_valid = ‖M⊙(out−gt)‖ / N``.
 
     The paper's Eq. 2.
@@ -164,7 +213,12 @@ def valid_loss(prediction, target, valid):
     return hole_loss(prediction, target, valid)
 
 
-def style_loss(prediction, target, composite, features=oriented_features):
+def style_loss(
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    composite: torch.Tensor,
+    features: Callable = oriented_features,
+) -> torch.Tensor:
     """Difference in texture, ``Σ_n Σ_{I ∈ {out, comp}} mean |G_n(I) − G_n(gt)|``.
 
     The paper's Eq. 3, the mean being over the elements of the Gram matrices
@@ -205,7 +259,9 @@ def style_loss(prediction, target, composite, features=oriented_features):
     )
 
 
-def ssim_loss(prediction, target, *, window=5, data_range=1.0):
+def ssim_loss(
+    prediction: torch.Tensor, target: torch.Tensor, *, window: int = 5, data_range: float = 1.0
+) -> torch.Tensor:
     """Structural dissimilarity, ``L_ssim = (1 − SSIM(out, gt)) / 2``.
 
     The paper's Eqs. 4 and 5 (Wang et al. 2004), as kornia computes them: moments
@@ -232,12 +288,7 @@ def ssim_loss(prediction, target, *, window=5, data_range=1.0):
     >>> bool(ssim_loss(image, image) < 1e-5)
     True
     """
-    try:
-        from kornia.losses import ssim_loss as kornia_ssim_loss
-    except ImportError as error:
-        raise ImportError(
-            'the SSIM loss needs kornia; install it with "pip install csr_astro[train]".'
-        ) from error
+    kornia_ssim_loss = require('kornia.losses', 'the SSIM loss needs', 'train').ssim_loss
     _check_shapes(prediction=prediction, target=target)
     if window % 2 != 1 or window < 1 or min(prediction.shape[-2:]) <= window // 2:
         raise ValueError(
@@ -251,7 +302,7 @@ def ssim_loss(prediction, target, *, window=5, data_range=1.0):
     return loss.mean(dim=(1, 2, 3))
 
 
-def source_loss(composite, target):
+def source_loss(composite: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Error of the extracted source, ``L_source = ‖(in − gt) − (in − comp)‖ / N``.
 
     The paper's Eq. 6: the injected source against the extracted one. The input
@@ -301,6 +352,12 @@ class LossWeights:
     windowed : float
         Of `windowed_l1`, which the paper has not: the error of the sum behind a
         source.
+
+    Examples
+    --------
+    >>> from csr_astro.training.losses import LossWeights
+    >>> LossWeights(style=0).hole
+    6.0
     """
 
     hole: float = 6.0
@@ -310,7 +367,7 @@ class LossWeights:
     source: float = 1.0
     windowed: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             # A comparison with NaN is false as well.
@@ -324,9 +381,16 @@ PAPER_WEIGHTS = LossWeights()
 
 
 def loss_terms(
-    prediction, target, image, valid, hole, *, weights=PAPER_WEIGHTS, features=oriented_features,
-    window=7,
-):
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    image: torch.Tensor,
+    valid: torch.Tensor,
+    hole: torch.Tensor,
+    *,
+    weights: LossWeights = PAPER_WEIGHTS,
+    features: Callable = oriented_features,
+    window: int = 7,
+) -> dict[str, torch.Tensor]:
     """Terms of the paper's loss, each by itself and without its weight.
 
     The composite is ``comp = M⊙in + (1−M)⊙out``. Blank pixels, those neither valid
@@ -378,7 +442,9 @@ def loss_terms(
     return {name: term() for name, term in compute.items() if getattr(weights, name) > 0}
 
 
-def total_loss(terms, weights=PAPER_WEIGHTS):
+def total_loss(
+    terms: dict[str, torch.Tensor], weights: LossWeights = PAPER_WEIGHTS
+) -> torch.Tensor:
     """Weighted sum of terms.
 
     With the paper's weights (Eq. 7), ``6 (L_hole + L_valid) + 120 L_style + 0.4 L_ssim
@@ -409,7 +475,16 @@ def total_loss(terms, weights=PAPER_WEIGHTS):
     return sum(getattr(weights, name) * term for name, term in terms.items())
 
 
-def paper_loss(prediction, target, image, valid, hole, *, weights=PAPER_WEIGHTS, **options):
+def paper_loss(
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    image: torch.Tensor,
+    valid: torch.Tensor,
+    hole: torch.Tensor,
+    *,
+    weights: LossWeights = PAPER_WEIGHTS,
+    **options: Any,
+) -> torch.Tensor:
     """Evaluate the paper's whole loss (Sect. 3.3.5, Eq. 7).
 
     ``6 (L_hole + L_valid) + 120 L_style + 0.4 L_ssim + 1 L_source``, or with other

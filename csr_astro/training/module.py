@@ -1,19 +1,39 @@
 """What does one step of the training compute, and what is it told to Lightning?"""
 
+from __future__ import annotations
+
 import math
 from collections import deque
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import torch
-from lightning import pytorch as pl
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
+from csr_astro.extras import require
 from csr_astro.nn.fill import push_pull_fill
 from csr_astro.training.features import VGG16Features, oriented_features
 from csr_astro.training.losses import paper_loss, relative_hole_loss
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Executor
+
+    import numpy as np
+    from lightning import pytorch as pl
+
+    from csr_astro.nn.inpainter import Inpainter
+    from csr_astro.training.recipe import Recipe
+else:
+    pl = require('lightning.pytorch', 'training needs', 'train')
+
 __all__ = ['CutoutData', 'TrainingModule']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _OPTIMIZERS = {'adamw': torch.optim.AdamW, 'adam': torch.optim.Adam}
 # Of the paper's schedule.
@@ -72,7 +92,7 @@ class TrainingModule(pl.LightningModule):
     0
     """
 
-    def __init__(self, model, recipe):
+    def __init__(self, model: Inpainter, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
         self.model = model
@@ -84,14 +104,24 @@ class TrainingModule(pl.LightningModule):
             model.network.compile()
         self.features = VGG16Features(recipe.vgg16) if recipe.vgg16 else oriented_features
         self.step_number = 0
-        self.training_losses = []
-        self.validation_losses = []
-        self.shown = None
+        self.training_losses: list[torch.Tensor] = []
+        self.validation_losses: list[float] = []
+        self.shown: tuple[torch.Tensor, ...] | None = None
         self.plateau = None
-        self._optimizer_states = None
+        self._optimizer_states: tuple[dict, dict | None] | None = None
 
-    def loss(self, model, tensors):
-        """Loss of a batch, and its prediction in normalised units."""
+    def loss(
+        self, model: Inpainter, tensors: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of a batch, and its prediction in normalised units.
+
+        Parameters
+        ----------
+        model : `~csr_astro.nn.inpainter.Inpainter`
+            The network or its average.
+        tensors : sequence of `torch.Tensor`
+            A batch as it was prepared.
+        """
         normalized, target, valid, hole, central, *hints = tensors
         prediction = model.predict_normalized(normalized, valid, hints)
         if self.recipe.loss == 'paper':
@@ -109,7 +139,7 @@ class TrainingModule(pl.LightningModule):
         # What is asked for is the central disc; the others teach the network too.
         return inner + self.recipe.others * outer, prediction
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         """The recipe's optimiser, in the state of a resumed training."""
         optimizer = _OPTIMIZERS[self.recipe.optimizer](
             self.model.parameters(),
@@ -128,33 +158,33 @@ class TrainingModule(pl.LightningModule):
         return optimizer
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> float:
         """Rate of the last step."""
         return self.trainer.optimizers[0].param_groups[0]['lr']
 
-    def on_train_batch_start(self, *_):
+    def on_train_batch_start(self, *_: object) -> None:
         """Set the rate: a function of the cutouts done, so that nothing needs to be restored."""
         if self.recipe.schedule == 'cosine':
             rate = _learning_rate(self.recipe, self.step_number * self.recipe.batch_size)
             for group in self.trainer.optimizers[0].param_groups:
                 group['lr'] = rate
 
-    def training_step(self, tensors, _):
+    def training_step(self, tensors: Sequence[torch.Tensor], _: int) -> torch.Tensor:
         """Loss of a batch."""
         loss, _ = self.loss(self.model, tensors)
         self.training_losses.append(loss.detach())
         return loss
 
-    def on_train_batch_end(self, *_):
+    def on_train_batch_end(self, *_: object) -> None:
         """Average the weights."""
         self.average.update_parameters(self.model)
         self.step_number += 1
 
-    def on_validation_start(self):
+    def on_validation_start(self) -> None:
         """Forget the last validation."""
         self.validation_losses.clear()
 
-    def validation_step(self, tensors, number):
+    def validation_step(self, tensors: Sequence[torch.Tensor], number: int) -> None:
         """Loss of a batch, by the averaged weights."""
         loss, prediction = self.loss(self.average.module, tensors)
         self.validation_losses.append(loss.item())
@@ -164,7 +194,7 @@ class TrainingModule(pl.LightningModule):
                 tensor[:, 0].float().cpu() for tensor in (normalized, hole, target, prediction)
             )
 
-    def finish_validation(self):
+    def finish_validation(self) -> tuple[float, float]:
         """Mean losses of the steps since the last validation and of this one, on all devices.
 
         Returns
@@ -184,7 +214,7 @@ class TrainingModule(pl.LightningModule):
             self.plateau.step(validation)
         return training, validation
 
-    def training_state(self):
+    def training_state(self) -> dict:
         """Everything that a resumed training needs, as `load_training_state` takes it."""
         return {
             'recipe': asdict(self.recipe),
@@ -195,8 +225,14 @@ class TrainingModule(pl.LightningModule):
             'step': self.step_number,
         }
 
-    def load_training_state(self, state):
-        """Go on where another training was; call before Lightning's ``fit``."""
+    def load_training_state(self, state: dict) -> None:
+        """Go on where another training was; call before Lightning's ``fit``.
+
+        Parameters
+        ----------
+        state : dict
+            From `training_state`.
+        """
         self.model.load_state_dict(state['model'])
         self.average.load_state_dict(state['average'])
         self._optimizer_states = state['optimizer'], state.get('plateau')
@@ -252,9 +288,26 @@ class CutoutData(pl.LightningDataModule):
         Give the arrays of a batch by its number.
     depth : int, optional
         How many batches are prepared ahead.
+
+    Examples
+    --------
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> from csr_astro.training.module import CutoutData
+    >>> from csr_astro.training.recipe import Recipe
+    >>> recipe = Recipe(n_cutouts=6400, batch_size=32, validate_every=3200)
+    >>> with ThreadPoolExecutor(1) as pool:
+    ...     print(CutoutData(recipe, pool, list, list).n_epochs(0))
+    2
     """
 
-    def __init__(self, recipe, pool, prepare, prepare_validation, depth=1):
+    def __init__(
+        self,
+        recipe: Recipe,
+        pool: Executor,
+        prepare: Callable,
+        prepare_validation: Callable,
+        depth: int = 1,
+    ) -> None:
         super().__init__()
         self.recipe = recipe
         self.n_steps = math.ceil(recipe.n_cutouts / recipe.batch_size)
@@ -262,8 +315,14 @@ class CutoutData(pl.LightningDataModule):
         self._training = _Ahead(pool, prepare, depth)
         self._validation = _Ahead(pool, prepare_validation, depth)
 
-    def n_epochs(self, step):
-        """Number of validations still to come after a number of steps."""
+    def n_epochs(self, step: int) -> int:
+        """Number of validations still to come after a number of steps.
+
+        Parameters
+        ----------
+        step : int
+            Steps done.
+        """
         if step >= self.n_steps:
             return 0
         return math.ceil(self.n_steps / self.steps_between) - step // self.steps_between
@@ -275,17 +334,17 @@ class CutoutData(pl.LightningDataModule):
             range(first * world + rank, last * world + rank, world),
         )
 
-    def on_before_batch_transfer(self, batch, _):
+    def on_before_batch_transfer(self, batch: Sequence[np.ndarray], _: int) -> list[torch.Tensor]:
         """Arrays, which travel well between processes, become tensors."""
         return [torch.from_numpy(array) for array in batch]
 
-    def train_dataloader(self):
+    def train_dataloader(self) -> Iterable[list[np.ndarray]]:
         """Batches until the next validation; Lightning asks anew after each."""
         first = self.trainer.lightning_module.step_number
         last = min((first // self.steps_between + 1) * self.steps_between, self.n_steps)
         return self._batches(self._training, first, last, self.n_steps)
 
-    def val_dataloader(self):
+    def val_dataloader(self) -> Iterable[list[np.ndarray]]:
         """Batches of the validation, always the same ones."""
         n_batches = max(1, self.recipe.n_validation // self.recipe.batch_size)
         return self._batches(self._validation, 0, n_batches, n_batches)

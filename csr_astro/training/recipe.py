@@ -1,14 +1,25 @@
 """What exactly does a training do? A recipe says."""
 
+from __future__ import annotations
+
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from csr_astro.nn.inpainter import FILLS, NORMALIZATIONS
 from csr_astro.nn.weights import read_info
 from csr_astro.training.losses import PAPER_WEIGHTS, LossWeights
 
+if TYPE_CHECKING:
+    from csr_astro.typing import PathLike
+
 __all__ = ['Recipe', 'list_recipes', 'read_recipe']
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _FOLDER = Path(__file__).parent / 'recipes'
 _CHOICES = {
@@ -47,7 +58,8 @@ class Recipe:
     start : str
         Weights to start from: a bundled name or a file; random ones if empty.
         In a recipe file that has them, ``width``, ``normalization`` and ``fill``
-        are by default those of these weights.
+        are by default those of these weights; a ``width`` that is a whole multiple
+        of theirs widens the network (`~csr_astro.training.widening.widen_network`).
     n_cutouts : int
         Number of cutouts in the whole training.
     batch_size : int
@@ -90,6 +102,12 @@ class Recipe:
         instead of 0.155 s, after 100 s of translating.
     seed : int
         Seed of everything that is random.
+
+    Examples
+    --------
+    >>> from csr_astro.training.recipe import Recipe
+    >>> Recipe(width=0.125, n_cutouts=20_000).batch_size
+    32
     """
 
     width: float = 0.5
@@ -115,7 +133,7 @@ class Recipe:
     compile: bool = False
     seed: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for key, known in _CHOICES.items():
             if getattr(self, key) not in known:
                 raise ValueError(f'{key} must be one of {known}, got {getattr(self, key)!r}.')
@@ -135,12 +153,19 @@ class Recipe:
             raise ValueError("loss_weights and vgg16 are those of loss = 'paper'.")
 
 
-def list_recipes():
-    """Names of the bundled recipes."""
+def list_recipes() -> list[str]:
+    """Names of the bundled recipes.
+
+    Examples
+    --------
+    >>> from csr_astro.training.recipe import list_recipes
+    >>> 'fine-tune' in list_recipes()
+    True
+    """
     return sorted(path.stem for path in _FOLDER.glob('*.toml'))
 
 
-def read_recipe(name_or_path):
+def read_recipe(name_or_path: PathLike) -> Recipe:
     """Read a recipe.
 
     Parameters

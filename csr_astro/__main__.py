@@ -1,0 +1,7 @@
+"""``python -m csr_astro`` is ``csr-astro``."""
+
+import sys
+
+from csr_astro.cli import main
+
+sys.exit(main())
