@@ -269,7 +269,7 @@ def open_client(
         'distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS': max(1, CPU_COUNT // (workers or 1)),
     }
     with (
-        _restored_logging(),
+        _silent_once_interrupted(),
         dask.config.set(config),
         distributed.LocalCluster(
             n_workers=workers or 1,
@@ -283,20 +283,28 @@ def open_client(
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        try:
-            yield client
-        except KeyboardInterrupt:
-            # Whatever is cut off complains until the cluster is closed, of use to nobody.
-            logging.disable(logging.CRITICAL)
-            raise
+        yield client
 
 
 @contextmanager
-def _restored_logging():
-    disabled = logging.root.manager.disable
+def _silent_once_interrupted():
+    # Whatever is cut off complains until the cluster is closed, of use to nobody. It starts before
+    # this thread hears of the interruption, so the signal itself must end the messages.
+    disabled, heard = logging.root.manager.disable, signal.getsignal(signal.SIGINT)
+
+    def silence(*args):
+        logging.disable(logging.CRITICAL)
+        heard(*args)
+
+    # Only the main thread may say who hears a signal, and only it is interrupted.
+    ours = threading.current_thread() is threading.main_thread() and callable(heard)
+    if ours:
+        signal.signal(signal.SIGINT, silence)
     try:
         yield
     finally:
+        if ours:
+            signal.signal(signal.SIGINT, heard)
         logging.disable(disabled)
 
 
