@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from inspect import signature
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -327,8 +328,38 @@ class NeuralBackground:
         rows, columns = self.source_masks[numbers[0]].on_map()
         return BackgroundCovariance(columns, rows, matrix)
 
+    def require_unchanged(self) -> None:
+        """Raise an error if the map was changed in place behind the sources.
+
+        Raises
+        ------
+        ValueError
+            What is measured on the map from here on would not be what was there.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from csr_astro import NeuralBackgroundEstimator
+        >>> noise = np.random.default_rng(0).normal(size=(100, 100))
+        >>> result = NeuralBackgroundEstimator(fwhm=3.3).estimate(noise, [(60, 50)])
+        >>> result.require_unchanged()
+        >>> noise -= result.source_image
+        >>> result.require_unchanged()
+        Traceback (most recent call last):
+            ...
+        ValueError: the map was changed after its background was estimated; ...
+        """
+        now = np.asarray(self.image.data).reshape(-1)[self._pixels].astype(self.image.dtype)
+        if not np.array_equal(now, self._measured, equal_nan=True):
+            raise ValueError(
+                'the map was changed after its background was estimated; measure it before that, '
+                'or change a copy.'
+            )
+
     def _row(self, source_id):
         found = np.flatnonzero(np.asarray(self.sources['id']) == source_id)
+        if np.ndim(source_id):
+            raise TypeError(f'the id of one source is taken, got {source_id!r}.')
         if not len(found):
             raise ValueError(f'there is no source with id {source_id!r}; ids are 1 to {len(self)}.')
         return int(found[0])
@@ -570,6 +601,10 @@ class NeuralBackgroundEstimator(LocalBackground):
             raise ValueError(f'batch_size must be a positive integer, got {batch_size!r}.')
         if centroid_func is not None and not callable(centroid_func):
             raise TypeError(f'centroid_func must be callable, got {centroid_func!r}.')
+        if centroid_func is not None and 'mask' not in signature(centroid_func).parameters:
+            raise ValueError(
+                "centroid_func must take the keyword 'mask', as those of photutils.centroids do."
+            )
         self.instrument = get_instrument('generic' if instrument is None else instrument, fwhm)
         _, inner, outer = self.instrument.snr_radii
         super().__init__(inner, outer)
@@ -693,8 +728,16 @@ class NeuralBackgroundEstimator(LocalBackground):
             Mean of the predicted background, weighted by a Gaussian of the
             instrument's beam: the constant that leaves the flux of a PSF fit
             unbiased. NaN for a source that has no prediction.
+
+        Notes
+        -----
+        photutils passes pixels alone: an instrument is taken on the pixels of its own
+        maps. For others, give ``instrument=get_instrument(name).on_pixels(scale)`` with
+        the arcseconds of a pixel; an angle as ``fwhm`` cannot be used here.
         """
         x, y = np.atleast_1d(x).astype(float), np.atleast_1d(y).astype(float)
+        if x.shape != y.shape:
+            raise ValueError(f'x and y must be equally many, got {x.size} and {y.size}.')
         result = self.estimate(data, np.column_stack([x, y]), mask=mask)
         background = u.Quantity(result.background).value
         fwhm = self.instrument.on_pixels(result.image.pixel_scale).fwhm

@@ -359,7 +359,7 @@ def parse_image(
         index = find_image_hdu(data)
         hdu = data[index]
         values, unit = hdu.data, _parse_unit(hdu.header.get('BUNIT'))
-        own_wcs = _header_wcs(hdu.header, data)
+        own_wcs = _header_wcs(hdu.header, data) if wcs is None else None
         own_error = _error_extension(data, index)
     elif isinstance(data, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
         if data.data is None:
@@ -368,7 +368,7 @@ def parse_image(
         own_wcs = _header_wcs(data.header) if wcs is None else None
     elif isinstance(data, NDData):
         values, unit, own_mask, own_wcs = data.data, data.unit, data.mask, data.wcs
-        own_error = _standard_deviation(data.uncertainty, unit)
+        own_error = _standard_deviation(data.uncertainty, unit) if error is None else None
     elif isinstance(data, Masked):
         values, own_mask = data.unmasked, data.mask
         if isinstance(values, u.Quantity):
@@ -383,6 +383,11 @@ def parse_image(
         raise TypeError(f'data must be {_ACCEPTED}, got {type(data).__name__}.')
 
     values = _real(values, 'data')
+    if isinstance(unit, u.FunctionUnitBase):
+        raise ValueError(
+            f'data are in {unit}, which is logarithmic, so that sums mean nothing; give them in a '
+            'linear unit.'
+        )
     # Unitless Quantities and units that only scale numbers are units all the same.
     masks = [
         _like(m, values, 'mask', bool) for m in (mask, own_mask) if m is not None and m is not False

@@ -42,6 +42,8 @@ _SMALLEST_FRACTION = 1e-9
 _HUGE = 10**300
 # Apertures and annuli of more pixels than this are a slip of the pen, and do not fit into memory.
 _MAX_RADIUS = 2000.0
+# Of the sky, by which apertures at the same place may differ.
+_SAME_PLACE = 1e-3 * u.arcsec
 _METHODS = ('exact', 'center', 'subpixel')
 # Where a source without a position is measured: nowhere.
 _NOWHERE = -1e6
@@ -184,9 +186,14 @@ class InpaintedAperturePhotometry:
         return self._measure(self.estimator.estimate(image, sources, mask_radius=mask_radius))
 
     def _positions(self):
-        first = self.apertures[0]
+        first, *others = self.apertures
         if not isinstance(first, Aperture):
             raise TypeError('sources are needed: apertures given as radii have no positions.')
+        if not all(_at_same_place(first, other) for other in others):
+            raise ValueError(
+                'apertures must all have the same positions, as all are measured at each source; '
+                'for others give sources=.'
+            )
         if isinstance(first, SkyAperture):
             return first.positions
         return np.atleast_2d(first.positions)
@@ -195,6 +202,7 @@ class InpaintedAperturePhotometry:
 
     def _measure(self, result):
         image = result.image
+        result.require_unchanged()
         sources = result.sources
         unmeasured = (sources['flags'] & NOT_INPAINTED) > 0
         x = np.where(unmeasured, _NOWHERE, sources['x_center'])
@@ -374,6 +382,8 @@ def _parse_apertures(apertures):
     single = isinstance(apertures, Aperture | Region) or (
         not isinstance(apertures, list | tuple) and np.ndim(apertures) == 0
     )
+    if single and isinstance(apertures, np.ndarray) and not isinstance(apertures, u.Quantity):
+        apertures = apertures.item()
     items = [apertures] if single else list(apertures)
     if not items:
         raise ValueError(f'apertures must be {_ACCEPTED}; got none.')
@@ -398,6 +408,19 @@ def _parse_apertures(apertures):
         else:
             raise TypeError(f'apertures must be {_ACCEPTED}, got {type(item).__name__}.')
     return parsed, single
+
+
+def _at_same_place(first, other):
+    """Whether an aperture, if it has positions, has those of the first."""
+    if not isinstance(other, Aperture):
+        return True
+    if np.shape(first.positions) != np.shape(other.positions):
+        return False
+    if isinstance(first, SkyAperture) != isinstance(other, SkyAperture):
+        return False
+    if isinstance(first, SkyAperture):
+        return bool(np.all(first.positions.separation(other.positions) < _SAME_PLACE))
+    return np.array_equal(first.positions, other.positions)
 
 
 def _from_region(region):
@@ -458,11 +481,15 @@ def _pixels(radius, scale, name):
         pixels = radius.to_value(u.arcsec) / scale
     else:
         pixels = float(getattr(radius, 'value', radius))
+    _check_size(pixels, name)
+    return pixels
+
+
+def _check_size(pixels, name):
     if pixels > _MAX_RADIUS:
         raise ValueError(
             f'{name} has a radius of {pixels:.3g} pixels; at most {_MAX_RADIUS:g} are taken.'
         )
-    return pixels
 
 
 # ------------------------------------------------------------------------------------- geometry
@@ -476,6 +503,8 @@ def _place(aperture, x, y, wcs, scale):
         if wcs is None:
             raise ValueError('apertures on the sky need a WCS, and the data have none.')
         aperture = aperture.to_pixel(wcs)
+    # Of its box, which is up to a pixel larger on each side.
+    _check_size(max(np.atleast_1d(aperture.bbox)[0].shape) / 2 - 1, 'the aperture')
     return _moved(aperture, x, y) if len(x) else aperture
 
 

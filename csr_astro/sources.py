@@ -282,6 +282,7 @@ def _from_text(table, longitude, latitude, frame):
 
 
 def _from_array(array):
+    given = array
     if isinstance(array, u.Quantity):
         if not array.unit.is_equivalent(u.pix) and array.unit != u.dimensionless_unscaled:
             raise ValueError(
@@ -296,7 +297,8 @@ def _from_array(array):
         with np.errstate(over='ignore'):
             array = np.ma.filled(array.astype(float), np.nan)
     except (AttributeError, TypeError, ValueError, OverflowError):
-        raise TypeError(f'sources must be {_ACCEPTED}.') from None
+        kind = type(given).__name__
+        raise TypeError(f'sources must be {_ACCEPTED}, got {kind}.') from None
     if array.size == 0:
         array = array.reshape(0, 2)
     if array.shape == (2,):
@@ -315,7 +317,7 @@ def parse_sources(sources: SourcesLike, wcs: WcsLike | None = None) -> Sources:
         Positions: coordinates on the sky; pixel or sky regions of any kind; a
         table with a SkyCoord column, or ra and dec (l and b) in degrees or with
         units, or any of photutils' column names of pixel positions, which count
-        where there are no others or no WCS; (N, 2) pixels (x, y), zero-based.
+        where there are no others or no WCS (``x_init`` before ``x_fit``, as there); (N, 2) pixels (x, y), zero-based.
     wcs : optional
         World coordinate system of the map, for positions on the sky.
 

@@ -933,6 +933,7 @@ def test_plot_needs_three_axes(result):
         ({'fwhm': 3 * u.Jy}, 'fwhm must be in pixels or an angle'),
         ({'device': 'nonsense'}, "device 'nonsense' cannot be used"),
         ({'centroid_func': 'com'}, "centroid_func must be callable, got 'com'"),
+        ({'centroid_func': np.mean}, "centroid_func must take the keyword 'mask'"),
     ],
 )
 def test_wrong_options_are_refused_with_a_sentence(options, sentence):
@@ -952,6 +953,7 @@ def test_options_are_keyword_only():
         ({'data': np.zeros((3, 20, 20))}, 'data must be two-dimensional'),
         ({'data': np.zeros((20, 20), complex)}, 'data must hold real numbers'),
         ({'data': 'map.fits'}, 'data must be .* got str'),
+        ({'data': u.Magnitude(np.zeros((20, 20)))}, 'data are in mag, which is logarithmic'),
         ({'sources': 'catalog.csv'}, 'sources must be .* got str'),
         ({'sources': None}, 'sources must be .* got NoneType'),
         ({'sources': [(1, 2, 3)]}, 'sources must be .* got shape'),

@@ -348,6 +348,15 @@ def make_header(axes=2, ctype=('RA---TAN', 'DEC--TAN')):
     return header
 
 
+@pytest.mark.parametrize('kind', [lambda hdu: hdu, lambda hdu: fits.HDUList([hdu])])
+def test_wcs_that_is_given_replaces_one_that_cannot_be_read(kind):
+    data = kind(fits.PrimaryHDU(DATA, make_header(ctype=('RA---TAN', 'DEC--XXX'))))
+    with pytest.raises(ValueError, match='not understood'):
+        parse_image(data)
+    wcs = make_wcs(1.6)
+    assert parse_image(data, wcs=wcs).wcs is wcs
+
+
 @pytest.mark.parametrize('kind', ['NDData', 'CCDData', 'ImageHDU', 'HDUList', 'given'])
 def test_wcs_is_kept(kind):
     wcs = make_wcs(1.6)

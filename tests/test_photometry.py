@@ -659,6 +659,9 @@ def test_wrong_options_are_refused_with_a_sentence(estimator, arguments, sentenc
     ('aperture', 'arguments', 'sentence'),
     [
         (4, {}, 'sources are needed'),
+        ([CircularAperture(SOURCES, 3), CircularAperture(SOURCES[::-1], 4)], {}, 'same positions'),
+        ([CircularAperture(source, 3) for source in SOURCES], {}, 'same positions'),
+        (CircularAperture(SOURCES, 1e6), {}, 'the aperture has a radius of 1e\\+06 pixels'),
         (4 * u.arcsec, {'sources': SOURCES}, 'the data have no WCS'),
         (
             SkyCircularAperture(SkyCoord(0 * u.deg, 0 * u.deg), 4 * u.arcsec),
@@ -696,7 +699,34 @@ def test_measured_background_has_its_sources(estimator, sky):
         InpaintedAperturePhotometry(4, estimator=estimator)(result, SOURCES)
 
 
+def test_apertures_at_the_same_positions_need_no_sources(estimator, sky):
+    several = [CircularAperture(SOURCES, 3), CircularAperture(SOURCES, 4), 5]
+    table = InpaintedAperturePhotometry(several, estimator=estimator)(sky)
+    expected = InpaintedAperturePhotometry([3, 4, 5], estimator=estimator)(sky, SOURCES)
+    for i in range(3):
+        assert_array_equal(table[f'flux_{i}'], expected[f'flux_{i}'])
+
+
+def test_radius_without_dimensions_is_one(estimator, sky):
+    table = InpaintedAperturePhotometry(np.array(4), estimator=estimator)(sky, SOURCES)
+    assert 'flux' in table.colnames
+
+
+def test_map_that_was_cleaned_in_place_is_not_measured(estimator, sky):
+    data = sky.copy()
+    result = estimator.estimate(data, SOURCES)
+    photometry = InpaintedAperturePhotometry(4, estimator=estimator)
+    expected = photometry(result)['flux']
+    data -= result.source_image
+    with pytest.raises(ValueError, match='the map was changed after'):
+        photometry(result)
+    data[:] = sky
+    assert_array_equal(photometry(result)['flux'], expected)
+
+
 def test_unknown_uncertainties_are_refused(estimator, sky):
     data = CCDData(sky, unit='Jy', uncertainty=UnknownUncertainty(np.ones(SHAPE)))
+    photometry = InpaintedAperturePhotometry(4, estimator=estimator)
     with pytest.raises(TypeError, match='uncertainty must be a StdDevUncertainty'):
-        InpaintedAperturePhotometry(4, estimator=estimator)(data, SOURCES)
+        photometry(data, SOURCES)
+    assert np.isfinite(photometry(data, SOURCES, error=1)['flux_err']).all()
