@@ -125,8 +125,8 @@ def test_classes_show_what_a_user_needs(name):
     wanted = {
         'NeuralBackground': {
             'background', 'background_in', 'background_rms', 'covariance', 'errors', 'flags',
-            'instrument', 'mask', 'plot', 'plot_source', 'realization', 'source_image',
-            'to_ccddata', 'unit',
+            'instrument', 'mask', 'plot', 'plot_source', 'realization',
+            'require_unchanged', 'source_image', 'to_ccddata', 'unit',
         },
         'NeuralBackgroundEstimator': {'estimate', 'predict_parts'},
     }  # fmt: skip
