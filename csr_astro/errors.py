@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from photutils.aperture import PixelAperture
 from scipy import linalg
 
 from csr_astro.cutouts import MAX_RADIUS, extract, extract_mask, nearest_pixel, window_size
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from astropy import units as u
-    from photutils.aperture import PixelAperture
 
     from csr_astro.masking import SourceMask
 
@@ -107,6 +107,11 @@ class BackgroundCovariance:
         -------
         error : float or `~astropy.units.Quantity`
         """
+        if not (isinstance(aperture, PixelAperture) and aperture.isscalar):
+            raise TypeError(
+                'aperture must be a pixel aperture of photutils with one position, '
+                f'got {aperture!r}.'
+            )
         weights = aperture_weights(aperture, self.x, self.y, method)
         return np.sqrt(np.maximum(weights @ self.matrix @ weights, 0 * self.matrix.flat[0]))
 

@@ -285,7 +285,7 @@ def find_image_hdu(hdus: fits.HDUList, name: str | int | None = None) -> int:
             index = hdus.index_of(name)
         except KeyError:
             # A number, as text.
-            index = int(name) if name.removeprefix('-').isdecimal() else None
+            index = int(name) if str(name).removeprefix('-').isdecimal() else None
         try:
             found = hdus[index]
         except (KeyError, IndexError, TypeError):
@@ -336,7 +336,7 @@ def parse_image(
     Raises
     ------
     TypeError
-        If ``data`` is of no accepted kind, or holds no real numbers.
+        If ``data`` is of no accepted kind, or holds no real numbers, or their logarithms.
     ValueError
         If shapes or units do not fit.
 
@@ -384,7 +384,7 @@ def parse_image(
 
     values = _real(values, 'data')
     if isinstance(unit, u.FunctionUnitBase):
-        raise ValueError(
+        raise TypeError(
             f'data are in {unit}, which is logarithmic, so that sums mean nothing; give them in a '
             'linear unit.'
         )

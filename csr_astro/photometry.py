@@ -296,7 +296,7 @@ class InpaintedAperturePhotometry:
         for i, source_mask in enumerate(result.source_masks):
             if source_mask is None:
                 continue
-            rows, columns, pixels = *source_mask.on_map(), None
+            (rows, columns), pixels = source_mask.on_map(), None
             # What is predicted behind neighbours is related to what is predicted here.
             box = _common_box([shape[i] for shape in shapes], image.shape)
             near = result.errors.predicted_near(i, box)

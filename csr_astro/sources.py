@@ -317,7 +317,8 @@ def parse_sources(sources: SourcesLike, wcs: WcsLike | None = None) -> Sources:
         Positions: coordinates on the sky; pixel or sky regions of any kind; a
         table with a SkyCoord column, or ra and dec (l and b) in degrees or with
         units, or any of photutils' column names of pixel positions, which count
-        where there are no others or no WCS (``x_init`` before ``x_fit``, as there); (N, 2) pixels (x, y), zero-based.
+        where there are no others or no WCS (``x_init`` before ``x_fit``, as there);
+        (N, 2) pixels (x, y), zero-based.
     wcs : optional
         World coordinate system of the map, for positions on the sky.
 

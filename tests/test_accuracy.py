@@ -108,6 +108,13 @@ def test_bad_positions_are_refused(groups, tmp_path):
     with pytest.raises(ValueError, match=r"lacks \['group', 'map', 'radius'\]"):
         read_positions(tmp_path / 'few.ecsv')
     positions = draw_positions(groups, [5], 2)
+    with pytest.raises(TypeError, match='methods must be a dict'):
+        background_errors(groups, positions, ['plane'])
+    for wrong in (groups['first'], groups['first'][0]):
+        with pytest.raises(TypeError, match='must be a dict of lists of maps'):
+            draw_positions(wrong, [5], 2)
+        with pytest.raises(TypeError, match='must be a dict of lists of maps'):
+            background_errors(wrong, positions, {})
     plane = get_baselines(['plane'])
     with pytest.raises(ValueError, match="'second', which were not given"):
         background_errors({'first': groups['first']}, positions, plane)

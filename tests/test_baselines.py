@@ -117,6 +117,7 @@ def test_annulus_takes_other_radii():
 
 def test_baselines_are_chosen_by_name():
     assert list(get_baselines(['lpi', 'plane'])) == ['lpi', 'plane']
+    assert list(get_baselines('plane')) == ['plane']
     with pytest.raises(ValueError, match=r"must be one of \['annulus_mean', .*got 'median'"):
         get_baselines(['median'])
 

@@ -556,11 +556,16 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(longer, options, threads):
 @pytest.mark.usefixtures('ctrl_c_is_heard')
 def test_interrupted_cluster_complains_no_more(caplog):
     heard, disabled = signal.getsignal(signal.SIGINT), logging.root.manager.disable
-    with pytest.raises(KeyboardInterrupt), open_client(workers=0):
-        try:
-            signal.raise_signal(signal.SIGINT)
-        finally:
-            logging.getLogger('tornado.application').critical('it was cut off')
+
+    def interrupt():
+        with open_client(workers=0):
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                logging.getLogger('tornado.application').critical('it was cut off')
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
     assert 'it was cut off' not in caplog.text
     assert signal.getsignal(signal.SIGINT) is heard
     assert logging.root.manager.disable == disabled

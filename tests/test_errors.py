@@ -157,6 +157,9 @@ def test_unit_is_that_of_the_map(estimator, sky, result):
     assert found.background_rms.unit == u.Jy / u.pix
     covariance = found.covariance(1)
     assert covariance.matrix.unit == (u.Jy / u.pix) ** 2
+    for wrong in (3, CircularAperture(POSITIONS[:2], 3)):
+        with pytest.raises(TypeError, match='aperture must be a pixel aperture of photutils'):
+            covariance.sum_err(wrong)
     error = covariance.sum_err(CircularAperture(POSITIONS[0], 3))
     assert error.unit == u.Jy / u.pix
     expected = result.covariance(1).sum_err(CircularAperture(POSITIONS[0], 3))

@@ -122,6 +122,27 @@ def test_sources_add_to_a_copy_of_the_map():
     assert (injected - original).sum() == pytest.approx(10_007, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'error', 'sentence'),
+    [
+        ((np.zeros(SHAPE) * u.Jy, [4], [5], [6] * u.mJy), TypeError, 'simulate_map takes maps'),
+        ((np.zeros(SHAPE), [4], [5], [6] * u.mJy), TypeError, 'must be plain numbers'),
+        ((np.zeros(SHAPE), [4, 3], [5], [6]), ValueError, 'equally many, got 2, 1 and 1'),
+        ((np.zeros(SHAPE), [4], [np.nan], [6]), ValueError, 'must be finite'),
+    ],
+)
+def test_sources_that_cannot_be_injected_are_refused(arguments, error, sentence):
+    with pytest.raises(error, match=sentence):
+        inject_sources(*arguments, PROFILES['Gaussian'])
+
+
+@pytest.mark.parametrize('fwhm', [0, -3.5, np.nan, 3.5 * u.arcsec])
+def test_widths_of_profiles_are_positive_pixels(fwhm):
+    for make in (gaussian_profile, lambda fwhm: moffat_profile(fwhm, 2.5)):
+        with pytest.raises(ValueError, match='fwhm must be a positive number'):
+            make(fwhm)
+
+
 def test_no_sources_change_nothing():
     image = np.random.default_rng(0).normal(size=SHAPE)
     assert_array_equal(inject_sources(image, [], [], [], PROFILES['Gaussian']), image)

@@ -10,6 +10,7 @@ sources.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -243,6 +244,11 @@ def background_errors(
     >>> print(len(errors), bool(np.abs(errors['plane']).max() < 1e-9))
     3 True
     """
+    if not isinstance(methods, Mapping):
+        raise TypeError(
+            'methods must be a dict of names and estimators or functions, as from get_baselines, '
+            f'got {type(methods).__name__}.'
+        )
     check_positions(positions, groups)
     check_radii(positions['radius'], max(apertures))
     parts = []

@@ -373,6 +373,7 @@ def get_baselines(names: Sequence[str] | None = None) -> dict[str, Callable]:
     """
     if names is None:
         return {name: fill for name, fill in BASELINES.items() if _usable(name)}
+    names = [names] if isinstance(names, str) else names
     for name in names:
         if name not in BASELINES:
             raise ValueError(f'a method must be one of {list(BASELINES)}, got {name!r}.')

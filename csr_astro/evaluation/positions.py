@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -183,6 +184,11 @@ def draw_positions(
     >>> draw_positions({'flat': [np.zeros((60, 60))]}, [5, 9], 4).colnames
     ['group', 'map', 'radius', 'x', 'y']
     """
+    if not isinstance(groups, Mapping):
+        raise TypeError(
+            'groups must be a dict of lists of maps, as from read_groups, got '
+            f'{type(groups).__name__}.'
+        )
     check_radii(radii, aperture)
     if n < 1:
         raise ValueError(f'the number of positions must be positive, got {n}.')
@@ -305,6 +311,11 @@ def check_positions(positions, groups):
     groups : dict of str to list of (ny, nx) array
         The maps that they are on.
     """
+    if not isinstance(groups, Mapping):
+        raise TypeError(
+            'maps must be a dict of lists of maps, as from read_groups, got '
+            f'{type(groups).__name__}.'
+        )
     for group in np.unique(positions['group']):
         if group not in groups:
             raise ValueError(

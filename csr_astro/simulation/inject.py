@@ -133,6 +133,14 @@ def inject_sources(
     -------
     injected : (ny, nx) `~numpy.ndarray` of float64
 
+    Raises
+    ------
+    TypeError
+        If the map or an argument has a unit: `~csr_astro.simulation.simulate.simulate_map`
+        takes those.
+    ValueError
+        If positions and fluxes are not equally many, or a position is not finite.
+
     Examples
     --------
     >>> import numpy as np
@@ -142,8 +150,19 @@ def inject_sources(
     >>> print(round(image.sum(), 6))
     8.0
     """
+    if any(getattr(each, 'unit', None) is not None for each in (image, x, y, flux)):
+        raise TypeError(
+            'image, x, y and flux must be plain numbers, fluxes in units of the sum of the map; '
+            'simulate_map takes maps with units.'
+        )
     injected = np.array(image, dtype=float)
-    x, y, flux = (np.asarray(each) for each in (x, y, flux))
+    x, y, flux = (np.atleast_1d(np.asarray(each, dtype=float)) for each in (x, y, flux))
+    if not x.shape == y.shape == flux.shape:
+        raise ValueError(
+            f'x, y and flux must be equally many, got {x.size}, {y.size} and {flux.size}.'
+        )
+    if not (np.isfinite(x) & np.isfinite(y)).all():
+        raise ValueError('x and y must be finite.')
     angle, elongation = (np.broadcast_to(each, len(x)) for each in (angle, elongation))
     for column, row, brightness, turn, stretch in zip(x, y, flux, angle, elongation, strict=True):
         x0, y0 = int(np.rint(column)), int(np.rint(row))

@@ -7,6 +7,7 @@ image, or a model of astropy or photutils.
 
 from __future__ import annotations
 
+import numbers
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -97,6 +98,12 @@ class Profile:
         return np.where(np.hypot(dx, dy) <= self.radius, values, 0.0)
 
 
+def _check_positive(**numbers_of):
+    for name, value in numbers_of.items():
+        if not isinstance(value, numbers.Real) or not 0 < value < np.inf:
+            raise ValueError(f'{name} must be a positive number (widths in pixels), got {value!r}.')
+
+
 def gaussian_profile(fwhm: float) -> ProfileLike:
     """Gaussian profile, as a function of offsets in pixels.
 
@@ -117,6 +124,7 @@ def gaussian_profile(fwhm: float) -> ProfileLike:
     >>> print(profile(0, 0), profile(3.5 / 2, 0))
     1.0 0.5
     """
+    _check_positive(fwhm=fwhm)
     # Beyond there is less than a ten-millionth of the peak.
     return Profile(
         lambda dx, dy: np.exp(-4 * np.log(2) * (dx**2 + dy**2) / fwhm**2), radius=2.5 * fwhm
@@ -145,6 +153,7 @@ def moffat_profile(fwhm: float, beta: float) -> ProfileLike:
     >>> print(profile(0, 0), profile(3.5 / 2, 0))
     1.0 0.5
     """
+    _check_positive(fwhm=fwhm, beta=beta)
     alpha2 = (fwhm / 2) ** 2 / (2 ** (1 / beta) - 1)
     return lambda dx, dy: (1 + (dx**2 + dy**2) / alpha2) ** -beta
 
