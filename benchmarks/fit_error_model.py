@@ -16,12 +16,12 @@ from scipy import optimize
 
 from csr_astro import NeuralBackgroundEstimator, get_instrument
 from csr_astro.cutouts import extract
-from csr_astro.errors import aperture_weights
 from csr_astro.evaluation.accuracy import gaussian_fields
 from csr_astro.evaluation.positions import draw_positions, read_groups, separate_positions
 from csr_astro.images import parse_image
 from csr_astro.simulation.inject import inject_sources
 from csr_astro.simulation.psf import instrument_profile
+from csr_astro.uncertainty import aperture_weights
 
 RADII = (4.5, 6.0, 8.0, 10.5, 13.0)
 APERTURES = (3.0, 4.0, 5.0, 6.0, 8.0)

@@ -1,19 +1,8 @@
-"""Remove compact sources from astronomical maps, and measure them.
-
-The public names are loaded when they are first used, so that ``import
-csr_astro`` does not wait for PyTorch.
-"""
+"""Remove compact sources from astronomical maps, and measure them."""
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
-from csr_astro.lazy import load_lazily
-
-if TYPE_CHECKING:
-    from csr_astro.background import NeuralBackground, NeuralBackgroundEstimator
-    from csr_astro.instruments import get_instrument, list_instruments
-    from csr_astro.nn.weights import list_weights, load_model
-    from csr_astro.photometry import InpaintedAperturePhotometry
+import lazy_loader
 
 try:
     __version__ = version('csr_astro')
@@ -30,35 +19,6 @@ __all__ = [
     'load_model',
 ]
 
-__getattr__, _names = load_lazily(
-    __name__,
-    [
-        'batch',
-        'errors',
-        'evaluation',
-        'flags',
-        'images',
-        'instruments',
-        'kriging',
-        'masking',
-        'nn',
-        'simulation',
-        'sources',
-        'training',
-        'typing',
-        'variogram',
-    ],
-    {
-        'InpaintedAperturePhotometry': 'csr_astro.photometry',
-        'NeuralBackground': 'csr_astro.background',
-        'NeuralBackgroundEstimator': 'csr_astro.background',
-        'get_instrument': 'csr_astro.instruments',
-        'list_instruments': 'csr_astro.instruments',
-        'list_weights': 'csr_astro.nn.weights',
-        'load_model': 'csr_astro.nn.weights',
-    },
-)
-
-
-def __dir__() -> list[str]:
-    return [*_names(), '__version__']
+# Names and modules are those of __init__.pyi, loaded at first use: `import csr_astro` does not wait
+# for PyTorch.
+__getattr__, __dir__, _ = lazy_loader.attach_stub(__name__, __file__)

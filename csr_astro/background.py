@@ -1,107 +1,47 @@
-"""What does the map look like behind its sources?
-
-`NeuralBackgroundEstimator` takes a map and sources, and returns a
-`NeuralBackground`: the map without them.
-"""
+"""The result of a removal: a map without its sources, their image, table and errors."""
 
 from __future__ import annotations
 
-import copy
 import numbers
-import threading
-import warnings
 from collections import Counter
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from inspect import signature
-from typing import TYPE_CHECKING, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable
-from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
-from photutils.background import LocalBackground
-from photutils.centroids import centroid_sources
 from scipy.spatial import KDTree
 
-from csr_astro.cutouts import extract, nearest_pixel
-from csr_astro.errors import (
+from csr_astro.flags import NOT_INPAINTED, count_sources, decode_flags
+from csr_astro.images import shape_text
+from csr_astro.plotting import plot_removal, plot_source
+from csr_astro.prediction import combine_parts
+from csr_astro.tables import fits_meta, versions
+from csr_astro.uncertainty import (
     BackgroundCovariance,
     BackgroundErrors,
     predicted_sources,
     sorted_sources,
 )
-from csr_astro.flags import BITS, NOT_INPAINTED, decode_flags
-from csr_astro.images import parse_image
-from csr_astro.instruments import get_instrument
-from csr_astro.masking import draw_masks, mask_radii, measure_snr
-from csr_astro.notebook import html_table, shape_text
-from csr_astro.prediction import (
-    BATCH_SIZES,
-    Predictor,
-    combine_parts,
-    flag_masks,
-    plan_batches,
-)
-from csr_astro.products import count_sources
-from csr_astro.quiet import ignored, one_at_a_time
-from csr_astro.sources import parse_sources
+from csr_astro.utils.representation import html_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from matplotlib.axes import Axes
-    from numpy.typing import ArrayLike
+    from photutils.background import LocalBackground
 
     from csr_astro.images import Image
     from csr_astro.instruments import Instrument
     from csr_astro.masking import SourceMask
-    from csr_astro.prediction import Part
-    from csr_astro.sources import Sources
-    from csr_astro.typing import ImageLike, PathLike, QuantityLike, RngLike, SourcesLike, WcsLike
+    from csr_astro.plan import Plan
+    from csr_astro.prediction import Part, Prediction
+    from csr_astro.typing import RngLike
 
-__all__ = ['NeuralBackground', 'NeuralBackgroundEstimator']
-
-
-@dataclass(frozen=True)
-class _Preset:
-    """What distinguishes the ways of using a network."""
-
-    normalization: str | None
-    blend: bool
-    orientations: int
-
-
-_PRESETS = {
-    # Normalised as the weights were trained; only the mask is replaced.
-    'default': _Preset(normalization=None, blend=False, orientations=8),
-    # As published (paper, Sects. 2.4.2 and 4).
-    'paper': _Preset(normalization='minmax', blend=True, orientations=1),
-}
-
-
-# One model per process, however many threads ask for it at once.
-_LOADING = threading.Lock()
-
-
-@lru_cache(maxsize=4)
-def _model(path, sha256, device, dtype, normalization):
-    """The model for a weights file; the hash is part of the key, lest a changed file be missed."""
-    from csr_astro.nn.weights import load_model
-
-    del sha256
-    model = load_model(path, device, dtype)
-    if normalization is not None:
-        model = copy.copy(model)
-        model.normalization = normalization
-    return model
-
-
-def _counted(numbers):
-    return ', '.join(f'{number} {name}' for name, number in numbers.most_common())
+__all__ = ['NeuralBackground', 'combine']
 
 
 class NeuralBackground:
@@ -124,8 +64,8 @@ class NeuralBackground:
         The map that was given.
     source_masks : list of `~csr_astro.masking.SourceMask` or None
         The pixels of each source; None where it has no prediction.
-    estimator : `NeuralBackgroundEstimator`
-        What made it.
+    estimator : `~csr_astro.NeuralBackgroundEstimator`
+        Made the result.
 
     Examples
     --------
@@ -144,21 +84,17 @@ class NeuralBackground:
         image: Image,
         sources: QTable,
         source_masks: list[SourceMask | None],
-        pixels: np.ndarray,
-        values: np.ndarray,
-        shares: np.ndarray,
-        estimator: NeuralBackgroundEstimator,
+        prediction: Prediction,
+        estimator: LocalBackground,
     ) -> None:
         self.image = image
         self.sources = sources
         self.source_masks = source_masks
-        # Flat indices of the pixels that changed, their background, how much of it is predicted.
-        self._pixels = pixels
-        self._values = values
-        self._shares = shares
         self.estimator = estimator
+        self._pixels, self._values = prediction.pixels, prediction.values
+        self._shares = prediction.shares
         # Kept, in case the user cleans the map in place.
-        self._measured = np.asarray(image.data).reshape(-1)[pixels].astype(image.dtype)
+        self._measured = np.asarray(image.data).reshape(-1)[self._pixels].astype(image.dtype)
 
     @property
     def instrument(self) -> Instrument:
@@ -256,7 +192,7 @@ class NeuralBackground:
 
     @cached_property
     def errors(self) -> BackgroundErrors:
-        """`~csr_astro.errors.BackgroundErrors` of all sources, for sums of pixels."""
+        """`~csr_astro.uncertainty.BackgroundErrors` of all sources, for sums of pixels."""
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
         under = [
             None if mask is None else self._index(*mask.on_map()) for mask in self.source_masks
@@ -287,7 +223,7 @@ class NeuralBackground:
 
         Returns
         -------
-        covariance : `~csr_astro.errors.BackgroundCovariance`
+        covariance : `~csr_astro.uncertainty.BackgroundCovariance`
             Of the P pixels of the mask; or, with ``other``, a plain (P, Q) array
             or Quantity between the pixels of two masks.
 
@@ -402,7 +338,7 @@ class NeuralBackground:
                 'map': shape_text(self.image),
                 'pixels': '' if scale is None else f'{scale:.3g} arcsec',
                 'instrument': self.instrument.name,
-                'weights': self.estimator.weights,
+                'weights': self.sources.meta['weights'],
                 'sources': count_sources(self.sources),
                 'masks': _counted(names),
                 'flags': _counted(flags),
@@ -420,15 +356,13 @@ class NeuralBackground:
             ``flags``. What ``sources.meta`` says is in ``meta``, under names that a
             FITS header can hold, such as ``sha256``.
         """
-        from csr_astro.tables import fits_meta
-
         unit = self.image.unit
         return CCDData(
             u.Quantity(self.background).value.copy(),
             unit=u.dimensionless_unscaled if unit is None else unit,
             mask=None if self.image.mask is None else self.image.mask.copy(),
             flags=self.mask.astype(np.uint8),
-            # Of a slice of a cube it is of another kind, which a CCDData cannot hold.
+            # A slice of a cube has one of another kind, which a CCDData cannot hold.
             wcs=self.image.wcs if isinstance(self.image.wcs, WCS) else None,
             uncertainty=None
             if self.image.error is None
@@ -495,9 +429,65 @@ class NeuralBackground:
         -------
         axes : `~numpy.ndarray` of `~matplotlib.axes.Axes`
         """
-        from csr_astro.plotting import plot_removal
+        return plot_removal(
+            self.image.data,
+            u.Quantity(self.background).value,
+            u.Quantity(self.source_image).value,
+            self.mask,
+            wcs=self.image.wcs,
+            unit=self.unit,
+            axes=axes,
+            percentile=percentile,
+        )
 
-        return plot_removal(self, axes=axes, percentile=percentile)
+    def cutouts(self, source_id: int) -> tuple[tuple[slice, slice], dict[str, np.ndarray]]:
+        """The surroundings of one source in all maps.
+
+        Parameters
+        ----------
+        source_id : int
+            The source, by its ``id`` in `sources`.
+
+        Returns
+        -------
+        window : (slice, slice)
+            Rows and columns of the map: the mask and its radius, at least 6 pixels, around it;
+            empty if the source is off the map.
+        cutouts : dict of str to (h, w) `~numpy.ndarray` of float
+            ``map``, ``masked`` (the map, NaN where it is inpainted), ``background``, ``source``
+            (their difference) and ``rms``, as plain numbers in the map's unit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from csr_astro import NeuralBackgroundEstimator
+        >>> noise = np.random.default_rng(0).normal(size=(100, 100))
+        >>> result = NeuralBackgroundEstimator(fwhm=3.3).estimate(noise, [(60, 50)])
+        >>> window, cutouts = result.cutouts(1)
+        >>> print(list(cutouts), cutouts['map'].shape == noise[window].shape)
+        ['map', 'masked', 'background', 'source', 'rms'] True
+        """
+        row = self._row(source_id)
+        mask = self.source_masks[row]
+        radius = min(self.instrument.mask_radii) if mask is None else mask.radius
+        reach = radius + max(radius, 6)
+        window = tuple(
+            _clipped(float(self.sources[name][row]), reach, size)
+            for name, size in zip(('y_center', 'x_center'), self.image.shape, strict=True)
+        )
+        whole = np.where(self.image.valid(window), self.image.data[window], np.nan).astype(float)
+        filled = self.mask[window]
+        background, source, rms = (
+            u.Quantity(each).value[window].astype(float)
+            for each in (self.background, self.source_image, self.background_rms)
+        )
+        return window, {
+            'map': whole,
+            'masked': np.where(filled, np.nan, whole),
+            'background': background,
+            'source': source,
+            'rms': np.where(filled, rms, np.nan),
+        }
 
     def plot_source(
         self, source_id: int, *, axes: Sequence[Axes] | np.ndarray | None = None
@@ -520,371 +510,65 @@ class NeuralBackground:
         ValueError
             If there is no such source, or it is off the map.
         """
-        from csr_astro.plotting import plot_source
+        window, cutouts = self.cutouts(source_id)
+        if not cutouts['map'].size:
+            raise ValueError(f'source {source_id} has no pixel on the map.')
+        return plot_source(cutouts, window, wcs=self.image.wcs, unit=self.unit, axes=axes)
 
-        return plot_source(self, self._row(source_id), axes=axes)
 
-
-class NeuralBackgroundEstimator(LocalBackground):
-    """Predicts the background behind sources with a partial-convolution U-Net.
-
-    The method is that of Madarász et al. (2025). An instance is also what
-    photutils takes as ``local_bkg_estimator``.
+def combine(
+    plan: Plan, parts: Iterable[Part], estimator: LocalBackground
+) -> NeuralBackground:
+    """Combine the predictions for all batches of a plan.
 
     Parameters
     ----------
-    weights : str or path-like, optional
-        A name from `~csr_astro.list_weights`, or a safetensors file.
-    instrument : str or `~csr_astro.instruments.Instrument`, optional
-        A name from `~csr_astro.list_instruments`: decides how large masks are.
-        By default ``'generic'`` with the beam ``fwhm``.
-    fwhm : float or `~astropy.units.Quantity`, optional
-        Full width at half maximum of the beam, in pixels or as an angle, for
-        the generic instrument; 3.5 pixels by default.
-    preset : {'default', 'paper'}, optional
-        ``'default'`` normalises by valid pixels only, replaces exactly the
-        mask and averages over flips and rotations; ``'paper'`` normalises by
-        minimum and maximum and blends prediction and map at the rim, as
-        published. The latter is for weights that were trained so.
-    orientations : {1, 2, 4, 8}, optional
-        Number of flips and rotations to average over; 8 in the default preset,
-        1 in the other. Time grows with it.
-    centroid_func : callable, optional
-        A centroid function of photutils, such as
-        `~photutils.centroids.centroid_2dg`: centres are then refined inside the
-        smallest mask of the instrument.
-    device : str, optional
-        ``'cpu'``, ``'cuda'`` and so on; a GPU if there is one.
-    dtype : {'float32', 'bfloat16'}, optional
-        Precision of the network's arithmetic.
-    batch_size : int, optional
-        Cutouts per forward pass; changes speed and memory, not results.
-    progress : bool, optional
-        Whether to show a progress bar on what takes over two seconds.
+    plan : `~csr_astro.plan.Plan`
+        The plan.
+    parts : iterable of `~csr_astro.prediction.Part`
+        One for each batch, in the order of the plan.
+    estimator : `~csr_astro.NeuralBackgroundEstimator`
+        Made the plan.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from csr_astro import NeuralBackgroundEstimator
-    >>> yy, xx = np.indices((120, 120))
-    >>> slope = 1.0 + 0.01 * xx
-    >>> star = 50 * np.exp(-0.5 * ((xx - 60) ** 2 + (yy - 50) ** 2) / 2.0)
-    >>> estimator = NeuralBackgroundEstimator(fwhm=3.3)
-    >>> result = estimator.estimate(slope + star, [(60, 50)])
-    >>> bool(abs(result.background[50, 60] - 1.6) < 0.05)
-    True
+    Returns
+    -------
+    result : `NeuralBackground`
     """
-
-    def __init__(
-        self,
-        weights: PathLike = 'default',
-        *,
-        instrument: str | Instrument | None = None,
-        fwhm: float | u.Quantity | None = None,
-        preset: Literal['default', 'paper'] = 'default',
-        orientations: Literal[1, 2, 4, 8] | None = None,
-        centroid_func: Callable | None = None,
-        device: str | None = None,
-        dtype: Literal['float32', 'bfloat16'] = 'float32',
-        batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        if not isinstance(preset, str) or preset not in _PRESETS:
-            raise ValueError(f'preset must be one of {sorted(_PRESETS)}, got {preset!r}.')
-        if orientations not in (None, 1, 2, 4, 8):
-            raise ValueError(f'orientations must be 1, 2, 4 or 8, got {orientations!r}.')
-        if dtype not in ('float32', 'bfloat16'):
-            raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}.")
-        if batch_size is not None and not (
-            isinstance(batch_size, numbers.Integral) and batch_size > 0
-        ):
-            raise ValueError(f'batch_size must be a positive integer, got {batch_size!r}.')
-        if centroid_func is not None and not callable(centroid_func):
-            raise TypeError(f'centroid_func must be callable, got {centroid_func!r}.')
-        if centroid_func is not None and 'mask' not in signature(centroid_func).parameters:
-            raise ValueError(
-                "centroid_func must take the keyword 'mask', as those of photutils.centroids do."
-            )
-        self.instrument = get_instrument('generic' if instrument is None else instrument, fwhm)
-        _, inner, outer = self.instrument.snr_radii
-        super().__init__(inner, outer)
-        self.weights = weights
-        self.preset = preset
-        self.orientations = orientations or _PRESETS[preset].orientations
-        self.centroid_func = centroid_func
-        self.device = device
-        self.dtype = dtype
-        self.batch_size = batch_size
-        self.progress = progress
-        # Read now, so that a misspelt name fails here and not hours later.
-        self._info = self._read_info()
-        wanted = _PRESETS[preset].normalization
-        if wanted not in (None, self._info.normalization):
-            warnings.warn(
-                f'the preset {preset!r} normalises by {wanted!r}, the weights {str(weights)!r} '
-                f'were trained with {self._info.normalization!r}; predictions will be poor.',
-                AstropyUserWarning,
-                stacklevel=2,
-            )
-
-    def _read_info(self):
-        from csr_astro.nn.device import resolve_device
-        from csr_astro.nn.weights import read_info
-
-        resolve_device(self.device)
-        return read_info(self.weights)
-
-    def __repr__(self) -> str:
-        return (
-            f'<NeuralBackgroundEstimator(weights={str(self.weights)!r}, '
-            f'instrument={self.instrument.name!r}, preset={self.preset!r}, '
-            f'orientations={self.orientations})>'
+    prediction = combine_parts(plan, parts)
+    flags = plan.flags | prediction.flags
+    bad = flags & NOT_INPAINTED > 0
+    # Why a source was not measured is all there is to say.
+    flags = np.where(bad, flags & NOT_INPAINTED, flags)
+    masks = [None if without else mask for without, mask in zip(bad, plan.masks, strict=True)]
+    image, sources = plan.image, plan.sources
+    table = QTable()
+    table['id'] = np.arange(len(sources)) + 1
+    table['x_center'] = sources.x
+    table['y_center'] = sources.y
+    if image.wcs is not None:
+        table['sky_center'] = (
+            image.wcs.pixel_to_world(sources.x, sources.y)
+            if len(sources)
+            else SkyCoord([], [], unit='deg')
         )
+    table['snr'] = plan.snr
+    table['mask_name'] = np.where(bad, '', plan.mask_names)
+    table['mask_radius'] = np.where(bad, np.nan, plan.mask_radii)
+    table['background'] = image.with_unit(prediction.mean)
+    table['background_scatter'] = image.with_unit(prediction.scatter)
+    table['flags'] = flags
+    asked = 'as drawn, else by SNR' if plan.mask_radius is None else str(plan.mask_radius)
+    table.meta.update(versions() | estimator.provenance | {'mask_radius': asked})
+    return NeuralBackground(image, table, masks, prediction, estimator)
 
-    def _repr_html_(self) -> str:
-        return html_table(
-            'NeuralBackgroundEstimator',
-            {
-                'weights': self.weights,
-                'instrument': f'{self.instrument.name}, {self.instrument.description}',
-                'beam': f'{self.instrument.fwhm:.3g} pixels',
-                'preset': self.preset,
-                'orientations': self.orientations,
-                'centroids': getattr(self.centroid_func, '__name__', self.centroid_func),
-                'device': self.device,
-                'dtype': self.dtype,
-            },
-        )
 
-    def _load(self):
-        """The model, which must be the one whose hash the results report."""
-        import torch
+def _clipped(center, reach, size):
+    """The pixels within reach of a position along one axis, none for a NaN."""
+    if not np.isfinite(center):
+        return slice(0, 0)
+    first, last = np.ceil(center - reach), np.floor(center + reach) + 1
+    return slice(int(np.clip(first, 0, size)), int(np.clip(last, 0, size)))
 
-        from csr_astro.nn.device import resolve_device
 
-        with _LOADING:
-            model = _model(
-                self.weights,
-                self._info.sha256,
-                resolve_device(self.device),
-                getattr(torch, self.dtype),
-                _PRESETS[self.preset].normalization,
-            )
-        if model.info.sha256 != self._info.sha256:
-            raise ValueError(
-                f'the weights {str(self.weights)!r} changed since the estimator was made.'
-            )
-        return model
-
-    def predict_parts(
-        self,
-        image: Image,
-        sources: Sources,
-        masks: list[SourceMask | None],
-        batches: list[tuple[np.ndarray, int]],
-    ) -> Iterable[Part]:
-        """Predict behind the masks of some batches of sources.
-
-        This is the part of `estimate` that takes the time.
-
-        Parameters
-        ----------
-        image, sources, masks, batches
-            See `csr_astro.prediction.Predictor.parts`.
-
-        Returns
-        -------
-        parts : iterable of `csr_astro.prediction.Part`
-            One for each batch.
-        """
-        blend = _PRESETS[self.preset].blend
-        predictor = Predictor(self._load(), blend, self.orientations, self.progress)
-        return predictor.parts(image, sources, masks, batches)
-
-    def _batch_size(self):
-        from csr_astro.nn.device import resolve_device
-
-        return self.batch_size or BATCH_SIZES.get(resolve_device(self.device).type, 16)
-
-    # ------------------------------------------------------------------ the two ways of calling
-
-    def __call__(
-        self, data: ArrayLike, x: ArrayLike, y: ArrayLike, mask: ArrayLike | None = None
-    ) -> float | np.ndarray:
-        """Background of each source as one number, photutils' local-background protocol.
-
-        Parameters
-        ----------
-        data : (ny, nx) array
-            The map.
-        x, y : float or (N,) array of float
-            Positions in pixels.
-        mask : (ny, nx) array of bool, optional
-            True for invalid pixels.
-
-        Returns
-        -------
-        background : float or (N,) `~numpy.ndarray` of float
-            Mean of the predicted background, weighted by a Gaussian of the
-            instrument's beam: the constant that leaves the flux of a PSF fit
-            unbiased. NaN for a source that has no prediction.
-
-        Notes
-        -----
-        photutils passes pixels alone: an instrument is taken on the pixels of its own
-        maps. For others, give ``instrument=get_instrument(name).on_pixels(scale)`` with
-        the arcseconds of a pixel; an angle as ``fwhm`` cannot be used here.
-        """
-        x, y = np.atleast_1d(x).astype(float), np.atleast_1d(y).astype(float)
-        if x.shape != y.shape:
-            raise ValueError(f'x and y must be equally many, got {x.size} and {y.size}.')
-        result = self.estimate(data, np.column_stack([x, y]), mask=mask)
-        background = u.Quantity(result.background).value
-        fwhm = self.instrument.on_pixels(result.image.pixel_scale).fwhm
-        values = np.full(len(x), np.nan)
-        for i, source_mask in enumerate(result.source_masks):
-            if source_mask is None:
-                continue
-            yy, xx = source_mask.on_map()
-            distance2 = (xx - x[i]) ** 2 + (yy - y[i]) ** 2
-            # Relative to the nearest pixel, so that weights of far ones cannot all vanish.
-            weight = np.exp(-4 * np.log(2) * (distance2 - distance2.min()) / fwhm**2)
-            values[i] = np.average(background[yy, xx], weights=weight)
-        return values[0] if values.size == 1 else values
-
-    def estimate(
-        self,
-        data: ImageLike,
-        sources: SourcesLike,
-        *,
-        mask: ArrayLike | None = None,
-        error: QuantityLike | None = None,
-        wcs: WcsLike | None = None,
-        mask_radius: QuantityLike | Literal['snr'] | None = None,
-        predict: Callable[..., Iterable[Part]] | None = None,
-    ) -> NeuralBackground:
-        """Predict the background behind every source of a map.
-
-        Parameters
-        ----------
-        data : NDData, CCDData, image HDU, HDUList, Quantity or array
-            The map, (ny, nx). It is not modified.
-        sources : SkyCoord, regions, table or (N, 2) array of (x, y)
-            The sources; see `~csr_astro.sources.parse_sources`.
-        mask : (ny, nx) array of bool, optional
-            True for invalid pixels, besides those that are not finite.
-        error : (ny, nx) array or Quantity, optional
-            1-sigma error of the map, for photometry.
-        wcs : optional
-            World coordinate system, for maps that bring none.
-        mask_radius : float, Quantity, array or 'snr', optional
-            Radius of the discs in pixels or as an angle, one for all or one for
-            each source. By default regions with an area are the masks
-            themselves, and all other discs follow from the SNR
-            (paper, Sect. 2.4.4); with ``'snr'`` those of regions too.
-        predict : callable, optional
-            Takes the place of `predict_parts`, to compute elsewhere: see
-            `~csr_astro.batch.estimate_distributed`.
-
-        Returns
-        -------
-        result : `NeuralBackground`
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not of an accepted kind. A source that cannot be
-            measured raises nothing; its row has a flag.
-        """
-        image = parse_image(data, mask=mask, error=error, wcs=wcs)
-        sources = parse_sources(sources, image.wcs)
-        instrument = self.instrument.on_pixels(image.pixel_scale)
-        flags = np.zeros(len(sources), dtype=int)
-        flags[~(np.isfinite(sources.x) & np.isfinite(sources.y))] |= BITS['invalid_position']
-        if self.centroid_func is not None:
-            sources = self._refine(image, sources, instrument, flags)
-        snr = measure_snr(image, sources.x, sources.y, instrument)
-        names, radii = mask_radii(mask_radius, sources, snr, instrument, image.pixel_scale)
-        needed = np.isnan(snr) & ~np.isin(names, ('fixed', 'region'))
-        flags[needed & (flags & BITS['invalid_position'] == 0)] |= BITS['no_snr']
-        masks = draw_masks(image, sources, radii, flags)
-        radii = np.array([np.nan if m is None else m.radius for m in masks])
-        flag_masks(image, masks, flags)
-        batches = plan_batches(sources, masks, self._batch_size())
-        parts = (predict or self.predict_parts)(image, sources, masks, batches)
-        pixels, values, shares, scatter, mean = combine_parts(image, parts, flags)
-        for i in np.flatnonzero(flags & NOT_INPAINTED):
-            # Why it was not measured is all there is to say.
-            flags[i] &= NOT_INPAINTED
-            masks[i], names[i], radii[i] = None, '', np.nan
-        table = self._table(image, sources, snr, names, radii, scatter, mean, flags, mask_radius)
-        return NeuralBackground(image, table, masks, pixels, values, shares, self)
-
-    # ----------------------------------------------------------------------------------- pieces
-
-    def _refine(self, image, sources, instrument, flags):
-        """Centroids inside the smallest mask; a failure keeps the position and sets a flag."""
-        radius = min(instrument.mask_radii)
-        half = int(radius)
-        footprint = np.hypot(*np.ogrid[-half : half + 1, -half : half + 1]) <= radius
-        x, y = sources.x.copy(), sources.y.copy()
-        inside = (x > -0.5) & (x < image.shape[1] - 0.5) & (y > -0.5) & (y < image.shape[0] - 0.5)
-        for i in np.flatnonzero(inside & (flags == 0)):
-            # A cutout, so that the cost does not grow with the map; padded for the footprint.
-            size = 4 * half + 5
-            cutout = extract(image, x[i : i + 1], y[i : i + 1], size)[0]
-            x0, y0 = (nearest_pixel(position) - size // 2 for position in (x[i], y[i]))
-            try:
-                # Warnings of failures, which are flagged here.
-                with one_at_a_time, ignored(AstropyUserWarning):
-                    found = centroid_sources(
-                        np.nan_to_num(cutout),
-                        x[i] - x0,
-                        y[i] - y0,
-                        footprint=footprint,
-                        mask=~np.isfinite(cutout),
-                        centroid_func=self.centroid_func,
-                    )
-                column, row = found[0][0] + x0, found[1][0] + y0
-            except ValueError:
-                column = row = np.nan
-            if np.hypot(column - x[i], row - y[i]) <= radius:
-                x[i], y[i] = column, row
-            else:
-                flags[i] |= BITS['centroid_failed']
-        return replace(sources, x=x, y=y)
-
-    def _table(self, image, sources, snr, names, radii, scatter, mean, flags, mask_radius):
-        from csr_astro.tables import versions
-
-        table = QTable()
-        table['id'] = np.arange(len(sources)) + 1
-        table['x_center'] = sources.x
-        table['y_center'] = sources.y
-        if image.wcs is not None:
-            table['sky_center'] = (
-                image.wcs.pixel_to_world(sources.x, sources.y)
-                if len(sources)
-                else SkyCoord([], [], unit='deg')
-            )
-        table['snr'] = snr
-        table['mask_name'] = names
-        table['mask_radius'] = radii
-        table['background'] = image.with_unit(mean)
-        table['background_scatter'] = image.with_unit(scatter)
-        table['flags'] = flags
-        table.meta.update(
-            versions()
-            | {
-                'weights': self._info.name,
-                'weights_sha256': self._info.sha256,
-                'instrument': self.instrument.name,
-                'preset': self.preset,
-                'orientations': self.orientations,
-                'dtype': self.dtype,
-                'fwhm': self.instrument.fwhm,
-                'centroid_func': getattr(self.centroid_func, '__name__', str(self.centroid_func)),
-                'mask_radius': 'as drawn, else by SNR' if mask_radius is None else str(mask_radius),
-            }
-        )
-        return table
+def _counted(names):
+    return ', '.join(f'{number} {name}' for name, number in names.most_common())

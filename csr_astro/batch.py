@@ -6,7 +6,6 @@ output folder are the state: whatever stops a batch, the same call goes on with 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
 import json
@@ -19,31 +18,32 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from glob import glob
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from astropy.table import Table
-from scipy.spatial import KDTree
 from tqdm import tqdm
 
-from csr_astro.background import NeuralBackgroundEstimator
-from csr_astro.errors import BackgroundErrors
-from csr_astro.extras import require
+from csr_astro.background import combine
+from csr_astro.estimator import NeuralBackgroundEstimator
+from csr_astro.flags import count_sources
 from csr_astro.images import read_image
 from csr_astro.instruments import require_instrument, warn_of_another
-from csr_astro.io import atomic_path, stem, sweep
 from csr_astro.nn.weights import list_weights, read_info
 from csr_astro.photometry import InpaintedAperturePhotometry
-from csr_astro.prediction import plan_batches
-from csr_astro.products import count_sources, describe_removal, write_source_free, write_table
-from csr_astro.sources import Sources, read_sources
+from csr_astro.plan import plan_batches
+from csr_astro.products import describe_removal, write_source_free, write_table
+from csr_astro.sources import read_sources
 from csr_astro.tables import versions
+from csr_astro.uncertainty import BackgroundErrors
+from csr_astro.utils.files import atomic_path, stem, sweep
+from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,10 +64,6 @@ __all__ = [
     'remove_many',
     'require_dask',
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 MANIFEST = 'manifest.ecsv'
@@ -784,25 +780,20 @@ def estimate_distributed(
     <NeuralBackground: 150 x 150 map, 2 sources, ... pixels inpainted>
     """
     image, _ = read_image(path, hdu)
-    path = str(Path(path).absolute())
+    file = str(Path(path).absolute()), hdu
     parts = parts or 4 * max(sum(client.nthreads().values()), 1)
-    quiet = copy.copy(estimator)
-    quiet.progress = False
-    quiet.weights = _found_anywhere(estimator.weights)
-
-    def predict(_, sources, masks, batches):
-        tasks = [
-            (_predict_there, quiet, path, hdu, sources, _reaching(sources, masks, some), some)
-            for some in _divide(batches, parts)
-        ]
-        for found in _in_order(client, tasks, progress=estimator.progress):
-            yield from found
-
-    result = estimator.estimate(image, sources, mask_radius=mask_radius, predict=predict)
+    plan = estimator.plan(image, sources, mask_radius=mask_radius)
+    predictor = replace(estimator.predictor, weights=_found_anywhere(estimator.weights))
+    tasks = [
+        (_parts_there, predictor, replace(plan.restricted(some), image=None), file)
+        for some in _divide(plan.batches, parts)
+    ]
+    found = _in_order(client, tasks, progress=estimator.progress)
+    result = combine(plan, chain.from_iterable(found), estimator)
     if errors:
-        tasks = [(_rms_there, path, hdu, *each) for each in _divide_errors(result, parts)]
-        for found in _in_order(client, tasks, progress=estimator.progress):
-            result.errors.remember_rms(found)
+        tasks = [(_rms_there, file, *each) for each in _divide_errors(plan, result, parts)]
+        for rms in _in_order(client, tasks, progress=estimator.progress):
+            result.errors.remember_rms(rms)
     return result
 
 
@@ -816,13 +807,12 @@ def _in_order(client, tasks, *, progress):
         client.cancel(futures)
 
 
-def _predict_there(estimator, path, hdu, sources, masks, batches):
-    image, _ = read_image(path, hdu)
-    return list(estimator.predict_parts(image, sources, masks, batches))
+def _parts_there(predictor, plan, file):
+    return list(predictor.parts(replace(plan, image=read_image(*file)[0])))
 
 
-def _rms_there(path, hdu, sources, numbers):
-    errors = BackgroundErrors(read_image(path, hdu)[0], sources)
+def _rms_there(file, sources, numbers):
+    errors = BackgroundErrors(read_image(*file)[0], sources)
     return {i: errors.rms(i) for i in numbers}
 
 
@@ -834,23 +824,10 @@ def _divide(batches, n):
     return [batches[a:b] for a, b in pairwise(edges) if a < b]
 
 
-def _divide_errors(result, n):
+def _divide_errors(plan, result, n):
     """What errors of up to ``n`` parts depend on, and the numbers of their sources."""
-    sources = Sources(*(np.asarray(result.sources[name]) for name in ('x_center', 'y_center')))
-    for some in _divide(plan_batches(sources, result.source_masks, 1), n):
-        near = _reaching(sources, result.source_masks, some)
+    plan = replace(plan, masks=result.source_masks)
+    for some in _divide(plan_batches(plan.sources, plan.masks, 1), n):
+        near = plan.restricted(some).masks
         known = {i: each for i, each in result.errors.sources.items() if near[i] is not None}
         yield known, [int(i) for index, _ in some for i in index]
-
-
-def _reaching(sources, masks, batches):
-    """The masks, with None for those that reach into no window of some batches."""
-    present = np.array([i for i, each in enumerate(masks) if each is not None])
-    largest = max(masks[i].radius for i in present)
-    tree = KDTree(np.column_stack([sources.x, sources.y])[present])
-    near = set()
-    for index, size in batches:
-        places = np.column_stack([sources.x[index], sources.y[index]])
-        for found in tree.query_ball_point(places, size / 2 + largest + 2, p=np.inf):
-            near.update(present[found].tolist())
-    return [each if i in near else None for i, each in enumerate(masks)]

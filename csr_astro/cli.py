@@ -25,14 +25,14 @@ _FAILED, _INTERRUPTED = 1, 130
 
 
 def _remove(args):
-    from csr_astro.io import atomic_path, stem
+    from csr_astro.flags import count_sources
     from csr_astro.products import (
         check_table_path,
-        count_sources,
         describe_removal,
         write_source_free,
         write_table,
     )
+    from csr_astro.utils.files import atomic_path, stem
 
     map_path = Path(args.map)
     output = Path(args.output or f'{stem(map_path)}_source_free.fits')
@@ -65,8 +65,9 @@ def _remove(args):
 
 def _photometry(args):
     from csr_astro import InpaintedAperturePhotometry
-    from csr_astro.io import stem
-    from csr_astro.products import check_table_path, count_sources, write_table
+    from csr_astro.flags import count_sources
+    from csr_astro.products import check_table_path, write_table
+    from csr_astro.utils.files import stem
 
     output = Path(args.output or f'{stem(Path(args.map))}_photometry.ecsv')
     check_table_path(output)
@@ -449,8 +450,8 @@ def _length(text, option):
 
 def _real_field(args, path):
     from csr_astro.images import read_image
-    from csr_astro.io import stem
     from csr_astro.sources import read_sources
+    from csr_astro.utils.files import stem
 
     image, header = read_image(path, args.hdu)
     avoid = read_sources(args.avoid) if args.avoid else None
@@ -532,8 +533,8 @@ def _injected_flux(sources):
 def _synthetic_fields(args):
     """Fields without a map; each has a seed of its own."""
     from csr_astro.images import read_image
-    from csr_astro.io import stem
     from csr_astro.simulation.field import synthetic_map
+    from csr_astro.utils.files import stem
 
     options = {
         name: getattr(args, name)

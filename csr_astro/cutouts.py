@@ -1,4 +1,4 @@
-"""How does a map become a stack of cutouts for the network, and its answer pixels again?"""
+"""Windows of a map around sources."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from csr_astro.images import Image
-    from csr_astro.nn.inpainter import Inpainter
 
 __all__ = [
     'MAX_RADIUS',
     'extract',
     'extract_mask',
     'nearest_pixel',
-    'predict',
     'prediction_reach',
+    'window_corner',
     'window_size',
 ]
 
@@ -69,11 +68,34 @@ def window_size(radius: ArrayLike) -> np.ndarray:
     return np.maximum(steps * _SIZE_STEP, _SIZE_MIN)
 
 
+def window_corner(x: ArrayLike, y: ArrayLike, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """First pixel of the window around a position.
+
+    Parameters
+    ----------
+    x, y : array-like of float
+        Positions in pixels.
+    size : int
+        Width of the window in pixels.
+
+    Returns
+    -------
+    x0, y0 : `~numpy.ndarray` of int
+        Pixel of the map that is the window's pixel (0, 0); the position's pixel is at
+        ``size // 2``.
+
+    Examples
+    --------
+    >>> from csr_astro.cutouts import window_corner
+    >>> print(*window_corner(60.2, 50, 97))
+    12 2
+    """
+    return nearest_pixel(x) - size // 2, nearest_pixel(y) - size // 2
+
+
 def _overlaps(x, y, size, shape):
     """Per position: the slices of the map in its window, and where they lie in the window."""
-    half = size // 2
-    for column, row in zip(nearest_pixel(x), nearest_pixel(y), strict=True):
-        y0, x0 = int(row) - half, int(column) - half
+    for x0, y0 in zip(*window_corner(x, y, size), strict=True):
         ya, yb = max(y0, 0), min(y0 + size, shape[0])
         xa, xb = max(x0, 0), min(x0 + size, shape[1])
         if ya < yb and xa < xb:
@@ -153,93 +175,3 @@ def prediction_reach(radius: ArrayLike) -> np.ndarray:
     """
     # A pixel's centre is up to half a pixel farther from the source's pixel than from the source.
     return _REACH_STEP * np.ceil((np.asarray(radius, float) + 0.5) / _REACH_STEP).astype(int)
-
-
-def predict(
-    model: Inpainter,
-    values: np.ndarray,
-    hole: np.ndarray,
-    central: np.ndarray,
-    radius: np.ndarray,
-    *,
-    orientations: int = 8,
-    reach: int | None = None,
-) -> np.ndarray:
-    """Predict the background of a stack of cutouts.
-
-    Parameters
-    ----------
-    model : `~csr_astro.nn.inpainter.Inpainter`
-        The network.
-    values : (N, S, S) array of float64
-        Cutouts as from `extract`, with S odd, a multiple of 32 plus 1.
-    hole : (N, S, S) array of bool
-        True for the pixels of all masks.
-    central : (N, S, S) array of bool
-        True for those of the source's own.
-    radius : (N,) array of float
-        Radius of the central mask in pixels.
-    orientations : {1, 2, 4, 8}, optional
-        Over how many of the eight flips and rotations the prediction is
-        averaged. Each of them sees the source at the same pixel of its window, so
-        that the average over all eight does not change when the map is flipped
-        or rotated.
-    reach : int, optional
-        How many pixels from the central one the prediction reaches, less than half
-        the window; by default as far as it can. The less, the faster.
-
-    Returns
-    -------
-    prediction : (N, S, S) `~numpy.ndarray` of float64
-        NaN beyond ``reach``. Only the pixels of the central mask are meant to be used.
-    """
-    import torch
-
-    device = next(model.parameters()).device
-    measured = np.isfinite(values)
-    image = torch.from_numpy(np.where(measured, values, 0.0))[:, None]
-    finite = torch.from_numpy(measured.astype(float))[:, None]
-    valid = torch.from_numpy((measured & ~hole).astype(float))[:, None]
-    central = torch.from_numpy(np.array(central, dtype=np.float32))[:, None]
-    radius = torch.from_numpy(np.asarray(radius, dtype=float))
-    size = values.shape[-1] - 1
-    reach = size // 2 - 1 if reach is None else reach
-    total = 0
-    with torch.inference_mode():
-        if orientations == 1:
-            # The one window is all that is looked at, for the normalisation too.
-            image, valid, finite, central = (
-                t[..., :size, :size] for t in (image, valid, finite, central)
-            )
-        normalized, hints, location, scale = model.prepare(image, valid, finite, central, radius)
-        for turns, flip in _ORIENTATIONS[orientations]:
-            seen, seen_valid, *seen_hints = (
-                _orient(t, turns, flip)[..., :size, :size].to(device)
-                for t in (normalized, valid, *hints)
-            )
-            output = model.predict_normalized(seen, seen_valid, seen_hints, reach=reach)
-            total = total + _reorient(output.cpu().double(), turns, flip)
-    prediction = np.full(values.shape, np.nan)
-    near = slice(size // 2 - reach, size // 2 + reach + 1)
-    prediction[:, near, near] = (location + scale * (total / orientations))[:, 0].numpy()
-    return prediction
-
-
-# (quarter turns, flipped): from none to the whole symmetry group of the square.
-_ALL = [(turns, flip) for turns in (0, 2, 1, 3) for flip in (False, True)]
-_ORIENTATIONS = {
-    1: _ALL[:1],
-    2: [(0, False), (2, False)],
-    4: [(turns, False) for turns in range(4)],
-    8: _ALL,
-}
-
-
-def _orient(tensor, turns, flip):
-    tensor = tensor.rot90(turns, (-2, -1))
-    return tensor.flip(-1) if flip else tensor
-
-
-def _reorient(tensor, turns, flip):
-    tensor = tensor.flip(-1) if flip else tensor
-    return tensor.rot90(-turns, (-2, -1))

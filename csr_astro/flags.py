@@ -1,4 +1,4 @@
-"""What can go wrong with one source, and how does its row say so?
+"""Flags of sources: the registry of their bits, names and descriptions.
 
 The documentation of the ``flags`` column is generated from the registry here.
 """
@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from astropy.table import Table
     from numpy.typing import ArrayLike
 
-__all__ = ['BITS', 'FLAGS', 'NOT_INPAINTED', 'Flag', 'decode_flags']
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__ = ['BITS', 'FLAGS', 'NOT_INPAINTED', 'Flag', 'count_sources', 'decode_flags']
 
 
 class Flag(NamedTuple):
@@ -84,3 +81,18 @@ def decode_flags(flags: ArrayLike) -> list:
     if values.ndim:
         return [decode_flags(value) for value in values]
     return [flag.name for flag in FLAGS if int(values) & flag.bit]
+
+
+def count_sources(table: Table, done: str = '') -> str:
+    """How many sources of a table could be measured, in words.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        With a column ``flags``.
+    done : str, optional
+        What was done with them.
+    """
+    n_bad = int(((table['flags'] & NOT_INPAINTED) > 0).sum())
+    text = f'{len(table) - n_bad} of {len(table)} sources {done}'.rstrip()
+    return f'{text} ({n_bad} could not be, see flags)' if n_bad else text

@@ -28,8 +28,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
 from astropy.wcs.wcsapi import BaseHighLevelWCS
 
-from csr_astro.notebook import shape_text
-from csr_astro.quiet import ignored, one_at_a_time
+from csr_astro.utils.warnings import ignored, one_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,11 +37,7 @@ if TYPE_CHECKING:
 
     from csr_astro.typing import ImageLike, PathLike, QuantityLike, WcsLike
 
-__all__ = ['Image', 'find_image_hdu', 'open_fits', 'parse_image', 'read_image']
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__ = ['Image', 'find_image_hdu', 'open_fits', 'parse_image', 'read_image', 'shape_text']
 
 
 _ACCEPTED = 'an NDData, CCDData, image HDU, HDUList, Quantity or array'
@@ -551,3 +546,28 @@ def read_image(path: PathLike, hdu: str | int | None = None) -> tuple[Image, fit
         header.update(found.header)
         # The arrays keep the memory map alive after the file is closed.
         return image, header
+
+
+def shape_text(image: Image) -> str:
+    """The size of a map in words, for ``__repr__``.
+
+    Parameters
+    ----------
+    image : `~csr_astro.images.Image`
+        The map.
+
+    Returns
+    -------
+    text : str
+        Pixels and unit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from csr_astro.images import parse_image, shape_text
+    >>> shape_text(parse_image(np.zeros((20, 30)) * u.Jy))
+    '20 x 30 map in Jy'
+    """
+    ny, nx = image.shape
+    return f'{ny} x {nx} map' + ('' if image.unit is None else f' in {image.unit}')

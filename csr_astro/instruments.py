@@ -6,11 +6,9 @@ All numbers are data, in ``data/instruments.toml`` and
 
 from __future__ import annotations
 
-import tomllib
 import warnings
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,7 +17,8 @@ from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
 from scipy.interpolate import PchipInterpolator
 
-from csr_astro.notebook import html_table
+from csr_astro.utils.data import DATA, read_data
+from csr_astro.utils.representation import html_table
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -35,13 +34,8 @@ __all__ = [
 ]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 MASK_NAMES = ('full', 'large', 'moderate', 'small', 'focused', 'minimal')
 
-_DATA = Path(__file__).parent / 'data'
 _GENERIC_FWHM = 3.5
 # No window holds the mask of a source with a larger beam, by far.
 _LARGEST_FWHM = 300
@@ -50,14 +44,8 @@ _SAME_SCALE = 0.02
 
 
 @cache
-def _tables():
-    with (_DATA / 'instruments.toml').open('rb') as file:
-        return tomllib.load(file)
-
-
-@cache
 def _corrections():
-    return Table.read(_DATA / 'aperture_corrections.csv', format='ascii.csv', comment='#')
+    return Table.read(DATA / 'aperture_corrections.csv', format='ascii.csv', comment='#')
 
 
 def _numbers(values: ArrayLike, name: str, shape: tuple | None = None) -> np.ndarray:
@@ -289,7 +277,7 @@ def list_instruments() -> list[str]:
     >>> 'spire-250' in list_instruments()
     True
     """
-    return [*_tables()['instruments'], 'generic']
+    return [*read_data('instruments.toml')['instruments'], 'generic']
 
 
 def get_instrument(
@@ -324,7 +312,7 @@ def get_instrument(
         return name
     if name not in list_instruments():
         raise ValueError(f'instrument must be one of {list_instruments()}, got {name!r}.')
-    tables = _tables()
+    tables = read_data('instruments.toml')
     if name == 'generic':
         return _from_beam(name, 'any instrument, by its beam', fwhm)
     if fwhm is not None:
@@ -373,7 +361,7 @@ def _from_beam(name, description, fwhm):
     # An angle needs pixels, until the map's own are known: a fifth of the beam.
     pixel_scale = fwhm / 5 if angle else None
     fwhm = 5.0 if angle else fwhm
-    rules = _tables()['generic']
+    rules = read_data('instruments.toml')['generic']
 
     def in_pixels(key):
         return tuple(factor * fwhm for factor in rules[key])
@@ -438,7 +426,7 @@ def identify_instrument(header: fits.Header) -> str | None:
     spoken = str(header.get('OBS_MODE', '')).lower()
     # Parallel mode scans too.
     pacs_mode = 'parallel' if 'parallel' in spoken else 'scanmap' if 'scan' in spoken else None
-    for name, entry in _tables()['instruments'].items():
+    for name, entry in read_data('instruments.toml')['instruments'].items():
         family, *mode = name.split('-')
         if maker != family or entry['wavelength'] != wavelength:
             continue

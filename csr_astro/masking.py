@@ -11,30 +11,31 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from astropy import units as u
+from scipy import ndimage
 
-from csr_astro.cutouts import MAX_RADIUS, extract, nearest_pixel
+from csr_astro.cutouts import MAX_RADIUS, extract, nearest_pixel, window_corner
 from csr_astro.flags import BITS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from regions import PixelRegion
 
     from csr_astro.images import Image
     from csr_astro.instruments import Instrument
     from csr_astro.sources import Sources
-    from csr_astro.typing import Places, QuantityLike
+    from csr_astro.typing import Pixels, QuantityLike
 
 __all__ = [
     'SourceMask',
+    'combined_mask',
     'disc',
     'draw_masks',
+    'flag_masks',
     'mask_radii',
     'measure_snr',
     'region_mask',
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 # Pixels of the windows that are handled in one go.
@@ -83,10 +84,28 @@ class SourceMask:
         height, width = self.pixels.shape
         return slice(self.y0, self.y0 + height), slice(self.x0, self.x0 + width)
 
-    def on_map(self) -> Places:
-        """Rows and columns of the map that the pixels of the mask have."""
+    def on_map(self) -> Pixels:
+        """Rows and columns of the mask's pixels on the map."""
         rows, columns = np.nonzero(self.pixels)
         return rows + self.y0, columns + self.x0
+
+    def in_window(self, x: float, y: float, size: int) -> Pixels:
+        """Rows and columns of the mask's pixels in the window around a position.
+
+        Parameters
+        ----------
+        x, y : float
+            Position in pixels of the map.
+        size : int
+            Width of the window, as in `~csr_astro.cutouts.extract`.
+
+        Returns
+        -------
+        rows, columns : (P,) `~numpy.ndarray` of int
+        """
+        rows, columns = self.on_map()
+        x0, y0 = window_corner(x, y, size)
+        return rows - y0, columns - x0
 
     def holds(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Whether pixels of the map are in the mask.
@@ -367,9 +386,9 @@ def mask_radii(
 
 
 def draw_masks(
-    image: Image, sources: Sources, radii: np.ndarray, flags: np.ndarray
-) -> list[SourceMask | None]:
-    """The mask of each source.
+    image: Image, sources: Sources, radii: np.ndarray
+) -> tuple[list[SourceMask | None], np.ndarray]:
+    """Draw the mask of each source.
 
     Parameters
     ----------
@@ -379,13 +398,13 @@ def draw_masks(
         The sources.
     radii : (N,) array of float
         In pixels; NaN where a region is the mask.
-    flags : (N,) array of int
-        What is found out is added here.
 
     Returns
     -------
     masks : list of `SourceMask` or None
         None for a source that has no pixel.
+    flags : (N,) `~numpy.ndarray` of int
+        ``invalid_position``, ``mask_too_large`` or ``off_map`` for those without a mask.
 
     Examples
     --------
@@ -393,13 +412,14 @@ def draw_masks(
     >>> from csr_astro.images import parse_image
     >>> from csr_astro.masking import draw_masks
     >>> from csr_astro.sources import parse_sources
-    >>> image, flags = parse_image(np.zeros((60, 60))), np.zeros(2, dtype=int)
-    >>> masks = draw_masks(image, parse_sources([(20, 30), (90, 30)]), np.array([4.0, 4.0]), flags)
-    >>> print(masks[0].pixels.sum(), masks[1])
-    49 None
+    >>> sources = parse_sources([(20, 30), (90, 30)])
+    >>> masks, flags = draw_masks(parse_image(np.zeros((60, 60))), sources, np.array([4.0, 4.0]))
+    >>> print(masks[0].pixels.sum(), masks[1], flags)
+    49 None [0 2]
     """
     masks: list[SourceMask | None] = [None] * len(sources)
-    placed = flags & BITS['invalid_position'] == 0
+    placed = np.isfinite(sources.x) & np.isfinite(sources.y)
+    flags = np.where(placed, 0, BITS['invalid_position'])
     on_map = placed & _near_map(sources.x, sources.y, radii, image.shape)
     for radius in np.unique(radii[on_map & (radii <= MAX_RADIUS)]):
         same = np.flatnonzero(on_map & (radii == radius))
@@ -422,4 +442,94 @@ def draw_masks(
     flags[placed & too_large] |= BITS['mask_too_large']
     nowhere = np.array([each is None for each in masks], dtype=bool)
     flags[placed & nowhere & ~too_large] |= BITS['off_map']
-    return masks
+    return masks, flags
+
+
+def combined_mask(masks: Iterable[SourceMask | None], shape: tuple[int, int]) -> np.ndarray:
+    """Combine the masks of all sources.
+
+    Parameters
+    ----------
+    masks : iterable of `SourceMask` or None
+        The masks.
+    shape : (int, int)
+        Shape of the map.
+
+    Returns
+    -------
+    mask : (ny, nx) `~numpy.ndarray` of bool
+        True for the pixels of any mask.
+
+    Examples
+    --------
+    >>> from csr_astro.masking import combined_mask, disc
+    >>> print(combined_mask([disc(10, 10, 2, (50, 50)), None], (50, 50)).sum())
+    13
+    """
+    combined = np.zeros(shape, dtype=bool)
+    for source_mask in masks:
+        if source_mask is not None:
+            combined[source_mask.window] |= source_mask.pixels
+    return combined
+
+
+def flag_masks(image: Image, masks: list[SourceMask | None]) -> np.ndarray:
+    """Flag the sources whose masks overlap, touch, leave the map or hold invalid pixels.
+
+    Parameters
+    ----------
+    image : `~csr_astro.images.Image`
+        The map.
+    masks : list of `SourceMask` or None
+        The masks; None gets no flag.
+
+    Returns
+    -------
+    flags : (N,) `~numpy.ndarray` of int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.flags import decode_flags
+    >>> from csr_astro.images import parse_image
+    >>> from csr_astro.masking import disc, flag_masks
+    >>> image = parse_image(np.zeros((50, 50)))
+    >>> decode_flags(flag_masks(image, [disc(10, 10, 3, image.shape), disc(14, 10, 3, image.shape)]))
+    [['overlap'], ['overlap']]
+    """
+    counts = _mask_counts(masks, image.shape)
+    flags = np.zeros(len(masks), dtype=int)
+    for i, source_mask in enumerate(masks):
+        if source_mask is None:
+            continue
+        flags[i] |= BITS['edge'] * source_mask.clipped
+        if (counts[source_mask.window][source_mask.pixels] > 1).any():
+            flags[i] |= BITS['overlap']
+        elif _touches(source_mask, counts):
+            flags[i] |= BITS['touching']
+        valid = image.valid(source_mask.window)[source_mask.pixels]
+        flags[i] |= BITS['invalid_pixels'] * (not valid.all())
+    return flags
+
+
+def _mask_counts(masks, shape):
+    """Number of masks on each pixel of the map: 0, 1, or 2 for all that are more."""
+    counts = np.zeros(shape, dtype=np.uint8)
+    for source_mask in masks:
+        if source_mask is not None:
+            window = counts[source_mask.window]
+            # Only whether there are several matters; a sum of very many would overflow.
+            window += source_mask.pixels & (window < 2)
+    return counts
+
+
+def _touches(source_mask, counts):
+    """Whether a pixel of another mask is next to one of this, which overlaps none."""
+    y0, x0 = max(source_mask.y0 - 1, 0), max(source_mask.x0 - 1, 0)
+    height, width = source_mask.pixels.shape
+    around = counts[y0 : source_mask.y0 + height + 1, x0 : source_mask.x0 + width + 1]
+    own = np.zeros(around.shape, dtype=bool)
+    dy, dx = source_mask.y0 - y0, source_mask.x0 - x0
+    own[dy : dy + height, dx : dx + width] = source_mask.pixels
+    near = ndimage.binary_dilation(own, np.ones((3, 3)))
+    return bool((around[near] > own[near]).any())

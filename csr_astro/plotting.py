@@ -1,4 +1,4 @@
-"""What did a removal do, at a glance and source by source?"""
+"""Plots of a removal: arrays in, axes out."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy import units as u
 from astropy.wcs import WCS
 
-from csr_astro.extras import require
-from csr_astro.io import atomic_path
+from csr_astro.utils.files import atomic_path
+from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
 
+    from astropy.units import UnitBase
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
 
-    from csr_astro.background import NeuralBackground
-    from csr_astro.typing import PathLike
+    from csr_astro.typing import PathLike, WcsLike
 
 __all__ = [
     'color_map',
@@ -28,7 +27,6 @@ __all__ = [
     'plot_removal',
     'plot_source',
     'require_matplotlib',
-    'source_cutouts',
     'value_range',
 ]
 
@@ -41,8 +39,13 @@ _AXIS_LABELS = {
 
 
 def plot_removal(
-    result: NeuralBackground,
+    data: np.ndarray,
+    background: np.ndarray,
+    source_image: np.ndarray,
+    mask: np.ndarray,
     *,
+    wcs: WcsLike | None = None,
+    unit: UnitBase | None = None,
     axes: Sequence[Axes] | np.ndarray | None = None,
     percentile: float = 99.0,
 ) -> np.ndarray:
@@ -50,8 +53,14 @@ def plot_removal(
 
     Parameters
     ----------
-    result : `~csr_astro.NeuralBackground`
-        What to show.
+    data, background, source_image : (ny, nx) `~numpy.ndarray`
+        The map, the map without its sources, and their difference.
+    mask : (ny, nx) `~numpy.ndarray` of bool
+        True for the inpainted pixels.
+    wcs : optional
+        World coordinate system; axes are on the sky if it is a FITS one.
+    unit : `~astropy.units.UnitBase`, optional
+        For the colour bars.
     axes : sequence of three `~matplotlib.axes.Axes`, optional
         Where to draw; a new figure by default.
     percentile : float, optional
@@ -63,11 +72,9 @@ def plot_removal(
     axes : `~numpy.ndarray` of `~matplotlib.axes.Axes`
     """
     plt = require_matplotlib('matplotlib.pyplot')
-    image = result.image
-    background = u.Quantity(result.background).value
     if axes is None:
-        projection = {'projection': image.wcs} if isinstance(image.wcs, WCS) else {}
-        ny, nx = image.shape
+        projection = {'projection': wcs} if isinstance(wcs, WCS) else {}
+        ny, nx = data.shape
         width = min(max(4.2 * nx / ny, 3.0), 6.0)
         _, axes = plt.subplots(
             1, 3, figsize=(3 * width, 4.4), subplot_kw=projection, layout='constrained',
@@ -77,19 +84,18 @@ def plot_removal(
     if len(axes) != 3:
         raise ValueError(f'axes must be three, got {len(axes)}.')
     shared = value_range(background, percentile)
-    sources = u.Quantity(result.source_image).value
     panels = (
-        ('map', np.asarray(image.data, dtype=float), shared),
+        ('map', np.asarray(data, dtype=float), shared),
         ('without sources', background, shared),
-        ('sources', sources, value_range(np.append(sources[result.mask], 0), 99.5)),
+        ('sources', source_image, value_range(np.append(source_image[mask], 0), 99.5)),
     )
     for ax, (title, values, limits) in zip(axes, panels, strict=True):
-        _show(ax, title, values, limits, image.unit)
+        _show(ax, title, values, limits, unit)
     _label(axes)
     return axes
 
 
-#: What is shown of a source, and how it is called.
+#: Titles of the cutouts of a source.
 CUTOUTS = {
     'map': 'map',
     'masked': 'masked',
@@ -99,63 +105,26 @@ CUTOUTS = {
 }
 
 
-def source_cutouts(
-    result: NeuralBackground, number: int
-) -> tuple[tuple[slice, ...], dict[str, np.ndarray]]:
-    """The surroundings of one source in all maps.
-
-    Parameters
-    ----------
-    result : `~csr_astro.NeuralBackground`
-        What to show.
-    number : int
-        Of the source, from 0.
-
-    Returns
-    -------
-    window : tuple of slice
-        Where on the map: the mask and its radius, at least 6 pixels, around it; empty if the
-        source is off the map.
-    cutouts : dict of str to (h, w) `~numpy.ndarray` of float
-        ``map``, ``masked`` (the map, NaN where it is inpainted), ``background``, ``source``
-        (their difference) and ``rms``, as plain numbers in the map's unit.
-    """
-    x, y = (float(result.sources[name][number]) for name in ('x_center', 'y_center'))
-    mask = result.source_masks[number]
-    radius = min(result.instrument.mask_radii) if mask is None else mask.radius
-    reach = radius + max(radius, 6)
-    window = tuple(
-        slice(int(np.clip(np.ceil(center - reach), 0, size)),
-              int(np.clip(np.floor(center + reach) + 1, 0, size)))
-        if np.isfinite(center) else slice(0, 0)
-        for center, size in zip((y, x), result.image.shape, strict=True)
-    )  # fmt: skip
-    whole = np.where(result.image.valid(window), result.image.data[window], np.nan).astype(float)
-    filled = result.mask[window]
-    background, source, rms = (
-        u.Quantity(each).value[window].astype(float)
-        for each in (result.background, result.source_image, result.background_rms)
-    )
-    return window, {
-        'map': whole,
-        'masked': np.where(filled, np.nan, whole),
-        'background': background,
-        'source': source,
-        'rms': np.where(filled, rms, np.nan),
-    }
-
-
 def plot_source(
-    result: NeuralBackground, number: int, *, axes: Sequence[Axes] | np.ndarray | None = None
+    cutouts: Mapping[str, np.ndarray],
+    window: tuple[slice, slice],
+    *,
+    wcs: WcsLike | None = None,
+    unit: UnitBase | None = None,
+    axes: Sequence[Axes] | np.ndarray | None = None,
 ) -> np.ndarray:
     """Show one source: map, mask, prediction, difference and error.
 
     Parameters
     ----------
-    result : `~csr_astro.NeuralBackground`
-        What to show.
-    number : int
-        Of the source, from 0.
+    cutouts : dict of str to (h, w) `~numpy.ndarray`
+        As from `csr_astro.NeuralBackground.cutouts`, not empty.
+    window : (slice, slice)
+        Their rows and columns of the map.
+    wcs : optional
+        World coordinate system of the map; axes are on the sky if it is a FITS one.
+    unit : `~astropy.units.UnitBase`, optional
+        For the colour bars.
     axes : sequence of five `~matplotlib.axes.Axes`, optional
         Where to draw; a new figure by default.
 
@@ -165,10 +134,6 @@ def plot_source(
         The first three share a range of colours, that of the map without the source.
     """
     plt = require_matplotlib('matplotlib.pyplot')
-    window, cutouts = source_cutouts(result, number)
-    if not cutouts['map'].size:
-        raise ValueError(f'source {number + 1} has no pixel on the map.')
-    wcs = result.image.wcs
     if axes is None:
         projection = {'projection': wcs[window]} if isinstance(wcs, WCS) else {}
         _, axes = plt.subplots(
@@ -184,7 +149,7 @@ def plot_source(
     for ax, (name, title) in zip(axes, CUTOUTS.items(), strict=True):
         limits = value_range(cutouts[name], 100) if name in ('source', 'rms') else shared
         place = None if hasattr(ax, 'coords') else extent
-        _show(ax, title, cutouts[name], limits, result.image.unit, extent=place)
+        _show(ax, title, cutouts[name], limits, unit, extent=place)
     _label(axes)
     return axes
 

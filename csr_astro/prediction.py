@@ -1,46 +1,43 @@
-"""How do masks and a network become new pixels of the map?"""
+"""Prediction of the background behind masks, a batch of sources at a time."""
 
 from __future__ import annotations
 
+import copy
+import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
-from csr_astro.cutouts import (
-    extract,
-    extract_mask,
-    nearest_pixel,
-    predict,
-    prediction_reach,
-    window_size,
-)
+from csr_astro.cutouts import extract, extract_mask, prediction_reach, window_corner
 from csr_astro.flags import BITS
-from csr_astro.scatter import RING_WIDTH, ring_scatter
+from csr_astro.masking import combined_mask
+from csr_astro.utils.scatter import RING_WIDTH, ring_scatter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from csr_astro.images import Image
-    from csr_astro.masking import SourceMask
     from csr_astro.nn.inpainter import Inpainter
-    from csr_astro.sources import Sources
+    from csr_astro.plan import Plan
+    from csr_astro.typing import Batches, PathLike
 
-__all__ = ['BATCH_SIZES', 'Part', 'Predictor', 'combine_parts', 'flag_masks', 'plan_batches']
+__all__ = ['BATCH_SIZES', 'Part', 'Prediction', 'Predictor', 'combine_parts', 'predict']
 
 # A prediction rests on the pixels just around the mask: this many rows of them.
 _RIM = 5
-_SMALLEST = int(window_size(0))
 # How far the published blending reaches beyond a mask.
 _BLUR = 4
-# By the type of device.
+#: Sources in a batch, by the type of device.
 BATCH_SIZES = {'cpu': 32, 'cuda': 128, 'mps': 32}
+# One model per process, however many threads ask for it at once.
+_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What the network says of one batch of sources.
+    """Prediction for one batch of sources.
 
     Attributes
     ----------
@@ -49,9 +46,9 @@ class Part:
     scatter, mean : (K,) `~numpy.ndarray` of float
         Scatter of the ring around each mask; mean prediction under it.
     flags : (K,) `~numpy.ndarray` of int
-        What was found out about each source.
+        Flags of each source.
     pixels : (P,) `~numpy.ndarray` of int
-        Flat indices of the pixels to change; one of several masks appears several times.
+        Flat indices of the pixels to change; a pixel of several masks appears several times.
     weights, values : (P,) `~numpy.ndarray` of float
         Weight of the prediction in each, and the prediction.
     """
@@ -65,119 +62,74 @@ class Part:
     values: np.ndarray
 
 
-def plan_batches(
-    sources: Sources, masks: list[SourceMask | None], batch_size: int
-) -> list[tuple[np.ndarray, int]]:
-    """Sources that go through the network together.
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Prediction for all sources of a map.
 
-    Sorted by position, so that the result does not depend on the order of the
-    sources to the last bit.
-
-    Parameters
+    Attributes
     ----------
-    sources : `~csr_astro.sources.Sources`
-        The sources.
-    masks : list of `~csr_astro.masking.SourceMask` or None
-        Their masks.
-    batch_size : int
-        How many sources with the smallest window there are in a batch.
-
-    Returns
-    -------
-    batches : list of (index, size)
-        Numbers of sources whose windows have one size, and that size, in pixels;
-        the prediction of all of them reaches equally far.
+    pixels : (P,) `~numpy.ndarray` of int
+        Flat indices of the pixels to change, sorted.
+    values, shares : (P,) `~numpy.ndarray` of float
+        Background in each, and how much of it is predicted: 1 but for blended pixels.
+    scatter, mean : (N,) `~numpy.ndarray` of float
+        Scatter of the ring around each mask; mean prediction under it; NaN where a source
+        has no prediction.
+    flags : (N,) `~numpy.ndarray` of int
+        Flags of each source.
     """
-    index = np.array([i for i, m in enumerate(masks) if m is not None], dtype=int)
-    radii = np.array([masks[i].radius for i in index])
-    sizes = window_size(radii)
-    groups = np.column_stack([sizes, prediction_reach(radii)])
-    order = np.lexsort((radii, sources.x[index], sources.y[index]))
-    index, groups = index[order], groups[order]
-    batches = []
-    for group in np.unique(groups, axis=0):
-        same = index[(groups == group).all(axis=1)]
-        size = group[0]
-        # Larger windows, fewer of them: a batch always takes about the same memory.
-        count = max(1, batch_size * _SMALLEST**2 // int(size) ** 2)
-        batches += [
-            (same[start : start + count], int(size) + 1) for start in range(0, len(same), count)
-        ]
-    return batches
+
+    pixels: np.ndarray
+    values: np.ndarray
+    shares: np.ndarray
+    scatter: np.ndarray
+    mean: np.ndarray
+    flags: np.ndarray
 
 
-def flag_masks(image: Image, masks: list[SourceMask | None], flags: np.ndarray) -> None:
-    """Flag the sources whose masks overlap, touch, or hold invalid pixels.
-
-    Parameters
-    ----------
-    image : `~csr_astro.images.Image`
-        The map.
-    masks : list of `~csr_astro.masking.SourceMask` or None
-        Their masks.
-    flags : (N,) array of int
-        What is found out is added here.
-    """
-    claims = _claims(masks, image.shape)
-    for i, source_mask in enumerate(masks):
-        if source_mask is None:
-            continue
-        flags[i] |= BITS['edge'] * source_mask.clipped
-        under = claims[source_mask.window][source_mask.pixels]
-        if (under > 1).any():
-            flags[i] |= BITS['overlap']
-        elif _touches(source_mask, claims):
-            flags[i] |= BITS['touching']
-        valid = image.valid(source_mask.window)[source_mask.pixels]
-        flags[i] |= BITS['invalid_pixels'] * (not valid.all())
-
-
+@dataclass(frozen=True)
 class Predictor:
-    """Runs the network behind masks, a batch at a time.
+    """Runs a network behind masks; small enough to be sent to other processes.
 
-    Parameters
+    Attributes
     ----------
-    model : `~csr_astro.nn.inpainter.Inpainter`
-        The network.
+    weights : str or path-like
+        Name or file of the network's weights.
+    sha256 : str
+        Hash that they must have.
+    normalization : str or None
+        In place of that of the weights.
     blend : bool
         Whether prediction and map are blended at the rim.
     orientations : {1, 2, 4, 8}
         Flips and rotations to average over.
-    progress : bool
-        Whether to show a progress bar.
+    device : str or None
+        A GPU if there is one, by default.
+    dtype : {'float32', 'bfloat16'}
+        Precision of the network's arithmetic.
     """
 
-    def __init__(
-        self,
-        model: Inpainter,
-        blend: bool,  # noqa: FBT001
-        orientations: int,
-        progress: bool,  # noqa: FBT001
-    ) -> None:
-        self.model = model
-        self.blend = blend
-        self.orientations = orientations
-        self.progress = progress
+    weights: PathLike
+    sha256: str
+    normalization: str | None = None
+    blend: bool = False
+    orientations: int = 8
+    device: str | None = None
+    dtype: str = 'float32'
 
     def parts(
-        self,
-        image: Image,
-        sources: Sources,
-        masks: list[SourceMask | None],
-        batches: list[tuple[np.ndarray, int]],
+        self, plan: Plan, batches: Batches | None = None, *, progress: bool = False
     ) -> Iterator[Part]:
         """Predict behind the masks of some batches.
 
         Parameters
         ----------
-        image : `~csr_astro.images.Image`
-            The map.
-        sources : `~csr_astro.sources.Sources`
-            All sources.
-        masks : list of `~csr_astro.masking.SourceMask` or None
-            Their masks; those that reach into no window of these batches may be None.
-        batches : list of (index, size)
-            From `plan_batches`.
+        plan : `~csr_astro.plan.Plan`
+            The plan, with its map.
+        batches : list of (index, size), optional
+            Some of those of the plan; all by default.
+        progress : bool, optional
+            Whether to show a progress bar.
 
         Yields
         ------
@@ -186,38 +138,58 @@ class Predictor:
         """
         from tqdm import tqdm
 
-        hole = np.zeros(image.shape, dtype=bool)
-        for source_mask in masks:
-            if source_mask is not None:
-                hole[source_mask.window] |= source_mask.pixels
+        batches = plan.batches if batches is None else batches
+        if not batches:
+            return
+        model = self._model()
+        hole = combined_mask(plan.masks, plan.image.shape)
         total = sum(len(index) for index, _ in batches)
-        with tqdm(total=total, unit='source', delay=2, disable=not self.progress) as bar:
+        with tqdm(total=total, unit='source', delay=2, disable=not progress) as bar:
             for index, size in batches:
-                yield self._part(image, sources, masks, hole, index, size)
+                yield self._part(model, plan, hole, index, size)
                 bar.update(len(index))
 
-    def _part(self, image, sources, masks, hole, index, size):
+    def _model(self):
+        import torch
+
+        from csr_astro.nn.device import resolve_device
+
+        device, dtype = resolve_device(self.device), getattr(torch, self.dtype)
+        with _LOADING:
+            model = _load(self.weights, self.sha256, device, dtype, self.normalization)
+        if model.info.sha256 != self.sha256:
+            raise ValueError(
+                f'the weights {str(self.weights)!r} changed since the estimator was made.'
+            )
+        return model
+
+    def _part(self, model, plan, hole, index, size):
+        image, sources, masks = plan.image, plan.sources, plan.masks
         x, y = sources.x[index], sources.y[index]
         values = extract(image, x, y, size)
         covered = extract_mask(hole, x, y, size)
+        inside = [masks[i].in_window(sources.x[i], sources.y[i], size) for i in index]
         central = np.zeros_like(covered)
-        for k, i in enumerate(index):
-            central[(k, *_inside(masks[i], sources, i, size))] = True
+        for k, places in enumerate(inside):
+            central[(k, *places)] = True
         radius = np.array([masks[i].radius for i in index])
-        prediction = self._predict(values, covered, central, radius)
+        # The same for all of a batch, whoever is in it: see `csr_astro.plan.plan_batches`.
+        reach = int(prediction_reach(radius.max()))
+        prediction = self._within_memory(
+            model, (values, covered, central, radius), reach + _BLUR * self.blend
+        )
         valid = np.isfinite(values) & ~covered
         mean = np.full(len(index), np.nan)
         flags = _rim_flags(valid, radius)
         changed = [(np.zeros(0, dtype=int), np.zeros(0), np.zeros(0))]
-        for k, i in enumerate(index):
+        for k, (rows, columns) in enumerate(inside):
             if not valid[k].any():
                 flags[k] |= BITS['no_background']
                 continue
-            rows, columns = _inside(masks[i], sources, i, size)
             mean[k] = prediction[k][rows, columns].mean()
             rows, columns, weight = self._weights(rows, columns, size, np.isfinite(values[k]))
-            row = rows + nearest_pixel(sources.y[i]) - size // 2
-            column = columns + nearest_pixel(sources.x[i]) - size // 2
+            x0, y0 = window_corner(x[k], y[k], size)
+            row, column = rows + y0, columns + x0
             kept = (row >= 0) & (row < image.shape[0]) & (column >= 0) & (column < image.shape[1])
             changed.append((
                 (row * image.shape[1] + column)[kept],
@@ -225,28 +197,28 @@ class Predictor:
                 prediction[k][rows, columns][kept],
             ))
         pixels, weights, values_there = map(np.concatenate, zip(*changed, strict=True))
-        # Of the window, the part with the ring; whoever is in the batch, as in `_predict`.
-        reach = min(int(prediction_reach(radius.max())) + RING_WIDTH, size // 2)
-        near = slice(size // 2 - reach, size // 2 + reach + 1)
+        # The part of the window with the ring.
+        around = min(reach + RING_WIDTH, size // 2)
+        near = slice(size // 2 - around, size // 2 + around + 1)
         scatter = ring_scatter(values[:, near, near], valid[:, near, near], radius)
         return Part(index, scatter, mean, flags, pixels, weights, values_there)
 
-    def _predict(self, values, covered, central, radius):
+    def _within_memory(self, model, cutouts, reach):
         """Predict as many cutouts at once as the device has memory for."""
         import torch
 
-        n = len(values)
-        # The same for all of a batch, whoever is in it: see `plan_batches`.
-        reach = int(prediction_reach(radius.max())) + _BLUR * self.blend
-        cutouts = values, covered, central, radius
+        n = len(cutouts[0])
         try:
-            return predict(self.model, *cutouts, orientations=self.orientations, reach=reach)
+            return predict(model, *cutouts, orientations=self.orientations, reach=reach)
         except torch.OutOfMemoryError:
             if n == 1:
                 raise
         # Not while the error is handled: it holds on to what filled the memory.
         halves = slice(n // 2), slice(n // 2, n)
-        return np.concatenate([self._predict(*(each[half] for each in cutouts)) for half in halves])
+        return np.concatenate([
+            self._within_memory(model, tuple(each[half] for each in cutouts), reach)
+            for half in halves
+        ])
 
     def _weights(self, rows, columns, size, measured):
         """Pixels of the window to change, and the weight of the prediction in each."""
@@ -263,10 +235,111 @@ class Predictor:
         return rows, columns, 1 - keep[rows, columns]
 
 
-def combine_parts(
-    image: Image, parts: Iterable[Part], flags: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Put the answers for all batches together.
+@lru_cache(maxsize=4)
+def _load(path, sha256, device, dtype, normalization):
+    """The model for a weights file; the hash is part of the key, lest a changed file be missed."""
+    from csr_astro.nn.weights import load_model
+
+    del sha256
+    model = load_model(path, device, dtype)
+    if normalization is not None:
+        model = copy.copy(model)
+        model.normalization = normalization
+    return model
+
+
+def predict(
+    model: Inpainter,
+    values: np.ndarray,
+    hole: np.ndarray,
+    central: np.ndarray,
+    radius: np.ndarray,
+    *,
+    orientations: int = 8,
+    reach: int | None = None,
+) -> np.ndarray:
+    """Predict the background of a stack of cutouts.
+
+    Parameters
+    ----------
+    model : `~csr_astro.nn.inpainter.Inpainter`
+        The network.
+    values : (N, S, S) array of float64
+        Cutouts as from `extract`, with S odd, a multiple of 32 plus 1.
+    hole : (N, S, S) array of bool
+        True for the pixels of all masks.
+    central : (N, S, S) array of bool
+        True for those of the source's own.
+    radius : (N,) array of float
+        Radius of the central mask in pixels.
+    orientations : {1, 2, 4, 8}, optional
+        Over how many of the eight flips and rotations the prediction is
+        averaged. Each of them sees the source at the same pixel of its window, so
+        that the average over all eight does not change when the map is flipped
+        or rotated.
+    reach : int, optional
+        How many pixels from the central one the prediction reaches, less than half
+        the window; by default as far as it can. The less, the faster.
+
+    Returns
+    -------
+    prediction : (N, S, S) `~numpy.ndarray` of float64
+        NaN beyond ``reach``. Only the pixels of the central mask are meant to be used.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    measured = np.isfinite(values)
+    image = torch.from_numpy(np.where(measured, values, 0.0))[:, None]
+    finite = torch.from_numpy(measured.astype(float))[:, None]
+    valid = torch.from_numpy((measured & ~hole).astype(float))[:, None]
+    central = torch.from_numpy(np.array(central, dtype=np.float32))[:, None]
+    radius = torch.from_numpy(np.asarray(radius, dtype=float))
+    size = values.shape[-1] - 1
+    reach = size // 2 - 1 if reach is None else reach
+    total = 0
+    with torch.inference_mode():
+        if orientations == 1:
+            # The one window is all that is looked at, for the normalisation too.
+            image, valid, finite, central = (
+                t[..., :size, :size] for t in (image, valid, finite, central)
+            )
+        normalized, hints, location, scale = model.prepare(image, valid, finite, central, radius)
+        for turns, flip in _ORIENTATIONS[orientations]:
+            seen, seen_valid, *seen_hints = (
+                _orient(t, turns, flip)[..., :size, :size].to(device)
+                for t in (normalized, valid, *hints)
+            )
+            output = model.predict_normalized(seen, seen_valid, seen_hints, reach=reach)
+            total = total + _reorient(output.cpu().double(), turns, flip)
+    prediction = np.full(values.shape, np.nan)
+    near = slice(size // 2 - reach, size // 2 + reach + 1)
+    prediction[:, near, near] = (location + scale * (total / orientations))[:, 0].numpy()
+    return prediction
+
+
+# (quarter turns, flipped): from none to the whole symmetry group of the square.
+_ALL = [(turns, flip) for turns in (0, 2, 1, 3) for flip in (False, True)]
+_ORIENTATIONS = {
+    1: _ALL[:1],
+    2: [(0, False), (2, False)],
+    4: [(turns, False) for turns in range(4)],
+    8: _ALL,
+}
+
+
+def _orient(tensor, turns, flip):
+    tensor = tensor.rot90(turns, (-2, -1))
+    return tensor.flip(-1) if flip else tensor
+
+
+def _reorient(tensor, turns, flip):
+    tensor = tensor.flip(-1) if flip else tensor
+    return tensor.rot90(-turns, (-2, -1))
+
+
+def combine_parts(plan: Plan, parts: Iterable[Part]) -> Prediction:
+    """Combine the predictions of all batches.
 
     One value per pixel where several masks overlap: the weights w_i of the masks
     leave Π(1−w_i) of the map; the rest is the mean of the predictions, weighted
@@ -274,30 +347,26 @@ def combine_parts(
 
     Parameters
     ----------
-    image : `~csr_astro.images.Image`
-        The map.
+    plan : `~csr_astro.plan.Plan`
+        The plan.
     parts : iterable of `Part`
         In the order of the batches: another gives other last bits.
-    flags : (N,) array of int
-        Those of the parts are added here.
 
     Returns
     -------
-    pixels, values, shares : (P,) `~numpy.ndarray`
-        Flat indices of the pixels to change, their background, and how much of it
-        is predicted.
-    scatter, mean : (N,) `~numpy.ndarray`
-        Scatter of the ring around each mask; mean prediction under it.
+    prediction : `Prediction`
     """
-    scatter, mean = np.full((2, len(flags)), np.nan)
+    n = len(plan.sources)
+    flags = np.zeros(n, dtype=int)
+    scatter, mean = np.full((2, n), np.nan)
     changed = [(np.zeros(0, dtype=int), np.zeros(0), np.zeros(0))]
     for part in parts:
         scatter[part.index], mean[part.index] = part.scatter, part.mean
-        flags[part.index] |= part.flags
+        flags[part.index] = part.flags
         changed.append((part.pixels, part.weights, part.values))
     flat, weight, value = map(np.concatenate, zip(*changed, strict=True))
     if not len(flat):
-        return flat, value, value, scatter, mean
+        return Prediction(flat, value, value, scatter, mean, flags)
     pixels, inverse = np.unique(flat, return_inverse=True)
     inverse = inverse.reshape(-1)
     total = np.bincount(inverse, weight)
@@ -306,43 +375,11 @@ def combine_parts(
     predicted = level + np.bincount(inverse, weight * (value - level)) / total
     left = np.ones(len(pixels))
     np.multiply.at(left, inverse, 1 - weight)
-    original = np.asarray(image.data).reshape(-1)[pixels].astype(float)
+    original = np.asarray(plan.image.data).reshape(-1)[pixels].astype(float)
     # What stands under a mask may be infinite, and does not matter.
     original[left == 0] = 0
-    return pixels, left * original + (1 - left) * predicted, 1 - left, scatter, mean
-
-
-def _claims(masks, shape):
-    """How many masks claim each pixel of the map: 0, 1, or 2 for all that are more."""
-    claims = np.zeros(shape, dtype=np.uint8)
-    for source_mask in masks:
-        if source_mask is not None:
-            window = claims[source_mask.window]
-            # Only whether there are several matters; a sum of very many would overflow.
-            window += source_mask.pixels & (window < 2)
-    return claims
-
-
-def _inside(source_mask, sources, i, size):
-    """Rows and columns of a mask's pixels in the window of source ``i``."""
-    rows, columns = source_mask.on_map()
-    half = size // 2
-    return (
-        rows - nearest_pixel(sources.y[i]) + half,
-        columns - nearest_pixel(sources.x[i]) + half,
-    )
-
-
-def _touches(source_mask, claims):
-    """Whether a pixel of another mask is next to one of this, which overlaps none."""
-    y0, x0 = max(source_mask.y0 - 1, 0), max(source_mask.x0 - 1, 0)
-    height, width = source_mask.pixels.shape
-    around = claims[y0 : source_mask.y0 + height + 1, x0 : source_mask.x0 + width + 1]
-    own = np.zeros(around.shape, dtype=bool)
-    dy, dx = source_mask.y0 - y0, source_mask.x0 - x0
-    own[dy : dy + height, dx : dx + width] = source_mask.pixels
-    near = ndimage.binary_dilation(own, np.ones((3, 3)))
-    return bool((around[near] > own[near]).any())
+    values = left * original + (1 - left) * predicted
+    return Prediction(pixels, values, 1 - left, scatter, mean, flags)
 
 
 def _rim_flags(valid, radius):

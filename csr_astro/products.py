@@ -12,23 +12,20 @@ from astropy.io import fits
 from astropy.table import QTable
 from astropy.wcs import WCS, FITSFixedWarning
 
-from csr_astro.flags import NOT_INPAINTED
+from csr_astro.flags import count_sources
 from csr_astro.images import find_image_hdu
-from csr_astro.io import atomic_path
-from csr_astro.quiet import ignored
 from csr_astro.tables import fits_meta, printable
+from csr_astro.utils.files import atomic_path
+from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from astropy.table import Table
 
     from csr_astro.background import NeuralBackground
     from csr_astro.typing import PathLike, QuantityLike
 
 __all__ = [
     'TABLE_FORMATS',
-    'count_sources',
     'describe_removal',
     'write_source_free',
     'write_table',
@@ -199,21 +196,6 @@ def describe_removal(
     if realization is not None:
         lines.append(f'Filled pixels carry noise and texture: realization {realization}.')
     return [printable(line) for line in lines]
-
-
-def count_sources(table: Table, done: str = '') -> str:
-    """How many sources of a table could be measured, in words.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        With a column ``flags``.
-    done : str, optional
-        What was done with them.
-    """
-    n_bad = int(((table['flags'] & NOT_INPAINTED) > 0).sum())
-    text = f'{len(table) - n_bad} of {len(table)} sources {done}'.rstrip()
-    return f'{text} ({n_bad} could not be, see flags)' if n_bad else text
 
 
 def _replacement(image, data, history):

@@ -30,16 +30,12 @@ from regions import (
     TextSkyRegion,
 )
 
-from csr_astro.quiet import ignored
+from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
     from csr_astro.typing import PathLike, SourcesLike, WcsLike
 
 __all__ = ['Sources', 'parse_sources', 'read_sources']
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 _ACCEPTED = (

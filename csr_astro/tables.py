@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import csr_astro
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,8 +27,7 @@ _FITS_NAMES = {
 def versions() -> dict[str, str]:
     """Versions of what a result depends on, for the ``meta`` of tables."""
     return {
-        'csr_astro': csr_astro.__version__,
-        **{name: version(name) for name in ('astropy', 'photutils', 'numpy', 'torch')},
+        name: version(name) for name in ('csr_astro', 'astropy', 'photutils', 'numpy', 'torch')
     }
 
 

@@ -21,10 +21,12 @@ from regions import Region, Regions
 
 __all__ = [
     'AperturesLike',
+    'Batches',
     'ImageLike',
     'Maps',
     'Methods',
     'PathLike',
+    'Pixels',
     'Places',
     'ProfileLike',
     'PsfLike',
@@ -33,10 +35,6 @@ __all__ = [
     'SourcesLike',
     'WcsLike',
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 #: A file or a folder.
@@ -63,5 +61,9 @@ PsfLike = ProfileLike | PathLike | fits.PrimaryHDU | fits.ImageHDU | Model | Arr
 Maps = Mapping[str, Sequence[np.ndarray]]
 #: Estimators and functions such as `~csr_astro.evaluation.baselines.BASELINES`, by name.
 Methods = Mapping[str, Callable]
-#: Pixels ``(x, y)``.
+#: Pixels of a map, ``(rows, columns)``.
+Pixels = tuple[np.ndarray, np.ndarray]
+#: Pixels relative to a central one, ``(dx, dy)``.
 Places = tuple[np.ndarray, np.ndarray]
+#: Numbers of sources that are predicted together, and the width of their windows.
+Batches = list[tuple[np.ndarray, int]]

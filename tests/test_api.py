@@ -13,7 +13,7 @@ import csr_astro
 #: What the reference of the documentation shows, and what else is typed in notebooks.
 MODULES = [
     'csr_astro.batch',
-    'csr_astro.errors',
+    'csr_astro.uncertainty',
     'csr_astro.flags',
     'csr_astro.images',
     'csr_astro.instruments',
@@ -21,7 +21,7 @@ MODULES = [
     'csr_astro.masking',
     'csr_astro.sources',
     'csr_astro.typing',
-    'csr_astro.variogram',
+    'csr_astro.kriging.variogram',
     *(
         f'csr_astro.{package}.{module.name}'
         for package in ('evaluation', 'nn', 'simulation', 'training')

@@ -25,15 +25,15 @@ from photutils.centroids import centroid_com
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
 from csr_astro.cli import main
 from csr_astro.images import read_image
-from csr_astro.io import atomic_path
 from csr_astro.masking import SourceMask
 from csr_astro.nn.inpainter import Inpainter
 from csr_astro.nn.unet import PartialConvUNet
 from csr_astro.nn.weights import convert_checkpoint, load_model, read_info, save_weights
 from csr_astro.prediction import _claims
 from csr_astro.products import write_table
-from csr_astro.quiet import ignored
 from csr_astro.sources import read_sources
+from csr_astro.utils.files import atomic_path
+from csr_astro.utils.warnings import ignored
 
 SHAPE = (90, 100)
 SOURCES = [(40.3, 60.2), (47.8, 62.6), (90.0, 33.4), (60.2, 1.0), (20.5, 20.5)]

@@ -1,21 +1,21 @@
 """How good are the predictions, by numbers anybody can repeat?"""
 
-from csr_astro.lazy import load_lazily
+import lazy_loader
 
-__all__ = [
-    'accuracy',
-    'baselines',
-    'figures',
-    'flux_recovery',
-    'kriging',
-    'pixel_pdf',
-    'positions',
-    'power_spectrum',
-    'report',
-    'report_sections',
-    'source_strips',
-    'standard_stars',
-    'statistics',
-]
-
-__getattr__, __dir__ = load_lazily(__name__, __all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        'accuracy',
+        'baselines',
+        'figures',
+        'flux_recovery',
+        'pixel_pdf',
+        'positions',
+        'power_spectrum',
+        'report',
+        'report_sections',
+        'source_strips',
+        'standard_stars',
+        'statistics',
+    ],
+)

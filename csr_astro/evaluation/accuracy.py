@@ -21,9 +21,7 @@ from photutils.aperture import CircularAperture
 from scipy import fft
 
 from csr_astro.cutouts import extract, extract_mask, nearest_pixel, window_size
-from csr_astro.errors import aperture_weights
 from csr_astro.evaluation.baselines import annulus, get_baselines, kriging_limit
-from csr_astro.evaluation.kriging import power_law_covariance
 from csr_astro.evaluation.positions import (
     check_positions,
     check_radii,
@@ -41,10 +39,12 @@ from csr_astro.evaluation.statistics import (
 from csr_astro.flags import NOT_INPAINTED
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
-from csr_astro.masking import disc, measure_snr
-from csr_astro.scatter import ring_scatter
+from csr_astro.kriging.stationary import power_law_covariance
+from csr_astro.masking import combined_mask, disc, measure_snr
 from csr_astro.simulation.inject import inject_sources
 from csr_astro.simulation.psf import instrument_profile, psf_profile, psf_stamp
+from csr_astro.uncertainty import aperture_weights
+from csr_astro.utils.scatter import ring_scatter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,10 +64,6 @@ __all__ = [
     'injected_errors',
     'snr_levels',
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 # Least distance between discs that are predicted together, beyond their radii, in pixels.
@@ -106,9 +102,7 @@ def _together(image, truth, x, y, radius, methods, apertures, reach=0.0):
     """
     n = len(x)
     masks = [disc(*place, image.shape) for place in zip(x, y, radius, strict=True)]
-    hole = np.zeros(image.shape, dtype=bool)
-    for mask in masks:
-        hole[mask.on_map()] = True
+    hole = combined_mask(masks, image.shape)
     size = max(int(window_size(max(radius))), 2 * int(np.ceil(reach))) + 1
     values = extract(parse_image(image), x, y, size)
     covered = extract_mask(hole, x, y, size)
@@ -122,10 +116,7 @@ def _together(image, truth, x, y, radius, methods, apertures, reach=0.0):
     ])
     inside = np.zeros_like(covered)
     for i, mask in enumerate(masks):
-        rows, columns = mask.on_map()
-        rows = rows - nearest_pixel(y[i]) + size // 2
-        columns = columns - nearest_pixel(x[i]) + size // 2
-        inside[i, rows, columns] = True
+        inside[(i, *mask.in_window(x[i], y[i], size))] = True
     inside &= finite
 
     errors = {}
@@ -297,7 +288,7 @@ def gaussian_fields(
     -------
     groups : dict of str to list of (size, size) `~numpy.ndarray`
     covariances : dict of str to (size, size) `~numpy.ndarray`
-        As `~csr_astro.evaluation.kriging.kriging_mean` takes them.
+        As `~csr_astro.kriging.stationary.kriging_mean` takes them.
 
     Examples
     --------

@@ -14,9 +14,9 @@ import numpy as np
 from astropy.utils.exceptions import AstropyUserWarning
 from photutils.background import Background2D
 
-from csr_astro.evaluation.kriging import estimate_covariance, kriging_mean
-from csr_astro.extras import require
-from csr_astro.quiet import ignored
+from csr_astro.kriging.stationary import estimate_covariance, kriging_mean
+from csr_astro.utils.optional import require
+from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,10 +32,6 @@ __all__ = [
     'maskfill',
     'plane',
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 # The annulus begins this far outside the disc, and is this wide, in pixels.
@@ -304,7 +300,7 @@ def kriging_limit(
     values, valid, hole, x, y, radius
         See `BASELINES`.
     covariance : (my, mx) array of float
-        As in `~csr_astro.evaluation.kriging.kriging_mean`.
+        As in `~csr_astro.kriging.stationary.kriging_mean`.
 
     Returns
     -------
@@ -314,7 +310,7 @@ def kriging_limit(
     --------
     >>> import numpy as np
     >>> from csr_astro.evaluation.baselines import kriging_limit
-    >>> from csr_astro.evaluation.kriging import power_law_covariance
+    >>> from csr_astro.kriging.stationary import power_law_covariance
     >>> y, x = np.mgrid[:33, :33]
     >>> hole = np.hypot(x - 16, y - 16) <= 3
     >>> covariance = power_law_covariance((64, 64), -3.0)

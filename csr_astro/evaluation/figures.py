@@ -34,10 +34,6 @@ __all__ = [
 ]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 #: Widths of a column and of a page of a journal, in inches.
 COLUMN, PAGE = 3.46, 7.09
 # Okabe & Ito; with a dash, a marker and a hatch for those who see no colours.

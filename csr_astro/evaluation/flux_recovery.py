@@ -13,9 +13,9 @@ from astropy import units as u
 from astropy.table import QTable, Table, vstack
 from photutils.aperture import CircularAperture
 
-from csr_astro.cutouts import extract, extract_mask, nearest_pixel, window_size
-from csr_astro.errors import aperture_weights
+from csr_astro.cutouts import extract, extract_mask, window_corner, window_size
 from csr_astro.photometry import InpaintedAperturePhotometry
+from csr_astro.uncertainty import aperture_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,10 +31,6 @@ __all__ = [
     'recovered_fluxes',
     'summarize_recovery',
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 # Radii of apertures: of the paper, in arcsec, and in beams where no table of corrections ends.
@@ -189,15 +185,14 @@ def _background_sums(result, apertures, methods):
         mask = result.source_masks[i]
         values = extract(image, x[k : k + 1], y[k : k + 1], size)[0]
         covered = extract_mask(result.mask, x[k : k + 1], y[k : k + 1], size)[0]
-        rows, columns = mask.on_map()
-        corner = nearest_pixel(x[k]) - size // 2, nearest_pixel(y[k]) - size // 2
         hole = np.zeros(values.shape, dtype=bool)
-        hole[rows - corner[1], columns - corner[0]] = True
+        hole[mask.in_window(x[k], y[k], size)] = True
         hole &= np.isfinite(values)
         valid = np.isfinite(values) & ~covered
         seen, values = values[hole], np.where(valid, values, np.nan)
         rows, columns = np.nonzero(hole)
-        center = x[k] - corner[0], y[k] - corner[1]
+        x0, y0 = window_corner(x[k], y[k], size)
+        center = x[k] - x0, y[k] - y0
         weights = np.array([
             aperture_weights(CircularAperture(center, a), columns, rows, 'exact')
             for a in apertures

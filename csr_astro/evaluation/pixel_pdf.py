@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 __all__ = ['MOMENTS', 'disc_moments', 'pixel_histogram', 'pixel_moments']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 _BOOTSTRAP = 200
 _SWAPS = 499
 

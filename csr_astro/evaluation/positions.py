@@ -14,7 +14,7 @@ from scipy import signal
 from csr_astro.cutouts import MAX_RADIUS
 from csr_astro.evaluation.baselines import GAP, WIDTH
 from csr_astro.images import IMAGE_NAMES, find_image_hdu, open_fits
-from csr_astro.io import fits_files, stem
+from csr_astro.utils.files import fits_files, stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +28,6 @@ __all__ = [
     'read_positions',
     'separate_positions',
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 POSITION_COLUMNS = ('group', 'map', 'radius', 'x', 'y')

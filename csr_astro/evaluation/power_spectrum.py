@@ -33,10 +33,6 @@ __all__ = [
 ]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 _SMALLEST = 16
 # Logarithmic bins per decade of frequency; the first ones are wider, to hold some modes each.
 _PER_DECADE = 12

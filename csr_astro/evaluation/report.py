@@ -17,26 +17,23 @@ from astropy import units as u
 
 from csr_astro.evaluation.report_sections import SECTIONS
 from csr_astro.images import parse_image
-from csr_astro.io import atomic_path
 from csr_astro.plotting import require_matplotlib
 from csr_astro.products import write_table
 from csr_astro.simulation.psf import instrument_profile, psf_profile
 from csr_astro.simulation.simulate import observed_pixels, simulate_levels
+from csr_astro.utils.data import DATA
+from csr_astro.utils.files import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from csr_astro.background import NeuralBackground, NeuralBackgroundEstimator
+    from csr_astro.background import NeuralBackground
+    from csr_astro.estimator import NeuralBackgroundEstimator
     from csr_astro.typing import ImageLike, PathLike, ProfileLike, PsfLike, QuantityLike
 
 __all__ = ['Evaluation', 'write_report']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
-_DATA = Path(__file__).parents[1] / 'data' / 'report'
 _REALIZATIONS = 4
 
 
@@ -273,7 +270,7 @@ def _page(title, sections):
         for each in sections
     )
     css, script = (
-        (_DATA / name).read_text(encoding='utf-8') for name in ('report.css', 'report.js')
+        (DATA / 'report' / name).read_text(encoding='utf-8') for name in ('report.css', 'report.js')
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

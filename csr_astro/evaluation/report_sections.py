@@ -7,13 +7,10 @@ adding it to `SECTIONS`.
 from __future__ import annotations
 
 import base64
-import copy
 import html
-import tomllib
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,8 +38,9 @@ from csr_astro.evaluation.source_strips import source_residuals, source_strip
 from csr_astro.evaluation.standard_stars import find_stars, star_rows
 from csr_astro.evaluation.statistics import coverage, scatter_ratios, summarize
 from csr_astro.flags import FLAGS, NOT_INPAINTED
-from csr_astro.plotting import plot_removal, require_matplotlib
+from csr_astro.plotting import require_matplotlib
 from csr_astro.simulation.psf import encircled_energy
+from csr_astro.utils.data import read_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,11 +51,6 @@ if TYPE_CHECKING:
 __all__ = ['SECTIONS', 'Section']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
-_CARDS = Path(__file__).parents[1] / 'data' / 'report' / 'cards.toml'
 # Discs that are left out: those of the cards of the weights.
 _RADII, _APERTURE = (5.0, 9.0, 12.0), 4.0
 # More strips than this make a page that phones do not like.
@@ -212,7 +205,7 @@ def _overview(evaluation):
         )
         projection = {'projection': image.wcs} if isinstance(image.wcs, WCS) else {}
         axes = figure.subplots(1, 3, sharex=True, sharey=True, subplot_kw=projection)
-        plot_removal(result, axes=axes)
+        result.plot(axes=axes)
     section.show('maps', figure, 'The map, the map without its sources, and the sources.')
     section.tables['sources'] = sources
     section.body.append('<p class="soft">All sources: <a href="sources.ecsv">sources.ecsv</a></p>')
@@ -301,7 +294,7 @@ def _leave_out(evaluation):
     )
     ratios = scatter_ratios(errors, 'network', [name for name in methods if name != 'network'])
     ratios.remove_columns(['group', 'aperture', 'method'])
-    card = _card(result.sources.meta.get('weights_sha256'))
+    card = read_data('report/cards.toml').get(result.sources.meta.get('weights_sha256'))
     if card:
         ratios['card'] = [
             card['scatter_over_annulus'].get(f'{row["radius"]:g}', np.nan)
@@ -333,16 +326,9 @@ def _leave_out(evaluation):
 
 def _on_pixels(result):
     """The estimator for the bare array of the map."""
-    estimator = copy.copy(result.estimator)
-    estimator.instrument = result.instrument
-    estimator.centroid_func = None
-    estimator.progress = False
-    return estimator
-
-
-def _card(sha256):
-    with _CARDS.open('rb') as file:
-        return tomllib.load(file).get(sha256)
+    return result.estimator.replace(
+        instrument=result.instrument, centroid_func=None, progress=False
+    )
 
 
 def _stars(evaluation):
@@ -491,7 +477,7 @@ def _sources(evaluation):
 
 def _strip(evaluation, table, i, surprise, size):
     row = table[i]
-    png, titles, ranges = source_strip(evaluation.result, i, evaluation.truth)
+    png, titles, ranges = source_strip(evaluation.result, row['id'], evaluation.truth)
     text = (
         f'<b>{row["id"]}</b> · SNR {row["snr"]:.3g} · mask {row["mask_radius"]:.3g} px · '
         f'surprise {row[surprise]:+.1f}'

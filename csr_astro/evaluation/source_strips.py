@@ -13,17 +13,13 @@ from astropy import units as u
 from astropy.table import QTable
 
 from csr_astro.flags import decode_flags
-from csr_astro.plotting import CUTOUTS, color_map, require_matplotlib, source_cutouts, value_range
+from csr_astro.plotting import CUTOUTS, color_map, require_matplotlib, value_range
 
 if TYPE_CHECKING:
     from csr_astro.background import NeuralBackground
     from csr_astro.typing import QuantityLike
 
 __all__ = ['source_residuals', 'source_strip']
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 # Pixels of a mask this near to its rim are where a source should have faded.
@@ -102,7 +98,7 @@ def _over(value, error):
 
 
 def source_strip(
-    result: NeuralBackground, number: int, truth: QuantityLike | None = None
+    result: NeuralBackground, source_id: int, truth: QuantityLike | None = None
 ) -> tuple[bytes, list[str], list[tuple[float, float]]]:
     """Pictures of one source side by side, pixel for pixel.
 
@@ -110,8 +106,8 @@ def source_strip(
     ----------
     result : `~csr_astro.NeuralBackground`
         What to show.
-    number : int
-        Of the source, from 0.
+    source_id : int
+        The source, by its ``id`` in ``result.sources``.
     truth : (ny, nx) array or Quantity, optional
         The map without sources, shown too if it is known.
 
@@ -132,11 +128,11 @@ def source_strip(
     >>> from csr_astro.evaluation.source_strips import source_strip
     >>> noise = np.random.default_rng(0).normal(size=(100, 100))
     >>> result = NeuralBackgroundEstimator(fwhm=3.3).estimate(noise, [(60, 50)])
-    >>> png, titles, ranges = source_strip(result, 0)
+    >>> png, titles, ranges = source_strip(result, 1)
     >>> print(png[1:4], titles)
     b'PNG' ['map', 'masked', 'prediction', 'difference', '1σ error']
     """
-    window, cutouts = source_cutouts(result, number)
+    window, cutouts = result.cutouts(source_id)
     titles = dict(CUTOUTS)
     if truth is not None:
         cutouts['truth'] = u.Quantity(truth).value[window].astype(float)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from functools import cache
 from pathlib import Path
@@ -17,22 +16,18 @@ from photutils.centroids import centroid_2dg
 from csr_astro.images import read_image
 from csr_astro.instruments import get_instrument, identify_instrument, warn_of_another
 from csr_astro.photometry import InpaintedAperturePhotometry
+from csr_astro.utils.data import DATA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from csr_astro.background import NeuralBackgroundEstimator
+    from csr_astro.estimator import NeuralBackgroundEstimator
     from csr_astro.images import Image
     from csr_astro.typing import PathLike
 
 __all__ = ['find_stars', 'measure_stars', 'standard_stars', 'star_rows']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
-_TABLE = Path(__file__).parents[1] / 'data' / 'standard_stars.csv'
 _APERTURE = 12 * u.arcsec
 
 
@@ -54,7 +49,7 @@ def standard_stars() -> QTable:
     >>> print(stars['name'][4], stars['ref_70'][4])
     gamma Dra 3283.0 mJy
     """
-    table = Table.read(_TABLE, format='ascii.csv', comment='#')
+    table = Table.read(DATA / 'standard_stars.csv', format='ascii.csv', comment='#')
     stars = QTable({
         'name': np.array(table['name'], dtype=str),
         'sky_center': SkyCoord(table['ra_deg'], table['dec_deg'], unit='deg'),
@@ -221,8 +216,7 @@ def star_rows(
     >>> len(star_rows(image, find_stars(image), estimator, 'noise'))
     1
     """
-    estimator = copy.copy(estimator)
-    estimator.centroid_func = centroid_2dg
+    estimator = estimator.replace(centroid_func=centroid_2dg)
     apertures = np.atleast_1d(u.Quantity(apertures, u.arcsec))
     photometry = InpaintedAperturePhotometry(
         list(apertures), estimator=estimator, annulus='instrument'

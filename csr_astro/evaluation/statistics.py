@@ -29,10 +29,6 @@ __all__ = [
 ]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 _BOOTSTRAP = 400
 _BRIGHT = 300.0
 # Errors this many times larger than expected are outliers.

@@ -4,13 +4,14 @@ Nothing in this subpackage knows about FITS, WCS, units or catalogues: it maps
 stacks of cutouts and their validity masks to stacks of predictions.
 """
 
-from csr_astro.lazy import load_lazily
+import lazy_loader
 
-__all__ = [
-    'inpainter',
-    'partial_conv',
-    'unet',
-    'weights',
-]
-
-__getattr__, __dir__ = load_lazily(__name__, __all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        'inpainter',
+        'partial_conv',
+        'unet',
+        'weights',
+    ],
+)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from csr_astro.kriging import kriging_fills
+from csr_astro.kriging.ordinary import kriging_fills
 from csr_astro.nn.fill import push_pull_fill
 from csr_astro.nn.unet import central_pixels, memory_format
 
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from csr_astro.nn.unet import PartialConvUNet
 
 __all__ = ['FILLS', 'NORMALIZATIONS', 'Inpainter', 'local_normalization', 'minmax_normalization']
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 # What the network's output is added to, and how many hints the network takes with it.

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 __all__ = ['PartialConv2d', 'PartialConvTranspose2d']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 class _PartialConv(nn.Module):
     """What the two directions share: the weight, the bias and the rescaling.
 

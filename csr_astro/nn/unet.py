@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 __all__ = ['DECODER', 'ENCODER', 'PartialConvUNet', 'central_pixels']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 # (in channels, out channels, kernel, stride, padding), paper Table 4, at width 1.
 ENCODER = (
     (1, 32, 3, 1, 1),

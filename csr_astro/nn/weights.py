@@ -6,18 +6,18 @@ which files are bundled and what their SHA-256 is.
 """
 
 import hashlib
-import tomllib
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import torch
 
-from csr_astro.io import atomic_path
 from csr_astro.nn.device import resolve_device
 from csr_astro.nn.inpainter import FILLS, NORMALIZATIONS, Inpainter
 from csr_astro.nn.unet import PartialConvUNet, memory_format
-from csr_astro.notebook import html_table
+from csr_astro.utils.data import DATA, read_data
+from csr_astro.utils.files import atomic_path
+from csr_astro.utils.representation import html_table
 
 __all__ = [
     'WeightsInfo',
@@ -30,16 +30,10 @@ __all__ = [
 ]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 FORMAT = 'csr_astro'
 FORMAT_VERSION = 1
 ARCHITECTURE = 'partial-conv-unet'
 
-_DATA = Path(__file__).parent.parent / 'data'
-_REGISTRY = _DATA / 'weights.toml'
 _DESCRIPTIVE = ('title', 'training_data', 'licence', 'description')
 
 
@@ -91,11 +85,6 @@ class WeightsInfo:
         return html_table(f'Weights {self.name!r}', vars(self) | {'name': ''})
 
 
-def _registry():
-    with _REGISTRY.open('rb') as file:
-        return tomllib.load(file)
-
-
 def list_weights() -> list[str]:
     """Names of the bundled weights.
 
@@ -111,15 +100,15 @@ def list_weights() -> list[str]:
     >>> 'default' in csr_astro.list_weights()
     True
     """
-    return sorted(_registry())
+    return sorted(read_data('weights.toml'))
 
 
 def _locate(name_or_path):
     """(name, path, expected hash or None) of registered weights or of a file."""
-    registry = _registry()
+    registry = read_data('weights.toml')
     if isinstance(name_or_path, str) and name_or_path in registry:
         entry = registry[name_or_path]
-        return name_or_path, _DATA / 'weights' / entry['file'], entry['sha256']
+        return name_or_path, DATA / 'weights' / entry['file'], entry['sha256']
     if not isinstance(name_or_path, str | PathLike):
         raise TypeError(f'weights must be a name or a path, got {type(name_or_path).__name__}.')
     path = Path(name_or_path)

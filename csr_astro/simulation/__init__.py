@@ -1,14 +1,15 @@
 """Simulated maps: diffuse emission, point spread functions, injected sources."""
 
-from csr_astro.lazy import load_lazily
+import lazy_loader
 
-__all__ = [
-    'dataset',
-    'diffuse',
-    'field',
-    'inject',
-    'psf',
-    'simulate',
-]
-
-__getattr__, __dir__ = load_lazily(__name__, __all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        'dataset',
+        'diffuse',
+        'field',
+        'inject',
+        'psf',
+        'simulate',
+    ],
+)

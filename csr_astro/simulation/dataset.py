@@ -19,9 +19,9 @@ from astropy import units as u
 from astropy.table import QTable, Table
 
 from csr_astro.cutouts import extract, extract_mask
-from csr_astro.io import atomic_path
 from csr_astro.masking import disc, measure_snr
 from csr_astro.simulation.simulate import paper_facts
+from csr_astro.utils.files import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from csr_astro.typing import PathLike
 
 __all__ = ['SPLITS', 'CutoutDataset', 'read_dataset', 'split_fields', 'write_dataset']
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 SPLITS = ('train', 'validation', 'test')

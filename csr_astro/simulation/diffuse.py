@@ -29,10 +29,6 @@ __all__ = [
 ]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 # Fraction of a map's width and height over which it fades out for its power spectrum.
 _TAPER = 0.3
 

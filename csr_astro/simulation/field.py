@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 __all__ = ['FIELDS', 'NOISES', 'synthetic_map', 'tangent_wcs']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 # Kinds of emission, each a function of (shape, rng, options) with mean 0 and scatter 1.
 FIELDS: dict[str, Any] = {
     'power-law': lambda shape, rng, slope=-3.0: diffuse.power_law_field(shape, slope, rng),

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 __all__ = ['inject_sources', 'random_positions']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 # So many tries without a new position mean that no more will come, however many are wanted.
 _IN_VAIN = 5000
 

@@ -8,9 +8,7 @@ image, or a model of astropy or photutils.
 from __future__ import annotations
 
 import numbers
-import tomllib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,7 +17,8 @@ from astropy import units as u
 from astropy.io import fits
 from scipy import ndimage
 
-from csr_astro.quiet import ignored
+from csr_astro.utils.data import read_data
+from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,17 +42,12 @@ __all__ = [
 ]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 # Sub-pixels per side over which a profile is averaged.
 _OVERSAMPLING = 3
 # Pixels per side of the stamp of a profile that has no end.
 _DEFAULT_SIZE = 65
 # A smear is the mean of this many shifted profiles.
 _SMEAR_STEPS = 9
-_MODELS = Path(__file__).parents[1] / 'data' / 'psf_models.toml'
 _ACCEPTED = 'a profile, FITS file, image HDU, image, astropy model or photutils PSF model'
 
 
@@ -207,12 +201,6 @@ def image_profile(image: ArrayLike, scale: float = 1.0, wing: float = 3.0) -> Pr
     return profile
 
 
-@cache
-def _pacs_models():
-    with _MODELS.open('rb') as file:
-        return tomllib.load(file)
-
-
 def pacs_brightness(model, x, y):
     """Surface brightness of a model of a PACS PSF; the core's is 1 in the centre.
 
@@ -281,7 +269,7 @@ def pacs_profile(
     >>> print(encircled_energy(profile, 12 / 1.6).round(2))  # 12 arcsec
     0.88
     """
-    bands = _pacs_models()
+    bands = read_data('psf_models.toml')
     name = str(band).removeprefix('pacs-scanmap-').removeprefix('pacs-parallel-')
     if name not in bands:
         raise ValueError(f'band must be one of {list(bands)} or a PACS instrument, got {band!r}.')
@@ -369,7 +357,7 @@ def instrument_profile(instrument: Instrument, *, fast_scan: bool = False) -> Pr
     0.5
     """
     if instrument.name.startswith('pacs-'):
-        model = _pacs_models()[instrument.name.rsplit('-')[-1]]
+        model = read_data('psf_models.toml')[instrument.name.rsplit('-')[-1]]
         smear = model['fast_scan_smear'] if fast_scan else 0.0
         return pacs_profile(instrument.name, cast('float', instrument.pixel_scale), smear=smear)
     if fast_scan:

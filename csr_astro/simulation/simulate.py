@@ -9,7 +9,6 @@ beside each map a table of what was put in. Its numbers are data, in
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,13 +21,14 @@ from astropy.table import QTable
 from scipy import ndimage
 
 from csr_astro.cutouts import extract
-from csr_astro.images import Image, parse_image
+from csr_astro.images import Image, parse_image, shape_text
 from csr_astro.instruments import Instrument, get_instrument, identify_instrument
-from csr_astro.io import atomic_path
-from csr_astro.notebook import html_table, shape_text
-from csr_astro.quiet import ignored
 from csr_astro.simulation.inject import inject_sources, random_positions
 from csr_astro.simulation.psf import instrument_profile, psf_profile, psf_stamp
+from csr_astro.utils.data import read_data
+from csr_astro.utils.files import atomic_path
+from csr_astro.utils.representation import html_table
+from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,10 +47,6 @@ __all__ = [
     'simulate_map',
     'write_simulations',
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 # Sources whose rings tell how much a map scatters.
@@ -76,9 +72,7 @@ def paper_facts() -> dict:
     >>> paper_facts()['cutout_size'], len(paper_facts()['flux_levels'])
     (96, 51)
     """
-    path = Path(__file__).parents[1] / 'data' / 'simulation.toml'
-    with path.open('rb') as file:
-        return tomllib.load(file)
+    return read_data('simulation.toml')
 
 
 def flux_levels(

@@ -1,16 +1,17 @@
 """Training: cutouts drawn on the fly, losses, and a loop that can be killed and resumed."""
 
-from csr_astro.lazy import load_lazily
+import lazy_loader
 
-__all__ = [
-    'callbacks',
-    'data',
-    'features',
-    'loop',
-    'losses',
-    'module',
-    'recipe',
-    'widening',
-]
-
-__getattr__, __dir__ = load_lazily(__name__, __all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        'callbacks',
+        'data',
+        'features',
+        'loop',
+        'losses',
+        'module',
+        'recipe',
+        'widening',
+    ],
+)

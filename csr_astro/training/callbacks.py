@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from csr_astro.extras import require
-from csr_astro.io import atomic_path
 from csr_astro.nn.weights import save_weights
+from csr_astro.utils.files import atomic_path
+from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,10 +26,6 @@ else:
     pl = require('lightning.pytorch', 'training needs', 'train')
 
 __all__ = ['Pictures', 'ProgressBar', 'Records', 'tensorboard_logger']
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 CHECKPOINT = 'checkpoint.pt'

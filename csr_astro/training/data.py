@@ -15,7 +15,6 @@ import numpy as np
 from scipy import ndimage
 
 from csr_astro.images import IMAGE_NAMES, open_fits
-from csr_astro.io import fits_files, stem
 from csr_astro.simulation.diffuse import diffuse_field
 from csr_astro.simulation.psf import (
     gaussian_profile,
@@ -25,6 +24,7 @@ from csr_astro.simulation.psf import (
     psf_pixels,
     psf_stamp,
 )
+from csr_astro.utils.files import fits_files, stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from csr_astro.typing import Maps, PathLike
 
 __all__ = ['CutoutSampler', 'read_maps']
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 _FIELD_SIZE = 320

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 __all__ = ['VGG16Features', 'gram_matrix', 'oriented_features']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 # The filters at the finest scale, in pixels. A wave of 4 pixels under an envelope of
 # 1.5 is 1.6 octaves and 55 degrees wide (full width at half maximum): three octaves
 # and four orientations leave no gap.

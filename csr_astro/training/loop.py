@@ -17,23 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from csr_astro.extras import require
 from csr_astro.nn.device import best_dtype, resolve_device
 from csr_astro.nn.inpainter import FILLS, Inpainter
 from csr_astro.nn.unet import PartialConvUNet, memory_format
 from csr_astro.nn.weights import load_model
 from csr_astro.training.recipe import Recipe
 from csr_astro.training.widening import widen_network
+from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
     from csr_astro.training.data import CutoutSampler
     from csr_astro.typing import PathLike
 
 __all__ = ['train']
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 # What may change when a training goes on: its length, and how often it looks.

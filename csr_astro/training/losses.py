@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from csr_astro.extras import require
 from csr_astro.training.features import gram_matrix, oriented_features
+from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,10 +34,6 @@ __all__ = [
     'valid_loss',
     'windowed_l1',
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 __doctest_requires__ = {('ssim_loss', 'paper_loss'): ['kornia']}

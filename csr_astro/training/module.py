@@ -11,10 +11,10 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
-from csr_astro.extras import require
 from csr_astro.nn.fill import push_pull_fill
 from csr_astro.training.features import VGG16Features, oriented_features
 from csr_astro.training.losses import paper_loss, relative_hole_loss
+from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,10 +29,6 @@ else:
     pl = require('lightning.pytorch', 'training needs', 'train')
 
 __all__ = ['CutoutData', 'TrainingModule']
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 _OPTIMIZERS = {'adamw': torch.optim.AdamW, 'adam': torch.optim.Adam}

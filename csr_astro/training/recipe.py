@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 __all__ = ['Recipe', 'list_recipes', 'read_recipe']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 _FOLDER = Path(__file__).parent / 'recipes'
 _CHOICES = {
     'normalization': sorted(NORMALIZATIONS),

@@ -12,10 +12,6 @@ if TYPE_CHECKING:
 __all__ = ['widen_network']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 # By so much of their share the copies of a channel are heard differently.
 _SPREAD = 0.5
 

@@ -17,7 +17,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.torch import load_file
 from scipy import ndimage
 
-from csr_astro.io import atomic_path
 from csr_astro.nn.inpainter import Inpainter
 from csr_astro.nn.weights import load_model
 from csr_astro.simulation.diffuse import (
@@ -38,6 +37,7 @@ from csr_astro.training.losses import (
 )
 from csr_astro.training.module import TrainingModule
 from csr_astro.training.recipe import Recipe, list_recipes, read_recipe
+from csr_astro.utils.files import atomic_path
 
 # Cutouts
 

@@ -20,7 +20,6 @@ from csr_astro.evaluation.accuracy import (
     snr_levels,
 )
 from csr_astro.evaluation.baselines import get_baselines
-from csr_astro.evaluation.kriging import kriging_variance
 from csr_astro.evaluation.positions import (
     blank_positions,
     draw_positions,
@@ -37,6 +36,7 @@ from csr_astro.evaluation.statistics import (
     summarize,
 )
 from csr_astro.flags import BITS
+from csr_astro.kriging.stationary import kriging_variance
 from csr_astro.simulation.psf import encircled_energy, gaussian_profile, moffat_profile
 
 

@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import fft, interpolate, optimize, special
 
-from csr_astro.quiet import one_at_a_time
+from csr_astro.utils.warnings import one_at_a_time
 
 if TYPE_CHECKING:
     from csr_astro.typing import Places
 
 __all__ = ['Variogram', 'fit_variogram', 'local_weight', 'measure_variogram']
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 # One lag (dy, dx) of each orbit under flips and rotations at which the variogram is measured.
@@ -113,7 +109,7 @@ def local_weight(size: int) -> np.ndarray:
 
     Examples
     --------
-    >>> from csr_astro.variogram import local_weight
+    >>> from csr_astro.kriging.variogram import local_weight
     >>> weight = local_weight(9)
     >>> print(weight.shape, weight[4, 4])
     (9, 9) 1.0
@@ -141,7 +137,7 @@ def measure_variogram(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray
     Examples
     --------
     >>> import numpy as np
-    >>> from csr_astro.variogram import measure_variogram
+    >>> from csr_astro.kriging.variogram import measure_variogram
     >>> noise = np.random.default_rng(0).normal(size=(65, 65))
     >>> variogram, pairs = measure_variogram(noise, np.ones(noise.shape, dtype=bool))
     >>> bool(np.allclose(variogram, 1, atol=0.2))
@@ -176,7 +172,7 @@ def fit_variogram(variogram: np.ndarray, pairs: np.ndarray) -> np.ndarray | None
     Examples
     --------
     >>> import numpy as np
-    >>> from csr_astro.variogram import fit_variogram, measure_variogram
+    >>> from csr_astro.kriging.variogram import fit_variogram, measure_variogram
     >>> noise = np.random.default_rng(0).normal(size=(65, 65))
     >>> weights = fit_variogram(*measure_variogram(noise, np.ones(noise.shape, dtype=bool)))
     >>> bool(0.8 < weights.sum() < 1.2)
@@ -219,7 +215,7 @@ class Variogram:
     Examples
     --------
     >>> import numpy as np
-    >>> from csr_astro.variogram import Variogram, fit_variogram, measure_variogram
+    >>> from csr_astro.kriging.variogram import Variogram, fit_variogram, measure_variogram
     >>> noise = np.random.default_rng(0).normal(size=(65, 65))
     >>> weights = fit_variogram(*measure_variogram(noise, np.ones(noise.shape, dtype=bool)))
     >>> bool(0.8 < Variogram(weights, 65).noise < 1.2)

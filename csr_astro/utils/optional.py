@@ -36,7 +36,7 @@ def require(module: str, purpose: str, extra: str, package: str | None = None) -
 
     Examples
     --------
-    >>> from csr_astro.extras import require
+    >>> from csr_astro.utils.optional import require
     >>> require('json', 'reports need', 'all').__name__
     'json'
     >>> require('no_such_module', 'reports need', 'all')

@@ -1,7 +1,7 @@
 """What does the best linear guess behind a mask look like, and how far off is it?
 
 Kriging: the conditional mean of a Gaussian field given the valid pixels, with
-the variogram of the window around the mask (`csr_astro.variogram`). Pixels far
+the variogram of the window around the mask (`csr_astro.kriging.variogram`). Pixels far
 from the mask enter as averages over blocks, so that a few hundred numbers stand
 for thousands of pixels.
 """
@@ -13,16 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import interpolate, linalg
 
-from csr_astro.variogram import Variogram, fit_variogram, local_weight, measure_variogram
+from csr_astro.kriging.variogram import Variogram, fit_variogram, local_weight, measure_variogram
 
 if TYPE_CHECKING:
     from csr_astro.typing import Places
 
 __all__ = ['Kriging', 'block_window', 'kriging_fill', 'kriging_fills']
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 # Single pixels up to this far outside the mask, blocks of 3 x 3 up to that far, then 9 x 9;
@@ -118,7 +114,7 @@ class Kriging:
 
     Attributes
     ----------
-    variogram : `~csr_astro.variogram.Variogram` or None
+    variogram : `~csr_astro.kriging.variogram.Variogram` or None
         None if the window does not vary.
     wing : (S, S) `~numpy.ndarray` of float or 0
         What was taken for wings of the source.
@@ -129,7 +125,7 @@ class Kriging:
     than its noise and the mean around it:
 
     >>> import numpy as np
-    >>> from csr_astro.kriging import Kriging
+    >>> from csr_astro.kriging.ordinary import Kriging
     >>> values = np.random.default_rng(1).normal(7, 2, (97, 97))
     >>> y, x = np.mgrid[:97, :97] - 48
     >>> hidden = np.hypot(x, y) <= 4.5
@@ -472,7 +468,7 @@ def kriging_fill(
     A slope is continued behind the mask:
 
     >>> import numpy as np
-    >>> from csr_astro.kriging import kriging_fill
+    >>> from csr_astro.kriging.ordinary import kriging_fill
     >>> y, x = np.mgrid[:97, :97] - 48.0
     >>> hole = np.hypot(x, y) <= 5
     >>> prediction = kriging_fill(x + 2 * y, ~hole, hole, 5)
@@ -557,7 +553,7 @@ def kriging_fills(
     Examples
     --------
     >>> import numpy as np
-    >>> from csr_astro.kriging import kriging_fills
+    >>> from csr_astro.kriging.ordinary import kriging_fills
     >>> y, x = np.mgrid[-16:17, -16:17]
     >>> hole = np.hypot(x, y) <= 4
     >>> values, four = np.where(hole, 0.0, 5.0)[np.newaxis], np.array([4.0])
@@ -596,7 +592,7 @@ def block_window(
     Examples
     --------
     >>> import numpy as np
-    >>> from csr_astro.kriging import block_window
+    >>> from csr_astro.kriging.ordinary import block_window
     >>> values = np.arange(81.0).reshape(9, 9)
     >>> blocks, valid, noise = block_window(values, np.ones((9, 9), dtype=bool), None, 3)
     >>> print(blocks.shape, blocks[2, 2], values[3:6, 3:6].mean(), noise)

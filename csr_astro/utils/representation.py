@@ -1,4 +1,4 @@
-"""How do objects look in a notebook?"""
+"""Tables in HTML that represent objects in notebooks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from csr_astro.images import Image
-
-__all__ = ['html_table', 'shape_text']
+__all__ = ['html_table']
 
 
 def html_table(title: str, rows: Mapping[str, object]) -> str:
@@ -30,7 +28,7 @@ def html_table(title: str, rows: Mapping[str, object]) -> str:
 
     Examples
     --------
-    >>> from csr_astro.notebook import html_table
+    >>> from csr_astro.utils.representation import html_table
     >>> print(html_table('Band', {'name': '<blue>', 'scale': None}))
     <table>...<td style="text-align:left">&lt;blue&gt;</td></tr></tbody></table>
     """
@@ -44,29 +42,3 @@ def html_table(title: str, rows: Mapping[str, object]) -> str:
         f'<table><thead><tr><th colspan="2" {left}>{html.escape(title)}</th></tr></thead>\n'
         f'<tbody>{body}</tbody></table>'
     )
-
-
-def shape_text(image: Image) -> str:
-    """The size of a map in words, for ``__repr__``.
-
-    Parameters
-    ----------
-    image : `~csr_astro.images.Image`
-        The map.
-
-    Returns
-    -------
-    text : str
-        Pixels and unit.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from astropy import units as u
-    >>> from csr_astro.images import parse_image
-    >>> from csr_astro.notebook import shape_text
-    >>> shape_text(parse_image(np.zeros((20, 30)) * u.Jy))
-    '20 x 30 map in Jy'
-    """
-    ny, nx = image.shape
-    return f'{ny} x {nx} map' + ('' if image.unit is None else f' in {image.unit}')

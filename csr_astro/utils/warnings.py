@@ -33,7 +33,7 @@ def ignored(*categories: type[Warning]) -> Iterator[None]:
     Examples
     --------
     >>> import warnings
-    >>> from csr_astro.quiet import ignored
+    >>> from csr_astro.utils.warnings import ignored
     >>> with ignored(UserWarning):
     ...     warnings.warn('never seen')
     """

@@ -80,7 +80,7 @@ def fits_files(folder: PathLike) -> list[Path]:
     --------
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
-    >>> from csr_astro.io import fits_files
+    >>> from csr_astro.utils.files import fits_files
     >>> with TemporaryDirectory() as folder:
     ...     for name in ('b.fits.gz', 'a.fits', 'a.fits.md5'):
     ...         Path(folder, name).touch()
@@ -109,7 +109,7 @@ def stem(path: Path) -> Path:
     Examples
     --------
     >>> from pathlib import PurePosixPath
-    >>> from csr_astro.io import stem
+    >>> from csr_astro.utils.files import stem
     >>> print(stem(PurePosixPath('maps/m31.fits.gz')))
     maps/m31
     """

@@ -8,10 +8,8 @@ further off the predictions are was measured on maps where the truth is known.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,9 +17,10 @@ from photutils.aperture import PixelAperture
 from scipy import linalg
 
 from csr_astro.cutouts import MAX_RADIUS, extract, extract_mask, nearest_pixel, window_size
-from csr_astro.images import Image
-from csr_astro.kriging import Kriging, block_window
-from csr_astro.notebook import shape_text
+from csr_astro.images import Image, shape_text
+from csr_astro.kriging.ordinary import Kriging, block_window
+from csr_astro.masking import combined_mask
+from csr_astro.utils.data import read_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +32,6 @@ if TYPE_CHECKING:
 __all__ = ['BackgroundCovariance', 'BackgroundErrors', 'PredictedSource', 'predicted_sources']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
-_FILE = Path(__file__).parent / 'data' / 'error_model.toml'
 # Values this many scatters off are clipped, as for the network.
 _CLIP = 30.0
 # Fewer valid pixels than this say nothing.
@@ -52,12 +46,6 @@ _MAX_NOISE = 1e100
 _TINY = 1e-20
 # Deviations of pixels this close to a mask, drawn before, are continued in it.
 _NEAR = 12.0
-
-
-@cache
-def _model():
-    with _FILE.open('rb') as file:
-        return tomllib.load(file)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +63,7 @@ class BackgroundCovariance:
     --------
     >>> import numpy as np
     >>> from photutils.aperture import CircularAperture
-    >>> from csr_astro.errors import BackgroundCovariance
+    >>> from csr_astro.uncertainty import BackgroundCovariance
     >>> y, x = np.mgrid[:9, :9]
     >>> white = BackgroundCovariance(x.ravel(), y.ravel(), np.identity(81))
     >>> print(white.sum_err(CircularAperture((4, 4), 2), method='center')**2)
@@ -174,7 +162,7 @@ class _Window:
         self.kriging = kriging
         self.places, self.number = self.blocks(*source.mask.on_map())
         self.features = self._features((source.predicted - location) / self.scale)
-        model = _model()
+        model = read_data('error_model.toml')
         self._factor = np.exp(
             2 * (model['constant'] + np.dot(model['coefficients'], self.features))
         )
@@ -185,7 +173,7 @@ class _Window:
         weights = np.bincount(self.number) / len(self.number)
         expected = np.sqrt(self.kriging.variance(self.places, weights[np.newaxis])[0])
         disagreement = difference / expected if expected > 0 else 1.0
-        return np.log(np.clip([*self.kriging.left_out(), disagreement], *_model()['range']))
+        return np.log(np.clip([*self.kriging.left_out(), disagreement], *read_data('error_model.toml')['range']))
 
     def blocks(self, rows, columns):
         """Blocks in which pixels of the map lie, and of each pixel the number of its block."""
@@ -260,7 +248,7 @@ class PredictedSource:
 
     Examples
     --------
-    >>> from csr_astro.errors import PredictedSource
+    >>> from csr_astro.uncertainty import PredictedSource
     >>> from csr_astro.masking import disc
     >>> mask = disc(20, 30, 4, (60, 60))
     >>> source = PredictedSource(20, 30, mask, peak=9.0, predicted=mask.pixels[mask.pixels] * 1.5)
@@ -304,7 +292,7 @@ def predicted_sources(
     Examples
     --------
     >>> import numpy as np
-    >>> from csr_astro.errors import predicted_sources
+    >>> from csr_astro.uncertainty import predicted_sources
     >>> from csr_astro.masking import disc
     >>> mask = disc(20, 30, 4, (60, 60))
     >>> n = mask.pixels.sum()
@@ -340,7 +328,7 @@ class BackgroundErrors:
     Examples
     --------
     >>> import numpy as np
-    >>> from csr_astro.errors import BackgroundErrors, predicted_sources
+    >>> from csr_astro.uncertainty import BackgroundErrors, predicted_sources
     >>> from csr_astro.images import parse_image
     >>> from csr_astro.masking import disc
     >>> noise = np.random.default_rng(0).normal(size=(60, 60))
@@ -355,9 +343,7 @@ class BackgroundErrors:
     def __init__(self, image: Image, sources: dict[int, PredictedSource]) -> None:
         self._image = image
         self.sources = sources
-        self._hole = np.zeros(image.shape, dtype=bool)
-        for source in sources.values():
-            self._hole[source.mask.window] |= source.mask.pixels
+        self._hole = combined_mask((source.mask for source in sources.values()), image.shape)
         self._rms: dict[int, np.ndarray] = {}
         self._last = None, None
 

@@ -9,19 +9,19 @@ import pytest
 from astropy import units as u
 
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator, get_instrument
-from csr_astro.errors import PredictedSource
 from csr_astro.evaluation.report import Evaluation
 from csr_astro.evaluation.report_sections import Section
 from csr_astro.images import parse_image
-from csr_astro.kriging import Kriging
+from csr_astro.kriging.ordinary import Kriging
 from csr_astro.nn.weights import read_info
-from csr_astro.notebook import html_table
 from csr_astro.simulation.dataset import CutoutDataset, write_dataset
 from csr_astro.simulation.field import tangent_wcs
 from csr_astro.simulation.psf import Profile, gaussian_profile
 from csr_astro.simulation.simulate import simulate_map
 from csr_astro.sources import parse_sources
 from csr_astro.training.data import CutoutSampler
+from csr_astro.uncertainty import PredictedSource
+from csr_astro.utils.representation import html_table
 
 
 @pytest.fixture(scope='module')

@@ -19,12 +19,13 @@ from photutils.aperture import (
 )
 from regions import Region, Regions
 
-from csr_astro.background import NeuralBackground, NeuralBackgroundEstimator
-from csr_astro.errors import aperture_weights
+from csr_astro.background import NeuralBackground
+from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.flags import BITS, NOT_INPAINTED
 from csr_astro.images import parse_image
-from csr_astro.notebook import html_table
-from csr_astro.quiet import one_at_a_time
+from csr_astro.uncertainty import aperture_weights
+from csr_astro.utils.representation import html_table
+from csr_astro.utils.warnings import one_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

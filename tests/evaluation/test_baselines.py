@@ -8,7 +8,7 @@ from scipy import linalg, ndimage
 
 from csr_astro.evaluation import baselines
 from csr_astro.evaluation.baselines import BASELINES, annulus, get_baselines, lpi
-from csr_astro.evaluation.kriging import (
+from csr_astro.kriging.stationary import (
     estimate_covariance,
     kriging_mean,
     kriging_variance,

@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
-from csr_astro.scatter import plane_residual, ring_scatter
+from csr_astro.utils.scatter import plane_residual, ring_scatter
 
 SIZE = 97
 Y, X = np.indices((SIZE, SIZE)) - SIZE // 2

@@ -6,11 +6,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from photutils.aperture import CircularAperture
 
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
-from csr_astro.errors import aperture_weights
 from csr_astro.evaluation.accuracy import gaussian_fields
-from csr_astro.evaluation.kriging import kriging_variance
-from csr_astro.kriging import Kriging
+from csr_astro.kriging.ordinary import Kriging
+from csr_astro.kriging.stationary import kriging_variance
 from csr_astro.simulation.diffuse import lognormal_field, power_law_field
+from csr_astro.uncertainty import aperture_weights
 
 SHAPE = (128, 140)
 POSITIONS = [(40, 50), (90.3, 30.6), (100, 100)]

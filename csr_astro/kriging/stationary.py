@@ -11,10 +11,6 @@ from scipy import fft
 __all__ = ['estimate_covariance', 'kriging_mean', 'kriging_variance', 'power_law_covariance']
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 # Standard deviation of the taper of an estimated covariance, in pixels: wider ones follow
 # Gaussian fields a little better, and bright gradients of real maps much worse.
 _TAPER = 10.0
@@ -48,7 +44,7 @@ def power_law_covariance(shape: tuple[int, int], slope: float, noise: float = 0.
 
     Examples
     --------
-    >>> from csr_astro.evaluation.kriging import power_law_covariance
+    >>> from csr_astro.kriging.stationary import power_law_covariance
     >>> covariance = power_law_covariance((64, 64), -3, 0.5)
     >>> print(round(covariance[0, 0], 6))
     1.25
@@ -92,7 +88,7 @@ def estimate_covariance(
     Examples
     --------
     >>> import numpy as np
-    >>> from csr_astro.evaluation.kriging import estimate_covariance
+    >>> from csr_astro.kriging.stationary import estimate_covariance
     >>> noise = np.random.default_rng(0).normal(0, 2, (96, 96))
     >>> covariance = estimate_covariance(noise, np.ones((96, 96), bool))
     >>> bool(abs(covariance[0, 0] - 4) < 0.3), bool(abs(covariance[0, 1]) < 0.3)
@@ -214,7 +210,7 @@ def kriging_mean(
     Examples
     --------
     >>> import numpy as np
-    >>> from csr_astro.evaluation.kriging import kriging_mean, power_law_covariance
+    >>> from csr_astro.kriging.stationary import kriging_mean, power_law_covariance
     >>> x = np.cos(2 * np.pi * np.arange(64) / 64)
     >>> valid = np.ones((64, 64), bool)
     >>> valid[20:24, 30:34] = False
@@ -257,7 +253,7 @@ def kriging_variance(
     Of the sum of four pixels of white noise nothing is known:
 
     >>> import numpy as np
-    >>> from csr_astro.evaluation.kriging import kriging_variance, power_law_covariance
+    >>> from csr_astro.kriging.stationary import kriging_variance, power_law_covariance
     >>> weight = np.zeros((32, 32))
     >>> weight[10:12, 10:12] = 1
     >>> covariance = np.zeros((64, 64))

@@ -1,0 +1,9 @@
+"""Photometry of sources on predicted backgrounds."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=['apertures'],
+    submod_attrs={'apertures': ['InpaintedAperturePhotometry']},
+)

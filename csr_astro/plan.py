@@ -1,0 +1,249 @@
+"""The plan of a removal: sources, masks, flags, and the batches in which they are predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from astropy.utils.exceptions import AstropyUserWarning
+from photutils.centroids import centroid_sources
+from scipy.spatial import KDTree
+
+from csr_astro.cutouts import extract, prediction_reach, window_corner, window_size
+from csr_astro.flags import BITS
+from csr_astro.masking import draw_masks, flag_masks, mask_radii, measure_snr
+from csr_astro.utils.warnings import ignored, one_at_a_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from csr_astro.images import Image
+    from csr_astro.instruments import Instrument
+    from csr_astro.masking import SourceMask
+    from csr_astro.sources import Sources
+    from csr_astro.typing import Batches, QuantityLike
+
+__all__ = ['Plan', 'plan_batches', 'plan_removal', 'refine_positions']
+
+_SMALLEST = int(window_size(0))
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that a removal needs to know before anything is predicted.
+
+    Attributes
+    ----------
+    image : `~csr_astro.images.Image`
+        The map; None while a plan travels to a worker that opens the map itself.
+    sources : `~csr_astro.sources.Sources`
+        The N sources.
+    instrument : `~csr_astro.instruments.Instrument`
+        On the pixels of the map.
+    snr : (N,) `~numpy.ndarray` of float
+        Contrast of each peak, see `~csr_astro.masking.measure_snr`.
+    mask_names : (N,) `~numpy.ndarray` of str
+        Names of the masks.
+    masks : list of `~csr_astro.masking.SourceMask` or None
+        Pixels of the masks; None where a source has none.
+    flags : (N,) `~numpy.ndarray` of int
+        Flags that are known beforehand.
+    batches : list of (index, size)
+        From `plan_batches`.
+    mask_radius : object
+        The argument of that name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.images import parse_image
+    >>> from csr_astro.instruments import get_instrument
+    >>> from csr_astro.plan import plan_removal
+    >>> from csr_astro.sources import parse_sources
+    >>> noise = np.random.default_rng(0).normal(size=(80, 80))
+    >>> sources = parse_sources([(20, 30), (60, 50)])
+    >>> plan = plan_removal(parse_image(noise), sources, get_instrument())
+    >>> plan.mask_names[0], len(plan.batches)
+    ('minimal', 1)
+    """
+
+    image: Image
+    sources: Sources
+    instrument: Instrument
+    snr: np.ndarray
+    mask_names: np.ndarray
+    masks: list[SourceMask | None]
+    flags: np.ndarray
+    batches: Batches
+    mask_radius: object = None
+
+    def __repr__(self) -> str:
+        return f'<Plan: {len(self.sources)} sources in {len(self.batches)} batches>'
+
+    @property
+    def mask_radii(self) -> np.ndarray:
+        """Radius of each mask in pixels, (N,); NaN where a source has none."""
+        return np.array([np.nan if mask is None else mask.radius for mask in self.masks])
+
+    def restricted(self, batches: Batches) -> Plan:
+        """The part of the plan for some of its batches.
+
+        Parameters
+        ----------
+        batches : list of (index, size)
+            Some of `batches`.
+
+        Returns
+        -------
+        plan : `Plan`
+            With these batches, and only the masks that reach into their windows.
+        """
+        present = np.array([i for i, mask in enumerate(self.masks) if mask is not None])
+        largest = np.nanmax(self.mask_radii)
+        positions = np.column_stack([self.sources.x, self.sources.y])
+        tree = KDTree(positions[present])
+        near = set()
+        for index, size in batches:
+            found = tree.query_ball_point(positions[index], size / 2 + largest + 2, p=np.inf)
+            near.update(present[np.concatenate(found).astype(int)].tolist())
+        masks = [mask if i in near else None for i, mask in enumerate(self.masks)]
+        return replace(self, masks=masks, batches=batches)
+
+
+def plan_removal(
+    image: Image,
+    sources: Sources,
+    instrument: Instrument,
+    *,
+    mask_radius: QuantityLike | Literal['snr'] | None = None,
+    centroid_func: Callable | None = None,
+    batch_size: int = 32,
+) -> Plan:
+    """Plan the removal of sources from a map.
+
+    Parameters
+    ----------
+    image : `~csr_astro.images.Image`
+        The map.
+    sources : `~csr_astro.sources.Sources`
+        The sources.
+    instrument : `~csr_astro.instruments.Instrument`
+        Decides how large masks are.
+    mask_radius : float, Quantity, array, 'snr' or None, optional
+        As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
+    centroid_func : callable, optional
+        As in `~csr_astro.NeuralBackgroundEstimator`.
+    batch_size : int, optional
+        Sources with the smallest window in a batch.
+
+    Returns
+    -------
+    plan : `Plan`
+    """
+    instrument = instrument.on_pixels(image.pixel_scale)
+    flags = np.zeros(len(sources), dtype=int)
+    if centroid_func is not None:
+        sources, flags = refine_positions(image, sources, instrument, centroid_func)
+    snr = measure_snr(image, sources.x, sources.y, instrument)
+    names, radii = mask_radii(mask_radius, sources, snr, instrument, image.pixel_scale)
+    masks, mask_flags = draw_masks(image, sources, radii)
+    placed = mask_flags & BITS['invalid_position'] == 0
+    unknown = placed & np.isnan(snr) & ~np.isin(names, ('fixed', 'region'))
+    flags = flags | mask_flags | flag_masks(image, masks) | BITS['no_snr'] * unknown
+    batches = plan_batches(sources, masks, batch_size)
+    return Plan(image, sources, instrument, snr, names, masks, flags, batches, mask_radius)
+
+
+def refine_positions(
+    image: Image, sources: Sources, instrument: Instrument, centroid_func: Callable
+) -> tuple[Sources, np.ndarray]:
+    """Centroids inside the smallest mask of the instrument.
+
+    Parameters
+    ----------
+    image : `~csr_astro.images.Image`
+        The map.
+    sources : `~csr_astro.sources.Sources`
+        The sources; those off the map stay where they are.
+    instrument : `~csr_astro.instruments.Instrument`
+        On the pixels of the map.
+    centroid_func : callable
+        A centroid function of photutils.
+
+    Returns
+    -------
+    sources : `~csr_astro.sources.Sources`
+        At their centroids.
+    flags : (N,) `~numpy.ndarray` of int
+        ``centroid_failed`` where no centroid was found and the position was kept.
+    """
+    radius = min(instrument.mask_radii)
+    half = int(radius)
+    footprint = np.hypot(*np.ogrid[-half : half + 1, -half : half + 1]) <= radius
+    x, y = sources.x.copy(), sources.y.copy()
+    flags = np.zeros(len(sources), dtype=int)
+    inside = (x > -0.5) & (x < image.shape[1] - 0.5) & (y > -0.5) & (y < image.shape[0] - 0.5)
+    for i in np.flatnonzero(inside):
+        # A cutout, so that the cost does not grow with the map; padded for the footprint.
+        size = 4 * half + 5
+        cutout = extract(image, x[i : i + 1], y[i : i + 1], size)[0]
+        x0, y0 = window_corner(x[i], y[i], size)
+        try:
+            # A failure is flagged here instead.
+            with one_at_a_time, ignored(AstropyUserWarning):
+                found = centroid_sources(
+                    np.nan_to_num(cutout),
+                    x[i] - x0,
+                    y[i] - y0,
+                    footprint=footprint,
+                    mask=~np.isfinite(cutout),
+                    centroid_func=centroid_func,
+                )
+            column, row = found[0][0] + x0, found[1][0] + y0
+        except ValueError:
+            column = row = np.nan
+        if np.hypot(column - x[i], row - y[i]) <= radius:
+            x[i], y[i] = column, row
+        else:
+            flags[i] = BITS['centroid_failed']
+    return replace(sources, x=x, y=y), flags
+
+
+def plan_batches(sources: Sources, masks: list[SourceMask | None], batch_size: int) -> Batches:
+    """Group the sources that go through the network together.
+
+    They are sorted by position, so that the result does not depend on the order of
+    the sources to the last bit.
+
+    Parameters
+    ----------
+    sources : `~csr_astro.sources.Sources`
+        The sources.
+    masks : list of `~csr_astro.masking.SourceMask` or None
+        Their masks.
+    batch_size : int
+        How many sources with the smallest window there are in a batch.
+
+    Returns
+    -------
+    batches : list of (index, size)
+        Numbers of sources whose windows have one size, and that size, in pixels;
+        the prediction of all of them reaches equally far.
+    """
+    index = np.array([i for i, m in enumerate(masks) if m is not None], dtype=int)
+    radii = np.array([masks[i].radius for i in index])
+    sizes = window_size(radii)
+    groups = np.column_stack([sizes, prediction_reach(radii)])
+    order = np.lexsort((radii, sources.x[index], sources.y[index]))
+    index, groups = index[order], groups[order]
+    batches = []
+    for group in np.unique(groups, axis=0):
+        same = index[(groups == group).all(axis=1)]
+        size = group[0]
+        # Larger windows, fewer of them: a batch always takes about the same memory.
+        count = max(1, batch_size * _SMALLEST**2 // int(size) ** 2)
+        batches += [
+            (same[start : start + count], int(size) + 1) for start in range(0, len(same), count)
+        ]
+    return batches

@@ -1,0 +1,1 @@
+"""Helpers without astronomy: files, warnings, optional packages, robust statistics."""
