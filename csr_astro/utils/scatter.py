@@ -1,13 +1,15 @@
-"""How much does the map scatter around a source?"""
+"""Robust scatter of a map in the ring around each source."""
 
 import numpy as np
+
+from csr_astro.utils.plane import fit_plane
 
 __all__ = ['RING_WIDTH', 'plane_residual', 'ring_scatter']
 
 # Width of the ring around a mask, in pixels.
 RING_WIDTH = 10
 _MIN_PIXELS = 12
-# Pixels this many robust scatters off the plane do not belong to the background.
+# Pixels more than this many robust scatters off the plane are not background.
 _CLIP = 5.0
 _MIN_CLIPPED = 50
 
@@ -23,42 +25,31 @@ def plane_residual(values: np.ndarray, good: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     values : (N, S, S) array of float64
-        Cutouts; what stands in bad pixels has no influence.
+        Cutouts; the values of other pixels have no influence.
     good : (N, S, S) array of bool
-        Pixels to fit, by least squares; where there are 50 of them, a second
-        time without those over five robust scatters off the first plane, which
-        are unmasked sources.
+        Pixels to fit, by least squares. If there are at least 50 of them, the fit is repeated
+        without those more than five robust scatters off the first plane, which are unmasked
+        sources.
 
     Returns
     -------
     residual : (N, S, S) `~numpy.ndarray` of float64
-        0 where not good.
+        0 outside the good pixels.
     """
     # A constant is subtracted first: planes through large numbers lose digits.
     count = np.maximum(good.sum(axis=(1, 2)), 1)
     level = np.where(good, values, 0).sum(axis=(1, 2)) / count
     centred = np.where(good, values - level[:, None, None], 0)
-    residual = np.where(good, centred - _plane(centred, good), 0)
+    residual = np.where(good, centred - fit_plane(centred, good), 0)
     n = len(values)
     scatter = _robust_scatter(residual.reshape(n, -1), good.reshape(n, -1))
     limit = np.where(count >= _MIN_CLIPPED, _CLIP * np.nan_to_num(scatter), np.inf)
     clipped = good & (np.abs(residual) <= limit[:, None, None])
-    return np.where(good, centred - _plane(centred, clipped), 0)
-
-
-def _plane(values, used):
-    """The plane through the used pixels of each cutout by least squares, everywhere."""
-    size = values.shape[-1]
-    steps = (np.arange(size) - size // 2) / size
-    basis = np.stack([np.ones((size, size)), *np.meshgrid(steps, steps)])
-    normal = np.einsum('iyx,jyx,nyx->nij', basis, basis, used.astype(float), optimize=True)
-    moment = np.einsum('iyx,nyx->ni', basis, np.where(used, values, 0))
-    coefficients = np.einsum('nij,nj->ni', np.linalg.pinv(normal, hermitian=True), moment)
-    return np.einsum('iyx,ni->nyx', basis, coefficients)
+    return np.where(good, centred - fit_plane(centred, clipped), 0)
 
 
 def _robust_scatter(samples, good):
-    """1.4826 × median absolute deviation along the last axis; NaN where nothing is good."""
+    """1.4826 × median absolute deviation along the last axis; NaN without good samples."""
     values = np.where(good, samples, np.nan)
     empty = ~good.any(axis=-1)
     values[empty] = 0
@@ -68,7 +59,7 @@ def _robust_scatter(samples, good):
 
 
 def ring_scatter(values: np.ndarray, valid: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Robust scatter of the ring around each mask, about a plane.
+    """Robust scatter about a plane, in the ring around each mask.
 
     Parameters
     ----------
