@@ -59,7 +59,7 @@ def measure(maps, output):
 
 def run(tree, maps, output):
     """Measure with the package of a tree, on one thread."""
-    threads = {name: '1' for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS')}
+    threads = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), '1')
     command = [sys.executable, __file__, '--measure', str(output), *map(str, maps)]
     subprocess.run(  # noqa: S603
         command, check=True, cwd=tree, env=os.environ | threads | {'PYTHONPATH': str(tree)}

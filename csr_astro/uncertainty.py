@@ -121,7 +121,7 @@ def aperture_weights(aperture, x, y, method):
     return weights
 
 
-class ErrorWindow:
+class _Window:
     """Kriging around one source, and how pixels of the map become places of it."""
 
     def __init__(self, image, hole, source, size):
@@ -167,7 +167,8 @@ class ErrorWindow:
         weights = np.bincount(self.number) / len(self.number)
         expected = np.sqrt(self.kriging.variance(self.places, weights[np.newaxis])[0])
         disagreement = difference / expected if expected > 0 else 1.0
-        return np.log(np.clip([*self.kriging.left_out(), disagreement], *read_data('error_model.toml')['range']))
+        found = [*self.kriging.left_out(), disagreement]
+        return np.log(np.clip(found, *read_data('error_model.toml')['range']))
 
     def blocks(self, rows, columns):
         """Blocks in which pixels of the map lie, and of each pixel the number of its block."""
@@ -341,7 +342,7 @@ class BackgroundErrors:
         self.sources = sources
         self.hole = combined_mask((source.mask for source in sources.values()), image.shape)
         self._rms: dict[int, np.ndarray] = {}
-        self._last = None, None
+        self._last: tuple[tuple[int, int] | None, _Window | None] = None, None
 
     def __repr__(self) -> str:
         return f'<BackgroundErrors: {shape_text(self._image)}, {len(self.sources)} sources>'
@@ -356,7 +357,7 @@ class BackgroundErrors:
         """
         self._rms.update(rms)
 
-    def window(self, i: int, reach: float = 0.0) -> ErrorWindow:
+    def window(self, i: int, reach: float = 0.0) -> _Window:
         """Kriging in the window around one source.
 
         Parameters
@@ -370,8 +371,8 @@ class BackgroundErrors:
         size = int(window_size(max(source.mask.radius, reach))) + 1
         # The last one is kept: an aperture is seldom alone.
         asked, window = self._last
-        if asked != (i, size):
-            window = ErrorWindow(self._image, self.hole, source, size)
+        if window is None or asked != (i, size):
+            window = _Window(self._image, self.hole, source, size)
             # In one step: threads may share the errors.
             self._last = (i, size), window
         return window

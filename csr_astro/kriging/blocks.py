@@ -13,7 +13,9 @@ BLOCKS = (1, 3, 9)
 _FINE, _MIDDLE, _FAR = 3.5, 8.0, 24.0
 
 
-def block_means(values, valid, radius):
+def block_means(
+    values: np.ndarray, valid: np.ndarray, radius: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[int, slice]]:
     """Average the valid pixels of a window, the farther from the mask the coarser.
 
     Pixels near the mask stay single; beyond them come whole blocks of 3 x 3 and of 9 x 9.
@@ -81,7 +83,8 @@ def block_means(values, valid, radius):
     ends = np.cumsum([0] + [len(found[n][0]) for n in BLOCKS])
     parts = {n: slice(ends[k], ends[k + 1]) for k, n in enumerate(BLOCKS)}
     columns = zip(*(found[n] for n in BLOCKS), strict=True)
-    return *(np.concatenate(column) for column in columns), parts
+    dx, dy, mean, count = (np.concatenate(column) for column in columns)
+    return dx, dy, mean, count, parts
 
 
 def block_window(
