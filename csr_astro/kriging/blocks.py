@@ -82,9 +82,10 @@ def block_means(
     found[1] = (columns - half, rows - half, values[rows, columns], np.ones(len(rows)))
     ends = np.cumsum([0] + [len(found[n][0]) for n in BLOCKS])
     parts = {n: slice(ends[k], ends[k + 1]) for k, n in enumerate(BLOCKS)}
-    columns = zip(*(found[n] for n in BLOCKS), strict=True)
-    dx, dy, mean, count = (np.concatenate(column) for column in columns)
-    return dx, dy, mean, count, parts
+    dx, dy, mean, number = (
+        np.concatenate(each) for each in zip(*(found[n] for n in BLOCKS), strict=True)
+    )
+    return dx, dy, mean, number, parts
 
 
 def block_window(
