@@ -17,7 +17,9 @@ style() {
 
 docs() {
     rm -rf docs/api  # pages of modules that may have moved
-    MPLBACKEND=agg sphinx-build -W --keep-going -E -b html docs docs/_build/html
+    # One thread in each of the processes, which would wait for each other.
+    MPLBACKEND=agg OMP_NUM_THREADS=1 \
+        sphinx-build -j auto -W --keep-going -E -b html docs docs/_build/html
 }
 
 if [ $# = 0 ]; then
