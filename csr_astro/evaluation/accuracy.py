@@ -34,8 +34,8 @@ from csr_astro.evaluation.statistics import (
     summarize,
 )
 from csr_astro.instruments import get_instrument
-from csr_astro.products import write_table
 from csr_astro.simulation.psf import instrument_profile, psf_profile
+from csr_astro.tables import write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

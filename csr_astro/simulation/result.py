@@ -13,7 +13,7 @@ from astropy.io import fits
 from astropy.table import QTable
 
 from csr_astro.images import Image, shape_text
-from csr_astro.products import write_table
+from csr_astro.tables import write_table
 from csr_astro.utils.files import atomic_path
 from csr_astro.utils.representation import html_table
 from csr_astro.utils.warnings import ignored

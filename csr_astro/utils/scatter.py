@@ -1,4 +1,4 @@
-"""Robust scatter of a map in the ring around each source."""
+"""Robust scatter of maps around sources."""
 
 import numpy as np
 
@@ -9,8 +9,9 @@ __all__ = ['RING_WIDTH', 'plane_residual', 'ring_scatter']
 # Width of the ring around a mask, in pixels.
 RING_WIDTH = 10
 _MIN_PIXELS = 12
-# Pixels more than this many robust scatters off the plane are not background.
+# Pixels more than this many robust scatters off the plane are clipped.
 _CLIP = 5.0
+# Smallest number of pixels in a fit with clipping.
 _MIN_CLIPPED = 50
 
 
@@ -20,23 +21,23 @@ def _distance(size):
 
 
 def plane_residual(values: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Subtract from each cutout the plane that fits its good pixels best.
+    """Subtract from each cutout the plane that best fits its good pixels.
 
     Parameters
     ----------
     values : (N, S, S) array of float64
-        Cutouts; the values of other pixels have no influence.
+        Cutouts; values of bad pixels have no influence.
     good : (N, S, S) array of bool
-        Pixels to fit, by least squares. If there are at least 50 of them, the fit is repeated
-        without those more than five robust scatters off the first plane, which are unmasked
-        sources.
+        Pixels to fit by least squares. With at least 50 of them, the fit is repeated
+        without pixels more than five robust scatters off the first plane, which are
+        unmasked sources.
 
     Returns
     -------
     residual : (N, S, S) `~numpy.ndarray` of float64
-        0 outside the good pixels.
+        Residual, 0 in bad pixels.
     """
-    # A constant is subtracted first: planes through large numbers lose digits.
+    # The mean is subtracted first, because large values would cost precision.
     count = np.maximum(good.sum(axis=(1, 2)), 1)
     level = np.where(good, values, 0).sum(axis=(1, 2)) / count
     centred = np.where(good, values - level[:, None, None], 0)
@@ -49,7 +50,7 @@ def plane_residual(values: np.ndarray, good: np.ndarray) -> np.ndarray:
 
 
 def _robust_scatter(samples, good):
-    """1.4826 × median absolute deviation along the last axis; NaN without good samples."""
+    """Compute 1.4826 × median absolute deviation along the last axis; NaN without good pixels."""
     values = np.where(good, samples, np.nan)
     empty = ~good.any(axis=-1)
     values[empty] = 0
@@ -59,16 +60,16 @@ def _robust_scatter(samples, good):
 
 
 def ring_scatter(values: np.ndarray, valid: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Robust scatter about a plane, in the ring around each mask.
+    """Measure the robust scatter in the ring around each mask, about a plane.
 
     Parameters
     ----------
     values : (N, S, S) array of float64
         Cutouts with the source at pixel (S // 2, S // 2).
     valid : (N, S, S) array of bool
-        Valid background.
+        True for valid background.
     radius : (N,) array of float
-        Radius of the mask; the ring is ``RING_WIDTH`` pixels wide.
+        Radius of each mask in pixels; the ring is ``RING_WIDTH`` pixels wide.
 
     Returns
     -------
