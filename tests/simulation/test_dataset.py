@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.table import Table
+from helpers_simulation import simulate_fields
 from numpy.testing import assert_allclose, assert_array_equal
 
 from csr_astro.simulation.dataset import (
@@ -17,27 +18,13 @@ from csr_astro.simulation.dataset import (
     split_fields,
     write_dataset,
 )
-from csr_astro.simulation.field import synthetic_map
-from csr_astro.simulation.simulate import simulate_map
 
 NAMES = ('a', 'b', 'c')
 
 
 @pytest.fixture(scope='module')
 def simulations():
-    """Three fields, one of them with gaps, in two simulations each."""
-    return [
-        simulate_map(
-            synthetic_map('lognormal', (180, 170), number, gaps=name == 'b'),
-            500 + 100 * again,
-            instrument='pacs-scanmap-blue',
-            number=4,
-            seed=again,
-            name=name,
-        )
-        for number, name in enumerate(NAMES)
-        for again in range(2)
-    ]
+    return simulate_fields(NAMES)
 
 
 @pytest.fixture(scope='module')

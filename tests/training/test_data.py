@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from astropy.io import fits
+from helpers_simulation import simulate_fields
 from numpy.testing import assert_allclose, assert_array_equal
 
 from csr_astro.simulation.dataset import SPLITS, CutoutDataset, write_dataset
-from csr_astro.simulation.field import synthetic_map
 from csr_astro.simulation.psf import moffat_profile, psf_stamp
 from csr_astro.simulation.simulate import simulate_map
 from csr_astro.training.data import (
@@ -180,22 +180,10 @@ def test_folder_without_maps_is_refused(tmp_path):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """A dataset of three fields, one of them with gaps, in two simulations each."""
+    """A dataset of three fields, one for each split."""
     names = ('a', 'b', 'c')
-    simulations = [
-        simulate_map(
-            synthetic_map('lognormal', (180, 170), number, gaps=name == 'b'),
-            500 + 100 * again,
-            instrument='pacs-scanmap-blue',
-            number=4,
-            seed=again,
-            name=name,
-        )
-        for number, name in enumerate(names)
-        for again in range(2)
-    ]
     folder = tmp_path_factory.mktemp('datasets') / 'array'
-    write_dataset(folder, simulations, dict(zip(names, SPLITS, strict=True)))
+    write_dataset(folder, simulate_fields(names), dict(zip(names, SPLITS, strict=True)))
     return folder
 
 
