@@ -1,4 +1,4 @@
-"""``python -m csr_astro`` is ``csr-astro``."""
+"""Command line as a module: ``python -m csr_astro`` is ``csr-astro``."""
 
 import sys
 
