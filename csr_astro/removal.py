@@ -10,8 +10,9 @@ from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.images import read_image
 from csr_astro.instruments import require_instrument, warn_of_another
 from csr_astro.photometry.apertures import InpaintedAperturePhotometry
-from csr_astro.products import describe_removal, write_source_free, write_table
+from csr_astro.products import describe_removal, write_source_free
 from csr_astro.sources import read_sources
+from csr_astro.tables import write_table
 from csr_astro.utils.files import atomic_path
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def remove_file(
     output : path-like
         Source-free map to write, see `~csr_astro.products.write_source_free`.
     table : path-like
-        Table of the sources to write, see `~csr_astro.products.write_table`.
+        Table of the sources to write, see `~csr_astro.tables.write_table`.
     photometry : dict, optional
         Arguments of `~csr_astro.InpaintedAperturePhotometry`, ``apertures`` at least:
         the sources are measured too.

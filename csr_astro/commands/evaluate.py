@@ -260,7 +260,7 @@ def run_stars(args: Namespace) -> None:
     from csr_astro.evaluation.standard_stars import measure_stars
 
     if args.output:
-        from csr_astro.products import check_table_path, write_table
+        from csr_astro.tables import check_table_path, write_table
 
         check_table_path(args.output)
         options.refuse_overwrite(args, Path(args.output))

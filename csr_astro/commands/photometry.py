@@ -36,7 +36,7 @@ def run(args: Namespace) -> None:
     """Write the table of fluxes and print its main columns."""
     from csr_astro import InpaintedAperturePhotometry
     from csr_astro.flags import count_sources
-    from csr_astro.products import check_table_path, write_table
+    from csr_astro.tables import check_table_path, write_table
     from csr_astro.utils.files import stem
 
     output = Path(args.output or f'{stem(Path(args.map))}_photometry.ecsv')

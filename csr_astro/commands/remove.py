@@ -43,8 +43,8 @@ def add_parser(commands: Commands) -> None:
 def run(args: Namespace) -> None:
     """Write the source-free map and the table of its sources."""
     from csr_astro.flags import count_sources
-    from csr_astro.products import check_table_path
     from csr_astro.removal import remove_file
+    from csr_astro.tables import check_table_path
     from csr_astro.utils.files import stem
 
     output = Path(args.output or f'{stem(Path(args.map))}_source_free.fits')
