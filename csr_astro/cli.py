@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print('csr-astro: stopped.', file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        # Who read the output has left ("| head"): nothing may be written to it on leaving either.
+        # The reader of the output has left ("| head"): nothing may be written on leaving either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
     except Exception as error:

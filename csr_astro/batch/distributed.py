@@ -52,22 +52,21 @@ def estimate_distributed(
     estimator : `~csr_astro.NeuralBackgroundEstimator`
         Predicts the background.
     client : `distributed.Client`
-        Of the cluster, see `open_client`.
+        Client of the cluster, see `open_client`.
     hdu : str or int, optional
         Extension of the image, see `~csr_astro.images.find_image_hdu`.
     mask_radius : optional
         As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
     parts : int, optional
-        How many parts there are, at most; by default four for each thread of the
-        workers.
+        Largest number of parts; by default four for each thread of the workers.
     errors : bool, optional
-        Whether the workers also work out the errors that ``background_rms`` shows.
+        Whether the workers also estimate the errors that ``background_rms`` shows.
 
     Returns
     -------
     result : `~csr_astro.NeuralBackground`
-        To the last bit what ``estimator.estimate`` returns, where PyTorch computes
-        alike: on as many threads of the same kind of processor.
+        Equal to that of ``estimator.estimate`` to the last bit if PyTorch computes alike:
+        on as many threads of the same kind of processor.
 
     Examples
     --------

@@ -37,7 +37,7 @@ class Job:
     output : str
         Name of the source-free map in the output folder.
     instrument : str or None
-        By default that of the batch, else by the header.
+        Instrument of the map; by default that of the batch, else by the header.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def read_jobs(maps: PathLike | Sequence[PathLike], catalog: PathLike | None = No
         ``.ecsv``, with columns ``map`` and, if wanted, ``catalog``, ``instrument``
         and ``output``. Files named in a table are relative to its folder.
     catalog : path-like, optional
-        The sources of those maps that have no catalogue of their own.
+        Sources of the maps that have no catalogue of their own.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def _table_jobs(path, catalog):
             f'output; it has {", ".join(table.colnames)}.'
         )
     for name in set(table.colnames) - set(_COLUMNS):
-        # Remarks are welcome; what is meant for a column that counts must not be lost.
+        # Other columns are ignored, but not a misspelt one.
         if meant := get_close_matches(name.lower(), _COLUMNS, cutoff=0.8):
             raise ValueError(f'the column {name!r} of {str(path)!r} must be called {meant[0]}.')
     jobs = []

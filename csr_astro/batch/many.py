@@ -55,10 +55,10 @@ def remove_many(
     jobs : list of `Job`
         From `read_jobs`.
     folder : path-like
-        For the results; made if missing. It belongs to one batch at a time.
+        Folder for the results, made if missing. It belongs to one batch at a time.
     cluster : `distributed.Client` or dict, optional
-        Does the work; or arguments of `open_client`, which is called if there is work
-        to do.
+        Client of the cluster that does the work, or arguments of `open_client`, which is
+        called if there is work to do.
     hdu : str or int, optional
         Extension of the images, see `~csr_astro.images.find_image_hdu`.
     mask_radius : float, Quantity or 'snr', optional
@@ -68,7 +68,7 @@ def remove_many(
     errors : bool, optional
         Whether the maps get an extension of the background's errors.
     split : int, optional
-        Maps are done one after the other, each divided into so many parts; see
+        Number of parts into which each map is divided, one map after the other; see
         `estimate_distributed`.
     overwrite : bool, optional
         Whether to do everything anew, and to replace files of others.
@@ -102,7 +102,7 @@ def remove_many(
     estimator['weights'] = found_anywhere(estimator.get('weights', 'default'))
     settings = Settings(estimator, hdu, mask_radius, photometry, errors)
     check_number('split', split, 1)
-    # Now, so that a wrong argument is one error and not that of every map.
+    # A wrong argument is one error here, and not that of every map.
     settings.check()
     folder = Path(folder).absolute()
     manifest = Manifest(folder, jobs, settings, overwrite=overwrite)
@@ -116,7 +116,7 @@ def remove_many(
                 work = spread(client, [(i, jobs[i]) for i in todo], settings, folder)
                 manifest.collect(work, progress=progress)
     finally:
-        # Of workers that died, now or in an earlier run.
+        # Workers that died, now or in an earlier run, left files half written.
         sweep(folder)
     return manifest.table()
 
@@ -129,7 +129,7 @@ def _side_by_side(client, jobs, settings, folder):
             killed.append((i, job))
         else:
             yield i, _outcome(future)
-    # A map that kills its worker takes those along that wait there: alone, it shows which it was.
+    # A map that kills its worker takes along those that wait there: each is tried alone.
     for each in killed:
         for (i, _), future in _completed(client, [each], settings, folder):
             yield i, _outcome(future)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ['check_number', 'connect', 'found_anywhere', 'open_client', 'require_dask']
 
-# Where dask's dashboard of this machine's own workers is seen: nowhere else.
+# Host of dask's dashboard, which other machines cannot see.
 _HOST = '127.0.0.1'
 
 
@@ -57,10 +57,10 @@ def open_client(
         Address of a dask scheduler whose workers have csr_astro and see the files
         under the same paths; by default a cluster on this machine is started.
     workers : int, optional
-        Its worker processes; by default as many as there are processors. With 0,
-        threads of this process do the work.
+        Number of worker processes on this machine; by default that of its processors.
+        With 0, threads of this process do the work.
     threads : int, optional
-        Maps at a time in each process, which share one model.
+        Number of maps at a time in each process, which share one model.
 
     Yields
     ------
@@ -91,7 +91,7 @@ def open_client(
     config = {
         # A worker that died is given up if the next is not there by then; imports may be slow.
         'distributed.deploy.lost-worker-timeout': '10 minutes',
-        # The threads of PyTorch in each process.
+        # Threads of PyTorch in each process.
         'distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS': max(1, CPU_COUNT // (workers or 1)),
     }
     with (
@@ -101,7 +101,7 @@ def open_client(
             n_workers=workers or 1,
             threads_per_worker=threads,
             processes=workers > 0,
-            # A map needs what it needs; dask would end a worker that takes more than its share.
+            # Memory is not limited: dask would end a worker whose map takes more than its share.
             memory_limit=0,
             dashboard_address=f'{_HOST}:0',
             silence_logs='ERROR',
@@ -114,8 +114,8 @@ def open_client(
 
 @contextmanager
 def _silent_once_interrupted():
-    # Whatever is cut off complains until the cluster is closed, of use to nobody. It starts before
-    # this thread hears of the interruption, so the signal itself must end the messages.
+    # Tasks that are cut off log errors until the cluster is closed. They begin before this thread
+    # hears of the interruption, so the signal itself must end the messages.
     disabled, heard = logging.root.manager.disable, signal.getsignal(signal.SIGINT)
 
     def silence(*args):
