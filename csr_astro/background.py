@@ -19,6 +19,7 @@ from csr_astro.flags import NOT_INPAINTED, count_sources, decode_flags
 from csr_astro.images import shape_text
 from csr_astro.plotting import plot_removal, plot_source
 from csr_astro.prediction import combine_parts
+from csr_astro.realization import draw_deviations
 from csr_astro.tables import fits_meta, versions
 from csr_astro.uncertainty import (
     BackgroundCovariance,
@@ -402,8 +403,10 @@ class NeuralBackground:
             ) from None
         # A stream for each source, by its place, so that the others have no influence on it.
         key = int(rng.integers(2**63))
-        pixels, deviations = self.errors.draw(
-            lambda row, column: np.random.default_rng([key, row % 2**32, column % 2**32]), n
+        pixels, deviations = draw_deviations(
+            self.errors,
+            lambda row, column: np.random.default_rng([key, row % 2**32, column % 2**32]),
+            n,
         )
         index = np.searchsorted(self._pixels, pixels)
         maps = np.repeat(np.array(u.Quantity(self.background).value)[None], n, axis=0)

@@ -38,9 +38,9 @@ from csr_astro.instruments import require_instrument, warn_of_another
 from csr_astro.nn.weights import list_weights, read_info
 from csr_astro.photometry import InpaintedAperturePhotometry
 from csr_astro.plan import plan_batches
-from csr_astro.products import describe_removal, write_source_free, write_table
+from csr_astro.products import describe_removal, write_source_free
 from csr_astro.sources import read_sources
-from csr_astro.tables import versions
+from csr_astro.tables import versions, write_table
 from csr_astro.uncertainty import BackgroundErrors
 from csr_astro.utils.files import atomic_path, stem, sweep
 from csr_astro.utils.optional import require
@@ -785,7 +785,8 @@ def estimate_distributed(
     plan = estimator.plan(image, sources, mask_radius=mask_radius)
     predictor = replace(estimator.predictor, weights=_found_anywhere(estimator.weights))
     tasks = [
-        (_parts_there, predictor, replace(plan.restricted(some), image=None), file)
+        # The worker opens the map itself.
+        (_parts_there, predictor, replace(plan.restricted(some), image=None), file)  # type: ignore[arg-type]
         for some in _divide(plan.batches, parts)
     ]
     found = _in_order(client, tasks, progress=estimator.progress)

@@ -26,12 +26,8 @@ _FAILED, _INTERRUPTED = 1, 130
 
 def _remove(args):
     from csr_astro.flags import count_sources
-    from csr_astro.products import (
-        check_table_path,
-        describe_removal,
-        write_source_free,
-        write_table,
-    )
+    from csr_astro.products import describe_removal, write_source_free
+    from csr_astro.tables import check_table_path, write_table
     from csr_astro.utils.files import atomic_path, stem
 
     map_path = Path(args.map)
@@ -66,7 +62,7 @@ def _remove(args):
 def _photometry(args):
     from csr_astro import InpaintedAperturePhotometry
     from csr_astro.flags import count_sources
-    from csr_astro.products import check_table_path, write_table
+    from csr_astro.tables import check_table_path, write_table
     from csr_astro.utils.files import stem
 
     output = Path(args.output or f'{stem(Path(args.map))}_photometry.ecsv')
@@ -272,7 +268,7 @@ def _evaluate_stars(args):
     from csr_astro.evaluation.standard_stars import measure_stars
 
     if args.output:
-        from csr_astro.products import check_table_path, write_table
+        from csr_astro.tables import check_table_path, write_table
 
         check_table_path(args.output)
         _refuse_overwrite(args, Path(args.output))

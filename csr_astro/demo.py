@@ -10,10 +10,10 @@ from astropy.io import fits
 from astropy.table import QTable
 
 from csr_astro.plotting import figure, require_matplotlib
-from csr_astro.products import write_table
 from csr_astro.simulation.diffuse import lognormal_field
 from csr_astro.simulation.inject import inject_sources, random_positions
 from csr_astro.simulation.psf import gaussian_profile
+from csr_astro.tables import write_table
 from csr_astro.utils.files import atomic_path
 
 if TYPE_CHECKING:

@@ -351,6 +351,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             each source. By default regions with an area are the masks
             themselves, and all other discs follow from the SNR
             (paper, Sect. 2.4.4); with ``'snr'`` those of regions too.
+
         Returns
         -------
         result : `NeuralBackground`

@@ -494,7 +494,8 @@ def flag_masks(image: Image, masks: list[SourceMask | None]) -> np.ndarray:
     >>> from csr_astro.images import parse_image
     >>> from csr_astro.masking import disc, flag_masks
     >>> image = parse_image(np.zeros((50, 50)))
-    >>> decode_flags(flag_masks(image, [disc(10, 10, 3, image.shape), disc(14, 10, 3, image.shape)]))
+    >>> masks = [disc(x, 10, 3, image.shape) for x in (10, 14)]
+    >>> decode_flags(flag_masks(image, masks))
     [['overlap'], ['overlap']]
     """
     counts = _mask_counts(masks, image.shape)

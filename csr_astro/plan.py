@@ -64,8 +64,8 @@ class Plan:
     >>> noise = np.random.default_rng(0).normal(size=(80, 80))
     >>> sources = parse_sources([(20, 30), (60, 50)])
     >>> plan = plan_removal(parse_image(noise), sources, get_instrument())
-    >>> plan.mask_names[0], len(plan.batches)
-    ('minimal', 1)
+    >>> print(plan.mask_names[0], len(plan.batches))
+    minimal 1
     """
 
     image: Image

@@ -182,12 +182,12 @@ class Predictor:
         mean = np.full(len(index), np.nan)
         flags = _rim_flags(valid, radius)
         changed = [(np.zeros(0, dtype=int), np.zeros(0), np.zeros(0))]
-        for k, (rows, columns) in enumerate(inside):
+        for k, places in enumerate(inside):
             if not valid[k].any():
                 flags[k] |= BITS['no_background']
                 continue
-            mean[k] = prediction[k][rows, columns].mean()
-            rows, columns, weight = self._weights(rows, columns, size, np.isfinite(values[k]))
+            mean[k] = prediction[k][places].mean()
+            rows, columns, weight = self._weights(*places, size, np.isfinite(values[k]))
             x0, y0 = window_corner(x[k], y[k], size)
             row, column = rows + y0, columns + x0
             kept = (row >= 0) & (row < image.shape[0]) & (column >= 0) & (column < image.shape[1])

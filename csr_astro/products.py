@@ -1,20 +1,17 @@
-"""How do results become files that other programs read?"""
+"""Results as FITS files: the source-free map as a copy of the file that the map came from."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.table import QTable
 from astropy.wcs import WCS, FITSFixedWarning
 
 from csr_astro.flags import count_sources
 from csr_astro.images import find_image_hdu
-from csr_astro.tables import fits_meta, printable
+from csr_astro.tables import printable
 from csr_astro.utils.files import atomic_path
 from csr_astro.utils.warnings import ignored
 
@@ -24,66 +21,10 @@ if TYPE_CHECKING:
     from csr_astro.background import NeuralBackground
     from csr_astro.typing import PathLike, QuantityLike
 
-__all__ = [
-    'TABLE_FORMATS',
-    'describe_removal',
-    'write_source_free',
-    'write_table',
-]
-
-TABLE_FORMATS = {'.ecsv': 'ascii.ecsv', '.csv': 'ascii.csv', '.fits': 'fits', '.xml': 'votable',
-                 '.vot': 'votable'}
+__all__ = ['describe_removal', 'write_source_free']
 
 # Keywords that speak of pixel values as they were stored.
 _OF_THE_DATA = ('BSCALE', 'BZERO', 'BLANK', 'DATAMIN', 'DATAMAX', 'CHECKSUM', 'DATASUM')
-
-
-def check_table_path(path):
-    """Refuse a table whose format its name does not tell, before hours of work are lost.
-
-    Parameters
-    ----------
-    path : path-like
-        Of the table.
-    """
-    if Path(path).suffix.lower() not in TABLE_FORMATS:
-        raise ValueError(
-            f'the table {str(path)!r} must end in one of {sorted(TABLE_FORMATS)}, by which its '
-            'format is chosen.'
-        )
-
-
-def write_table(path: PathLike, table: QTable) -> None:
-    """Write a table in the format that its name says, replacing it in one step.
-
-    Parameters
-    ----------
-    path : path-like
-        Ends in ``.ecsv`` (everything is kept), ``.csv`` (numbers only;
-        ``sky_center`` becomes ``ra`` and ``dec`` in degrees), ``.fits``,
-        ``.xml`` or ``.vot``.
-    table : `~astropy.table.QTable`
-        What to write.
-    """
-    check_table_path(path)
-    kind = TABLE_FORMATS[Path(path).suffix.lower()]
-    if kind != 'ascii.ecsv':
-        table = _plain(table)
-    # Long keywords of the meta are cut in FITS; the ECSV keeps them.
-    with atomic_path(path) as temporary, ignored(fits.verify.VerifyWarning):
-        table.write(temporary, format=kind, overwrite=True)
-
-
-def _plain(table):
-    """Columns that every format can hold: a SkyCoord becomes two numbers."""
-    plain = QTable(meta=fits_meta(table.meta))
-    for name in table.colnames:
-        if isinstance(table[name], SkyCoord):
-            plain['ra'] = table[name].icrs.ra.to(u.deg)
-            plain['dec'] = table[name].icrs.dec.to(u.deg)
-        else:
-            plain[name] = table[name]
-    return plain
 
 
 def _quiet():

@@ -1,9 +1,9 @@
-"""How far off may a predicted background be, pixel by pixel and together?
+"""Errors of predicted backgrounds and their covariance.
 
-What no method can know behind a source is what the map does there: its
-structure, as far as it does not follow from the pixels around, and its noise.
-Both follow from the map around the source (`csr_astro.kriging`); how much
-further off the predictions are was measured on maps where the truth is known.
+The background behind a source differs from any prediction by the structure that does not follow
+from the pixels around, and by noise. Kriging of the map around the source (`csr_astro.kriging`)
+gives the variance of both. `data/error_model.toml` scales it by how much larger the errors were
+on maps where the truth is known.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from photutils.aperture import PixelAperture
-from scipy import linalg
 
 from csr_astro.cutouts import MAX_RADIUS, extract, extract_mask, nearest_pixel, window_size
 from csr_astro.images import Image, shape_text
-from csr_astro.kriging.ordinary import Kriging, block_window
+from csr_astro.kriging import Kriging, block_window
 from csr_astro.masking import combined_mask
 from csr_astro.utils.data import read_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from astropy import units as u
 
@@ -42,10 +40,6 @@ _MAX_RADIUS = 20.0
 _MAX_PIXELS = 10_000
 # Given errors this many scatters large are taken for this, lest their squares overflow.
 _MAX_NOISE = 1e100
-# Variances of no more than this, over the square of the scatter, are none.
-_TINY = 1e-20
-# Deviations of pixels this close to a mask, drawn before, are continued in it.
-_NEAR = 12.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +167,8 @@ class _Window:
         weights = np.bincount(self.number) / len(self.number)
         expected = np.sqrt(self.kriging.variance(self.places, weights[np.newaxis])[0])
         disagreement = difference / expected if expected > 0 else 1.0
-        return np.log(np.clip([*self.kriging.left_out(), disagreement], *read_data('error_model.toml')['range']))
+        found = [*self.kriging.left_out(), disagreement]
+        return np.log(np.clip(found, *read_data('error_model.toml')['range']))
 
     def blocks(self, rows, columns):
         """Blocks in which pixels of the map lie, and of each pixel the number of its block."""
@@ -324,6 +319,8 @@ class BackgroundErrors:
     ----------
     sources : dict of int to `PredictedSource`
         As given.
+    hole : (ny, nx) `~numpy.ndarray` of bool
+        True for the pixels of all masks.
 
     Examples
     --------
@@ -343,9 +340,9 @@ class BackgroundErrors:
     def __init__(self, image: Image, sources: dict[int, PredictedSource]) -> None:
         self._image = image
         self.sources = sources
-        self._hole = combined_mask((source.mask for source in sources.values()), image.shape)
+        self.hole = combined_mask((source.mask for source in sources.values()), image.shape)
         self._rms: dict[int, np.ndarray] = {}
-        self._last = None, None
+        self._last: tuple[tuple[int, int] | None, _Window | None] = None, None
 
     def __repr__(self) -> str:
         return f'<BackgroundErrors: {shape_text(self._image)}, {len(self.sources)} sources>'
@@ -360,13 +357,22 @@ class BackgroundErrors:
         """
         self._rms.update(rms)
 
-    def _window(self, i, reach=0.0):
+    def window(self, i: int, reach: float = 0.0) -> _Window:
+        """Kriging in the window around one source.
+
+        Parameters
+        ----------
+        i : int
+            Number of the source, from 0.
+        reach : float, optional
+            Distance from the source that the window must hold, in pixels.
+        """
         source = self.sources[i]
         size = int(window_size(max(source.mask.radius, reach))) + 1
         # The last one is kept: an aperture is seldom alone.
         asked, window = self._last
-        if asked != (i, size):
-            window = _Window(self._image, self._hole, source, size)
+        if window is None or asked != (i, size):
+            window = _Window(self._image, self.hole, source, size)
             # In one step: threads may share the errors.
             self._last = (i, size), window
         return window
@@ -387,7 +393,7 @@ class BackgroundErrors:
         """
         if i in self._rms:
             return self._rms[i]
-        window = self._window(i)
+        window = self.window(i)
         if window.kriging is None:
             return np.full(len(self.sources[i].predicted), np.nan)
         variance = np.maximum(window.covariance().diagonal(), 0)
@@ -409,7 +415,7 @@ class BackgroundErrors:
             Without those that are too far from the source to be related to it.
         """
         source = self.sources[i]
-        rows, columns = np.nonzero(self._hole[box])
+        rows, columns = np.nonzero(self.hole[box])
         rows, columns = rows + (box[0].start or 0), columns + (box[1].start or 0)
         near = np.hypot(rows - source.y, columns - source.x) <= MAX_RADIUS
         return rows[near], columns[near]
@@ -446,7 +452,7 @@ class BackgroundErrors:
         if pixels is not None:
             source = self.sources[i]
             reach = np.hypot(pixels[0] - source.y, pixels[1] - source.x).max(initial=0)
-        window = self._window(i, reach)
+        window = self.window(i, reach)
         if window.kriging is None:
             return np.full(np.shape(weights)[:-1], np.nan)
         return window.scale * np.sqrt(window.variance(weights, given=given, pixels=pixels))
@@ -469,7 +475,7 @@ class BackgroundErrors:
             By which the first is scaled, see ``data/error_model.toml``; None where
             nothing is known of the map around the source.
         """
-        window = self._window(i)
+        window = self.window(i)
         if window.kriging is None:
             return *np.full((2, *np.shape(weights)[:-1]), np.nan), None
         structure, noise = (window.scale**2 * part for part in window.variances(weights))
@@ -505,7 +511,7 @@ class BackgroundErrors:
         if reach > MAX_RADIUS:
             # Too far apart for one window: nothing connects them.
             return np.zeros(shape)
-        window = self._window(i, reach)
+        window = self.window(i, reach)
         if window.kriging is None:
             return np.full(shape, np.nan)
         if i == j:
@@ -534,58 +540,6 @@ class BackgroundErrors:
         other = window.scale * np.sqrt(np.maximum(covariance.diagonal(), 0))[number]
         return np.divide(own, other, out=np.ones_like(own), where=other > 0)
 
-    def draw(
-        self, rng_of: Callable[[int, int], np.random.Generator], n: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Deviations of the truth from the prediction, drawn at random.
-
-        Sources are taken by position, one after the other: what was drawn next
-        to a mask is continued in it, so that masks that touch have no seam.
-
-        Parameters
-        ----------
-        rng_of : callable
-            Of the row and column of a source, gives a `numpy.random.Generator`.
-        n : int
-            How many draws.
-
-        Returns
-        -------
-        pixels : (P,) `~numpy.ndarray` of int
-            Flat indices of all pixels of masks, sorted.
-        deviations : (n, P) `~numpy.ndarray` of float
-        """
-        width = self._image.shape[1]
-        flat = np.flatnonzero(self._hole)
-        drawn = np.zeros(len(flat), dtype=bool)
-        deviations = np.zeros((n, len(flat)))
-        for i, source in self.sources.items():
-            rows, columns = source.mask.on_map()
-            mine = np.searchsorted(flat, rows * width + columns)
-            mine = mine[~drawn[mine]]
-            window = self._window(i)
-            if not len(mine) or window.kriging is None:
-                continue
-            noise = rng_of(window.y0, window.x0).standard_normal((len(mine), n))
-            before = self._drawn_near(source, flat, drawn)
-            deviations[:, mine] = _conditional_draw(
-                window, flat[mine], flat[before], deviations[:, before].T, noise, width
-            ).T
-            drawn[mine] = True
-        return flat, deviations
-
-    def _drawn_near(self, source, flat, drawn):
-        """Numbers of the pixels around a mask that have been drawn."""
-        height, width = self._image.shape
-        reach = source.mask.radius + _NEAR
-        y0 = max(int(source.y - reach), 0)
-        y1 = min(int(np.ceil(source.y + reach)) + 1, height)
-        between = np.arange(*np.searchsorted(flat, [y0 * width, y1 * width]))
-        between = between[drawn[between]]
-        y, x = np.divmod(flat[between], width)
-        return between[(y - source.y) ** 2 + (x - source.x) ** 2 <= reach**2]
-
-
 def sorted_sources(x, y, masks):
     """Numbers of the sources that have a mask, in the order of their positions.
 
@@ -598,36 +552,3 @@ def sorted_sources(x, y, masks):
     """
     radius = [np.nan if mask is None else mask.radius for mask in masks]
     return [int(i) for i in np.lexsort((radius, x, y)) if masks[i] is not None]
-
-
-def _conditional_draw(window, mine, before, known, noise, width):
-    """Draws for some pixels, given those for others, (P, n)."""
-    places, number = window.blocks(*np.divmod(mine, width))
-    noise = noise[: len(places[0])]
-    known = known / window.scale
-    covariance = window.covariance(places)
-    if not covariance.any():
-        # Where nothing varies, nothing is drawn.
-        return np.zeros((len(mine), noise.shape[1]))
-    mean = 0.0
-    if len(before):
-        others, other_number = window.blocks(*np.divmod(before, width))
-        _, first = np.unique(other_number, return_index=True)
-        between = window.covariance(places, others)
-        factor = _cholesky(window.covariance(others))
-        solved = linalg.cho_solve((factor, True), np.column_stack([known[first], between.T]))
-        mean = between @ solved[:, : known.shape[1]]
-        covariance = covariance - between @ solved[:, known.shape[1] :]
-    return window.scale * (mean + _cholesky(covariance) @ noise)[number]
-
-
-def _cholesky(covariance):
-    """A lower factor, of the nearest such matrix if rounding left one not quite positive."""
-    tiny = max(1e-9 * covariance.diagonal().max(), _TINY)
-    regular = (covariance + covariance.T) / 2 + tiny * np.eye(len(covariance))
-    try:
-        return linalg.cholesky(regular, lower=True)
-    except linalg.LinAlgError:
-        values, vectors = linalg.eigh(regular)
-        root = vectors * np.sqrt(values.clip(max(1e-9 * values.max(), _TINY)))
-        return linalg.qr(root.T, mode='r')[0].T

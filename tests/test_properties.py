@@ -36,9 +36,9 @@ from csr_astro.flags import BITS, NOT_INPAINTED
 from csr_astro.images import parse_image
 from csr_astro.instruments import MASK_NAMES
 from csr_astro.masking import mask_radii, measure_snr
-from csr_astro.products import write_table
 from csr_astro.simulation.simulate import simulate_map
 from csr_astro.sources import parse_sources, read_sources
+from csr_astro.tables import write_table
 
 N_EXAMPLES = int(os.environ.get('CSR_ASTRO_EXAMPLES', '60'))
 MEASURED = ('background', 'background_scatter', 'mask_radius')

@@ -30,8 +30,8 @@ from csr_astro.nn.inpainter import Inpainter
 from csr_astro.nn.unet import PartialConvUNet
 from csr_astro.nn.weights import convert_checkpoint, load_model, read_info, save_weights
 from csr_astro.prediction import _claims
-from csr_astro.products import write_table
 from csr_astro.sources import read_sources
+from csr_astro.tables import write_table
 from csr_astro.utils.files import atomic_path
 from csr_astro.utils.warnings import ignored
 

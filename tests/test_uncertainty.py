@@ -7,7 +7,7 @@ from photutils.aperture import CircularAperture
 
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
 from csr_astro.evaluation.accuracy import gaussian_fields
-from csr_astro.kriging.ordinary import Kriging
+from csr_astro.kriging import Kriging
 from csr_astro.kriging.stationary import kriging_variance
 from csr_astro.simulation.diffuse import lognormal_field, power_law_field
 from csr_astro.uncertainty import aperture_weights

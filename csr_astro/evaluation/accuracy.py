@@ -763,7 +763,7 @@ def _covered(kind, errors, column):
 
 
 def _write(folder, tables):
-    from csr_astro.products import write_table
+    from csr_astro.tables import write_table
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():

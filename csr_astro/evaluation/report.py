@@ -18,9 +18,9 @@ from astropy import units as u
 from csr_astro.evaluation.report_sections import SECTIONS
 from csr_astro.images import parse_image
 from csr_astro.plotting import require_matplotlib
-from csr_astro.products import write_table
 from csr_astro.simulation.psf import instrument_profile, psf_profile
 from csr_astro.simulation.simulate import observed_pixels, simulate_levels
+from csr_astro.tables import write_table
 from csr_astro.utils.data import DATA
 from csr_astro.utils.files import atomic_path
 

@@ -4,6 +4,10 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=['ordinary', 'stationary', 'variogram'],
-    submod_attrs={'ordinary': ['Kriging', 'block_window', 'kriging_fill', 'kriging_fills']},
+    submodules=['stationary', 'variogram'],
+    submod_attrs={
+        'blocks': ['block_window'],
+        'fill': ['kriging_fill', 'kriging_fills'],
+        'ordinary': ['Kriging'],
+    },
 )

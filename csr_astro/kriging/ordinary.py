@@ -1,9 +1,8 @@
-"""What does the best linear guess behind a mask look like, and how far off is it?
+"""Ordinary kriging in one window: prediction behind a mask, and covariance of its errors.
 
-Kriging: the conditional mean of a Gaussian field given the valid pixels, with
-the variogram of the window around the mask (`csr_astro.kriging.variogram`). Pixels far
-from the mask enter as averages over blocks, so that a few hundred numbers stand
-for thousands of pixels.
+The prediction is the conditional mean of a Gaussian field given the valid pixels, with the
+variogram of the window around the mask (`csr_astro.kriging.variogram`). Pixels far from the
+mask enter as averages over blocks, so that a few hundred numbers stand for thousands of pixels.
 """
 
 from __future__ import annotations
@@ -11,20 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import interpolate, linalg
+from scipy import linalg
 
+from csr_astro.kriging.blocks import BLOCKS, block_means
 from csr_astro.kriging.variogram import Variogram, fit_variogram, local_weight, measure_variogram
 
 if TYPE_CHECKING:
     from csr_astro.typing import Places
 
-__all__ = ['Kriging', 'block_window', 'kriging_fill', 'kriging_fills']
+__all__ = ['Kriging']
 
 
-# Single pixels up to this far outside the mask, blocks of 3 x 3 up to that far, then 9 x 9;
-# what gaps leave of those is used up to the third distance.
-_FINE, _MIDDLE, _FAR = 3.5, 8.0, 24.0
-_BLOCKS = (1, 3, 9)
 # So much of the variogram between neighbours is taken as noise, whatever the fit says: a map's
 # smoothness is known no better, and to trust it is to extrapolate wildly. On real maps it pays.
 _JITTER = 0.03
@@ -38,60 +34,6 @@ _CONTRAST = 10.0
 # blocks one must hold.
 _LEFT_OUT = 12
 _MIN_LEFT_OUT = 3
-# Masks wider than this are filled on a grid of block averages.
-_MAX_RADIUS = 45.0
-
-
-def _block_means(values, valid, radius):
-    """The valid pixels as single pixels near the mask, means of whole blocks farther out.
-
-    Returns
-    -------
-    dx, dy : `~numpy.ndarray` of int
-        Centres of the blocks, relative to the source's pixel.
-    mean, count : `~numpy.ndarray` of float
-    parts : dict of int to slice
-        Which of them are blocks of 1, 3 and 9 pixels.
-    """
-    size = len(values)
-    half = size // 2
-    steps = np.arange(size) - half
-    block = {n: n * np.rint(steps / n) for n in (3, 9)}
-    distance = {n: np.hypot(block[n][:, None], block[n]) for n in (3, 9)}
-    level = np.where(distance[3] > radius + _FINE, 3, 1)
-    level[distance[9] > radius + _MIDDLE] = 9
-    values = np.where(valid, values, 0.0)
-    left = valid.copy()
-    found = {}
-    for n in (9, 3):
-        if n == 3:
-            # Far out, what is left of broken blocks is not worth its price.
-            left &= distance[3] <= radius + _FAR
-        # Blocks are centred on multiples of n from the source's pixel: symmetric about it.
-        before = -(half - n // 2) % n
-        count = -(-(size + before) // n)
-        padding = (before, count * n - size - before)
-        blocks = [
-            np.pad(array, (padding, padding)).reshape(count, n, count, n)
-            for array in (values, left & (level >= n))
-        ]
-        whole = blocks[1].all(axis=(1, 3))
-        rows, columns = np.nonzero(whole)
-        offset = n // 2 - before - half
-        found[n] = (
-            columns * n + offset,
-            rows * n + offset,
-            blocks[0].mean(axis=(1, 3))[whole],
-            np.full(len(rows), n * n),
-        )
-        used = np.repeat(np.repeat(whole, n, axis=0), n, axis=1)
-        left &= ~used[before : before + size, before : before + size]
-    rows, columns = np.nonzero(left & (level == 1))
-    found[1] = (columns - half, rows - half, values[rows, columns], np.ones(len(rows)))
-    ends = np.cumsum([0] + [len(found[n][0]) for n in _BLOCKS])
-    parts = {n: slice(ends[k], ends[k + 1]) for k, n in enumerate(_BLOCKS)}
-    columns = zip(*(found[n] for n in _BLOCKS), strict=True)
-    return *(np.concatenate(column) for column in columns), parts
 
 
 class Kriging:
@@ -153,14 +95,14 @@ class Kriging:
         self.variogram, self.wing, self._shape = None, 0.0, None
         self._last = None, None
         values = np.where(valid, values - self._offset, 0.0)
-        *self._centers, mean, self._count, self._parts = _block_means(values, valid, radius)
+        *self._centers, mean, self._count, self._parts = block_means(values, valid, radius)
         if not len(mean):
             return
         self._noise = None
         if noise is not None:
             # The white noise of the variogram is taken for what is known of it, and the rest.
             known = np.where(valid, noise, 0.0)
-            self._noise = noise, _block_means(known, valid, radius)[2], _near_mean(known, valid)
+            self._noise = noise, block_means(known, valid, radius)[2], _near_mean(known, valid)
         distance = np.hypot(*self._centers)
         shapes = [_wing(distance, radius, slope) for slope in _WING_SLOPES]
         steps = np.arange(size) - size // 2
@@ -370,9 +312,9 @@ class Kriging:
         """Covariance of the valid blocks; only the lower triangle is filled."""
         dx, dy = self._centers
         covariance = np.empty((len(dx), len(dx)))
-        for p in _BLOCKS:
+        for p in BLOCKS:
             a = self._parts[p]
-            for q in _BLOCKS:
+            for q in BLOCKS:
                 if q <= p:
                     b = self._parts[q]
                     covariance[a, b] = self.variogram.covariance(
@@ -391,7 +333,7 @@ class Kriging:
             return covariance
         dx, dy = self._centers
         covariance = np.empty((len(places[0]), len(dx)))
-        for p in _BLOCKS:
+        for p in BLOCKS:
             a = self._parts[p]
             covariance[:, a] = self.variogram.covariance(places, (dx[a], dy[a]), (p, 1))
         self._last = places, covariance
@@ -424,70 +366,6 @@ def _near_mean(values, valid):
     """Mean of the valid pixels, weighted as in the variogram."""
     weight = local_weight(len(values)) * valid
     return (weight * values).sum() / weight.sum()
-
-
-def kriging_fill(
-    values: np.ndarray,
-    valid: np.ndarray,
-    hole: np.ndarray,
-    radius: float,
-    peak: float | None = None,
-) -> np.ndarray:
-    """Conditional mean of the background behind a mask.
-
-    Ordinary kriging (the mean is unknown and constant) with the variogram of
-    the window.
-
-    Parameters
-    ----------
-    values : (S, S) `~numpy.ndarray` of float
-        Window with the source at pixel (S // 2, S // 2); finite where valid.
-    valid : (S, S) `~numpy.ndarray` of bool
-        Pixels that are background; none of them in the hole.
-    hole : (S, S) `~numpy.ndarray` of bool
-        Pixels to predict.
-    radius : float
-        Radius of the hole in pixels.
-    peak : float, optional
-        Brightest pixel of the source. If it is given, wings of the source that
-        reach outside the hole are looked for, and do not count as background.
-
-    Returns
-    -------
-    prediction : (H,) `~numpy.ndarray` of float
-        In the order of ``numpy.nonzero(hole)``; 0 where nothing is valid.
-
-    Notes
-    -----
-    On Gaussian fields with a power-law spectrum and white noise the error of
-    the sum in an aperture of 4 pixels is within 4 % of that of kriging with the
-    true covariance.
-
-    Examples
-    --------
-    A slope is continued behind the mask:
-
-    >>> import numpy as np
-    >>> from csr_astro.kriging.ordinary import kriging_fill
-    >>> y, x = np.mgrid[:97, :97] - 48.0
-    >>> hole = np.hypot(x, y) <= 5
-    >>> prediction = kriging_fill(x + 2 * y, ~hole, hole, 5)
-    >>> bool(np.allclose(prediction, (x + 2 * y)[hole], atol=0.05))
-    True
-    """
-    return _fill(values, valid, hole, radius, peak)[0]
-
-
-def _fill(values, valid, hole, radius, peak):
-    """Prediction, and the wing that was taken off, (S, S) or 0."""
-    rows, columns = np.nonzero(hole)
-    if not valid.any():
-        return np.zeros(len(rows)), 0.0
-    if radius > _MAX_RADIUS:
-        return _coarse_fill(values, valid, hole, radius), 0.0
-    kriging = Kriging(values, valid, radius, peak=peak)
-    half = len(values) // 2
-    return kriging.predict((columns - half, rows - half)), kriging.wing
 
 
 def _cholesky(covariance, step):
@@ -531,98 +409,3 @@ def _wing_amplitude(products):
     # Shrunk by what noise alone would give.
     error = 1 / np.sqrt(information[number])
     return best * error * (1 - (_THRESHOLD / best) ** 2), error, number
-
-
-def kriging_fills(
-    values: np.ndarray, valid: np.ndarray, hole: np.ndarray, radius: np.ndarray, peak: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """`kriging_fill` for a stack of windows.
-
-    Parameters
-    ----------
-    values, valid, hole : (N, S, S) `~numpy.ndarray`
-        As in `kriging_fill`.
-    radius, peak : (N,) `~numpy.ndarray` of float
-
-    Returns
-    -------
-    fills, wings : (N, S, S) `~numpy.ndarray` of float64
-        Predictions, 0 outside the holes; what of the window is taken for wings
-        of the source.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from csr_astro.kriging.ordinary import kriging_fills
-    >>> y, x = np.mgrid[-16:17, -16:17]
-    >>> hole = np.hypot(x, y) <= 4
-    >>> values, four = np.where(hole, 0.0, 5.0)[np.newaxis], np.array([4.0])
-    >>> fills, wings = kriging_fills(values, ~hole[None], hole[None], four, four)
-    >>> print(np.allclose(fills[0][hole], 5), np.allclose(wings, 0))
-    True True
-    """
-    fills, wings = np.zeros(values.shape), np.zeros(values.shape)
-    stack = zip(values.astype(float), valid, hole, radius, peak, strict=True)
-    for fill, wing, window in zip(fills, wings, stack, strict=True):
-        fill[window[2]], wing[:] = _fill(*window)
-    return fills, wings
-
-
-def block_window(
-    values: np.ndarray, valid: np.ndarray, noise: np.ndarray | None, n: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """A window averaged over blocks of n x n pixels, n odd.
-
-    Parameters
-    ----------
-    values, valid : (S, S) `~numpy.ndarray`
-        Window with the source at pixel (S // 2, S // 2).
-    noise : (S, S) `~numpy.ndarray` of float, or None
-        Variances of the pixels' noise.
-    n : int
-        Odd.
-
-    Returns
-    -------
-    values, valid : (C, C) `~numpy.ndarray`
-        With the source's block in the middle; blocks are valid of which half is.
-    noise : (C, C) `~numpy.ndarray` of float, or None
-        Variances of the blocks' noise.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from csr_astro.kriging.ordinary import block_window
-    >>> values = np.arange(81.0).reshape(9, 9)
-    >>> blocks, valid, noise = block_window(values, np.ones((9, 9), dtype=bool), None, 3)
-    >>> print(blocks.shape, blocks[2, 2], values[3:6, 3:6].mean(), noise)
-    (5, 5) 40.0 40.0 None
-    """
-    size, half = len(values), len(values) // 2
-    reach = -(-(half + n // 2 + 1) // n)
-    count = 2 * reach + 1
-    before = reach * n + n // 2 - half
-    padding = (before, count * n - size - before)
-
-    def blocks(array):
-        return np.pad(array, (padding, padding)).reshape(count, n, count, n).sum(axis=(1, 3))
-
-    number = blocks(valid.astype(float))
-    mean = blocks(np.where(valid, values, 0.0)) / np.maximum(number, 1)
-    if noise is not None:
-        noise = blocks(noise) / n**4
-    return mean, number >= n * n / 2, noise
-
-
-def _coarse_fill(values, valid, hole, radius):
-    """The same on block averages, for masks of thousands of pixels."""
-    n = 3
-    half = len(values) // 2
-    mean, good, _ = block_window(values, valid, None, n)
-    reach = len(mean) // 2
-    steps = np.arange(-reach, reach + 1)
-    near = ~good & (np.hypot(steps[:, None], steps) <= radius / n + 2)
-    mean[near] = kriging_fill(mean, good, near, radius / n)
-    rows, columns = np.nonzero(hole)
-    at = [(index - half) / n + reach for index in (rows, columns)]
-    return interpolate.interpn((np.arange(len(mean)),) * 2, mean, np.transpose(at))

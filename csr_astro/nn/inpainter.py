@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from csr_astro.kriging.ordinary import kriging_fills
+from csr_astro.kriging import kriging_fills
 from csr_astro.nn.fill import push_pull_fill
 from csr_astro.nn.unet import central_pixels, memory_format
 

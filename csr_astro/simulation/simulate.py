@@ -243,7 +243,7 @@ class Simulation:
             If a file exists and is not to be overwritten, but for the very map without
             sources, which several simulations of a field share.
         """
-        from csr_astro.products import write_table
+        from csr_astro.tables import write_table
 
         folder = Path(folder)
         truth = folder / f'{self.field}_truth.fits'

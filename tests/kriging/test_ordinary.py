@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import fft, linalg
 
-from csr_astro.kriging.ordinary import kriging_fill, kriging_fills
+from csr_astro.kriging import kriging_fill, kriging_fills
 from csr_astro.kriging.variogram import _DESIGN as MODELS
 from csr_astro.kriging.variogram import _DISTANCES as DISTANCES
 from csr_astro.kriging.variogram import fit_variogram, measure_variogram

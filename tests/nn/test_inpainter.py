@@ -4,7 +4,7 @@ import torch
 from helpers_textbook import random_discs
 from numpy.testing import assert_allclose
 
-from csr_astro.kriging.ordinary import kriging_fill
+from csr_astro.kriging import kriging_fill
 from csr_astro.nn.fill import push_pull_fill
 from csr_astro.nn.inpainter import (
     FILLS,

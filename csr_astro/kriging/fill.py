@@ -1,0 +1,127 @@
+"""Fills of masks by ordinary kriging."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import interpolate
+
+from csr_astro.kriging.blocks import block_window
+from csr_astro.kriging.ordinary import Kriging
+
+__all__ = ['kriging_fill', 'kriging_fills']
+
+# Masks wider than this are filled on a grid of block averages.
+_MAX_RADIUS = 45.0
+
+
+def kriging_fill(
+    values: np.ndarray,
+    valid: np.ndarray,
+    hole: np.ndarray,
+    radius: float,
+    peak: float | None = None,
+) -> np.ndarray:
+    """Conditional mean of the background behind a mask.
+
+    Ordinary kriging (the mean is unknown and constant) with the variogram of
+    the window.
+
+    Parameters
+    ----------
+    values : (S, S) `~numpy.ndarray` of float
+        Window with the source at pixel (S // 2, S // 2); finite where valid.
+    valid : (S, S) `~numpy.ndarray` of bool
+        Pixels that are background; none of them in the hole.
+    hole : (S, S) `~numpy.ndarray` of bool
+        Pixels to predict.
+    radius : float
+        Radius of the hole in pixels.
+    peak : float, optional
+        Brightest pixel of the source. If it is given, wings of the source that
+        reach outside the hole are looked for, and do not count as background.
+
+    Returns
+    -------
+    prediction : (H,) `~numpy.ndarray` of float
+        In the order of ``numpy.nonzero(hole)``; 0 where nothing is valid.
+
+    Notes
+    -----
+    On Gaussian fields with a power-law spectrum and white noise the error of
+    the sum in an aperture of 4 pixels is within 4 % of that of kriging with the
+    true covariance.
+
+    Examples
+    --------
+    A slope is continued behind the mask:
+
+    >>> import numpy as np
+    >>> from csr_astro.kriging.fill import kriging_fill
+    >>> y, x = np.mgrid[:97, :97] - 48.0
+    >>> hole = np.hypot(x, y) <= 5
+    >>> prediction = kriging_fill(x + 2 * y, ~hole, hole, 5)
+    >>> bool(np.allclose(prediction, (x + 2 * y)[hole], atol=0.05))
+    True
+    """
+    return _fill(values, valid, hole, radius, peak)[0]
+
+
+def _fill(values, valid, hole, radius, peak):
+    """Prediction, and the wing that was taken off, (S, S) or 0."""
+    rows, columns = np.nonzero(hole)
+    if not valid.any():
+        return np.zeros(len(rows)), 0.0
+    if radius > _MAX_RADIUS:
+        return _coarse_fill(values, valid, hole, radius), 0.0
+    kriging = Kriging(values, valid, radius, peak=peak)
+    half = len(values) // 2
+    return kriging.predict((columns - half, rows - half)), kriging.wing
+
+
+def kriging_fills(
+    values: np.ndarray, valid: np.ndarray, hole: np.ndarray, radius: np.ndarray, peak: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`kriging_fill` for a stack of windows.
+
+    Parameters
+    ----------
+    values, valid, hole : (N, S, S) `~numpy.ndarray`
+        As in `kriging_fill`.
+    radius, peak : (N,) `~numpy.ndarray` of float
+
+    Returns
+    -------
+    fills, wings : (N, S, S) `~numpy.ndarray` of float64
+        Predictions, 0 outside the holes; what of the window is taken for wings
+        of the source.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.kriging.fill import kriging_fills
+    >>> y, x = np.mgrid[-16:17, -16:17]
+    >>> hole = np.hypot(x, y) <= 4
+    >>> values, four = np.where(hole, 0.0, 5.0)[np.newaxis], np.array([4.0])
+    >>> fills, wings = kriging_fills(values, ~hole[None], hole[None], four, four)
+    >>> print(np.allclose(fills[0][hole], 5), np.allclose(wings, 0))
+    True True
+    """
+    fills, wings = np.zeros(values.shape), np.zeros(values.shape)
+    stack = zip(values.astype(float), valid, hole, radius, peak, strict=True)
+    for fill, wing, window in zip(fills, wings, stack, strict=True):
+        fill[window[2]], wing[:] = _fill(*window)
+    return fills, wings
+
+
+def _coarse_fill(values, valid, hole, radius):
+    """The same on block averages, for masks of thousands of pixels."""
+    n = 3
+    half = len(values) // 2
+    mean, good, _ = block_window(values, valid, None, n)
+    reach = len(mean) // 2
+    steps = np.arange(-reach, reach + 1)
+    near = ~good & (np.hypot(steps[:, None], steps) <= radius / n + 2)
+    mean[near] = kriging_fill(mean, good, near, radius / n)
+    rows, columns = np.nonzero(hole)
+    at = [(index - half) / n + reach for index in (rows, columns)]
+    return interpolate.interpn((np.arange(len(mean)),) * 2, mean, np.transpose(at))

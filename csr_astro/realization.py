@@ -1,0 +1,120 @@
+"""Random draws of the background behind masks, with the covariance of its errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import linalg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from csr_astro.uncertainty import BackgroundErrors
+
+__all__ = ['draw_deviations']
+
+# Deviations of pixels this close to a mask, drawn before, are continued in it.
+_NEAR = 12.0
+# Variances of no more than this, over the square of the scatter, are none.
+_TINY = 1e-20
+
+
+def draw_deviations(
+    errors: BackgroundErrors, rng_of: Callable[[int, int], np.random.Generator], n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw deviations of the true background from the prediction.
+
+    Sources are taken by position, one after the other: what was drawn next to a mask is
+    continued in it, so that masks that touch have no seam.
+
+    Parameters
+    ----------
+    errors : `~csr_astro.uncertainty.BackgroundErrors`
+        Errors of the predictions.
+    rng_of : callable
+        Takes the row and the column of a source, returns a `numpy.random.Generator`.
+    n : int
+        How many draws.
+
+    Returns
+    -------
+    pixels : (P,) `~numpy.ndarray` of int
+        Flat indices of all pixels of masks, sorted.
+    deviations : (n, P) `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro import NeuralBackgroundEstimator
+    >>> from csr_astro.realization import draw_deviations
+    >>> noise = np.random.default_rng(0).normal(size=(100, 100))
+    >>> result = NeuralBackgroundEstimator(fwhm=3.3).estimate(noise, [(60, 50)])
+    >>> rng = np.random.default_rng(1)
+    >>> pixels, deviations = draw_deviations(result.errors, lambda row, column: rng, 20)
+    >>> print(len(pixels) == result.mask.sum(), 0.9 < deviations.std() < 1.1)
+    True True
+    """
+    height, width = errors.hole.shape
+    flat = np.flatnonzero(errors.hole)
+    drawn = np.zeros(len(flat), dtype=bool)
+    deviations = np.zeros((n, len(flat)))
+    for i, source in errors.sources.items():
+        rows, columns = source.mask.on_map()
+        mine = np.searchsorted(flat, rows * width + columns)
+        mine = mine[~drawn[mine]]
+        window = errors.window(i)
+        if not len(mine) or window.kriging is None:
+            continue
+        noise = rng_of(window.y0, window.x0).standard_normal((len(mine), n))
+        before = _drawn_near(source, flat, drawn, (height, width))
+        deviations[:, mine] = _conditional_draw(
+            window, flat[mine], flat[before], deviations[:, before].T, noise, width
+        ).T
+        drawn[mine] = True
+    return flat, deviations
+
+
+def _drawn_near(source, flat, drawn, shape):
+    """Numbers of the pixels around a mask that have been drawn."""
+    height, width = shape
+    reach = source.mask.radius + _NEAR
+    y0 = max(int(source.y - reach), 0)
+    y1 = min(int(np.ceil(source.y + reach)) + 1, height)
+    between = np.arange(*np.searchsorted(flat, [y0 * width, y1 * width]))
+    between = between[drawn[between]]
+    y, x = np.divmod(flat[between], width)
+    return between[(y - source.y) ** 2 + (x - source.x) ** 2 <= reach**2]
+
+
+def _conditional_draw(window, mine, before, known, noise, width):
+    """Draws for some pixels, given those for others, (P, n)."""
+    places, number = window.blocks(*np.divmod(mine, width))
+    noise = noise[: len(places[0])]
+    known = known / window.scale
+    covariance = window.covariance(places)
+    if not covariance.any():
+        # Where nothing varies, nothing is drawn.
+        return np.zeros((len(mine), noise.shape[1]))
+    mean = 0.0
+    if len(before):
+        others, other_number = window.blocks(*np.divmod(before, width))
+        _, first = np.unique(other_number, return_index=True)
+        between = window.covariance(places, others)
+        factor = _cholesky(window.covariance(others))
+        solved = linalg.cho_solve((factor, True), np.column_stack([known[first], between.T]))
+        mean = between @ solved[:, : known.shape[1]]
+        covariance = covariance - between @ solved[:, known.shape[1] :]
+    return window.scale * (mean + _cholesky(covariance) @ noise)[number]
+
+
+def _cholesky(covariance):
+    """A lower factor, of the nearest such matrix if rounding left one not quite positive."""
+    tiny = max(1e-9 * covariance.diagonal().max(), _TINY)
+    regular = (covariance + covariance.T) / 2 + tiny * np.eye(len(covariance))
+    try:
+        return linalg.cholesky(regular, lower=True)
+    except linalg.LinAlgError:
+        values, vectors = linalg.eigh(regular)
+        root = vectors * np.sqrt(values.clip(max(1e-9 * values.max(), _TINY)))
+        return linalg.qr(root.T, mode='r')[0].T
