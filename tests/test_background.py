@@ -11,7 +11,7 @@ from astropy.table import QTable
 from helpers_removal import SHAPE, SOURCES, assert_same, make_sky, make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 
-from csr_astro import NeuralBackground, NeuralBackgroundEstimator
+from csr_astro import NeuralBackground
 from csr_astro.background import combine
 from csr_astro.flags import decode_flags
 
@@ -203,46 +203,6 @@ def test_cutouts_are_plain_numbers_and_blank_where_the_map_is(estimator, sky):
 def test_cutouts_of_no_source_are_refused(result, source_id, exception, sentence):
     with pytest.raises(exception, match=sentence):
         result.cutouts(source_id)
-
-
-# Realizations
-
-
-@pytest.fixture(scope='module')
-def noise():
-    """A map of noise alone, and the network that is delivered."""
-    sky = np.random.default_rng(4).normal(5, 1, (128, 128))
-    estimator = NeuralBackgroundEstimator(orientations=1)
-    return sky, estimator.estimate(sky, [(30, 30), (90, 40), (40, 95)], mask_radius=7)
-
-
-def test_realization_is_reproducible(noise):
-    sky, result = noise
-    first, again, other = (result.realization(seed) for seed in (1, 1, 2))
-    assert_array_equal(first, again)
-    assert (first != other)[result.mask].mean() > 0.9
-    assert_array_equal(first[~result.mask], sky[~result.mask])
-    generator = result.realization(np.random.default_rng(1))
-    assert_array_equal(generator, first)
-
-
-def test_realization_has_the_scatter_of_the_map(noise):
-    sky, result = noise
-    scatter = sky[~result.mask].std()
-    off = [
-        abs(image[result.mask].std() - scatter)
-        for image in (result.realization(1), result.background)
-    ]
-    assert off[0] < 0.25 * scatter
-    assert off[0] < off[1]
-    assert abs(result.realization(1)[result.mask].mean() - 5) < 0.5
-
-
-def test_realization_does_not_change_the_background(noise):
-    _, result = noise
-    before = result.background.copy()
-    result.realization(5)[:] = 0
-    assert_array_equal(result.background, before)
 
 
 # Conversions and representations
