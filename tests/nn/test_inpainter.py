@@ -1,3 +1,5 @@
+"""Tests of the network with its normalisation and fills."""
+
 import numpy as np
 import pytest
 import torch
