@@ -19,6 +19,6 @@ __all__ = [
     'load_model',
 ]
 
-# Names and modules are those of __init__.pyi, loaded at first use: `import csr_astro` does not wait
-# for PyTorch.
+# Names and modules are listed in __init__.pyi and loaded at first use, so that `import csr_astro`
+# does not load PyTorch.
 __getattr__, __dir__, _ = lazy_loader.attach_stub(__name__, __file__)

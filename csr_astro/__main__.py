@@ -1,4 +1,4 @@
-"""``python -m csr_astro`` is ``csr-astro``."""
+"""Run ``csr-astro`` as ``python -m csr_astro``."""
 
 import sys
 
