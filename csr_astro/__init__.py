@@ -21,4 +21,8 @@ __all__ = [
 
 # Names and modules are listed in __init__.pyi and loaded at first use, so that `import csr_astro`
 # does not load PyTorch.
-__getattr__, __dir__, _ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, _lazy_names, _ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __dir__() -> list[str]:
+    return [*_lazy_names(), '__version__']

@@ -294,9 +294,9 @@ class NeuralBackground:
             )
 
     def _row(self, source_id):
-        found = np.flatnonzero(np.asarray(self.sources['id']) == source_id)
         if np.ndim(source_id):
             raise TypeError(f'the id of one source is taken, got {source_id!r}.')
+        found = np.flatnonzero(np.asarray(self.sources['id']) == source_id)
         if not len(found):
             raise ValueError(f'there is no source with id {source_id!r}; ids are 1 to {len(self)}.')
         return int(found[0])

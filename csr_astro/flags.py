@@ -96,6 +96,13 @@ def count_sources(table: Table, done: str = '') -> str:
         Table with a column ``flags``.
     done : str, optional
         Participle for the sources, such as ``'removed'``.
+
+    Examples
+    --------
+    >>> from astropy.table import Table
+    >>> from csr_astro.flags import count_sources
+    >>> count_sources(Table({'flags': [0, 16, 2]}), 'removed')
+    '2 of 3 sources removed (1 could not be, see flags)'
     """
     n_bad = int(((table['flags'] & NOT_INPAINTED) > 0).sum())
     text = f'{len(table) - n_bad} of {len(table)} sources {done}'.rstrip()

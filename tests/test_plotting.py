@@ -1,34 +1,98 @@
-"""Figures of a removal."""
+"""Tests of the plots."""
 
 import numpy as np
 import pytest
+from astropy import units as u
 from astropy.nddata import CCDData
-from numpy.testing import assert_allclose
+from helpers_removal import SOURCES, make_sky, make_wcs
+from numpy.testing import assert_array_equal
 
-from csr_astro import NeuralBackgroundEstimator
-from csr_astro.simulation.field import tangent_wcs
+from csr_astro.plotting import plot_removal, plot_source, value_range
+
+pyplot = pytest.importorskip('matplotlib.pyplot')
 
 
-def test_plot_source_has_sky_axes_and_the_unit():
-    import matplotlib.pyplot as plt
+@pytest.fixture(scope='module')
+def estimator(make_estimator):
+    return make_estimator()
 
-    wcs = tangent_wcs((90, 90), 2.0)
-    ccd = CCDData(np.random.default_rng(1).normal(size=(90, 90)), unit='MJy / sr', wcs=wcs)
-    result = NeuralBackgroundEstimator(fwhm=3.0, orientations=1).estimate(ccd, [(40, 50)])
-    axes = result.plot_source(1)
-    assert len(axes) == 5
-    assert axes[0].coords[0].get_axislabel() == 'right ascension'
-    # The panel shows the same part of the sky as the map.
-    corner = axes[0].wcs.pixel_to_world(0, 0)
-    x, y = wcs.world_to_pixel(corner)
-    shown = np.asarray(axes[0].images[0].get_array())
-    assert_allclose(shown[0, 0], ccd.data[round(float(y)), round(float(x))])
-    labels = [each.get_ylabel() for each in axes[0].figure.axes]
-    assert any('MJy' in label for label in labels)
-    plt.close('all')
-    plain = NeuralBackgroundEstimator(fwhm=3.0, orientations=1).estimate(ccd.data, [(40, 50)])
-    _, five = plt.subplots(1, 5)
-    assert plain.plot_source(1, axes=five)[0].get_xlabel() == 'x [pixel]'
-    with pytest.raises(ValueError, match='axes must be five'):
-        plain.plot_source(1, axes=five[:2])
-    plt.close('all')
+
+@pytest.fixture(scope='module')
+def sky():
+    return make_sky()
+
+
+@pytest.fixture(scope='module')
+def result(estimator, sky):
+    return estimator.estimate(sky, SOURCES)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Close what a test drew."""
+    pyplot.switch_backend('Agg')
+    yield
+    pyplot.close('all')
+
+
+@pytest.mark.parametrize('with_wcs', [False, True])
+@pytest.mark.parametrize('n', [0, 5])
+def test_plot_shows_three_maps(estimator, sky, n, with_wcs):
+    data = CCDData(sky, unit='Jy/pixel', wcs=make_wcs()) if with_wcs else sky
+    axes = estimator.estimate(data, SOURCES[:n]).plot()
+    assert len(axes) == 3
+    axes[0].figure.canvas.draw()
+    assert [ax.get_title() for ax in axes] == ['map', 'without sources', 'sources']
+    assert_array_equal(axes[0].images[0].get_array(), sky)
+
+
+def test_plot_needs_three_axes(result):
+    figure = pyplot.figure()
+    with pytest.raises(ValueError, match='axes must be three'):
+        result.plot(axes=figure.subplots(1, 2))
+
+
+def test_plot_of_plain_arrays_is_that_of_the_result(result, sky):
+    expected = result.plot(percentile=95)
+    axes = plot_removal(
+        sky, result.background, result.source_image, result.mask, percentile=95, unit=u.Jy
+    )
+    for ax, other in zip(axes, expected, strict=True):
+        assert_array_equal(ax.images[0].get_array(), other.images[0].get_array())
+        assert ax.images[0].get_clim() == other.images[0].get_clim()
+
+
+@pytest.mark.parametrize('with_wcs', [False, True])
+def test_plot_of_a_source_shows_its_cutouts(estimator, sky, with_wcs):
+    data = CCDData(sky, unit='Jy/pixel', wcs=make_wcs()) if with_wcs else sky
+    result = estimator.estimate(data, SOURCES)
+    _, cutouts = result.cutouts(3)
+    axes = result.plot_source(3)
+    axes[0].figure.canvas.draw()
+    titles = ['map', 'masked', 'prediction', 'difference', '1σ error']
+    assert [ax.get_title() for ax in axes] == titles
+    for ax, values in zip(axes, cutouts.values(), strict=True):
+        assert_array_equal(np.ma.filled(ax.images[0].get_array(), np.nan), values)
+
+
+def test_plot_of_a_source_is_at_its_place(result):
+    window, cutouts = result.cutouts(3)
+    axes = plot_source(cutouts, window)
+    left, right, bottom, top = axes[0].images[0].get_extent()
+    assert (left + 0.5, right + 0.5) == (window[1].start, window[1].stop)
+    assert (bottom + 0.5, top + 0.5) == (window[0].start, window[0].stop)
+    with pytest.raises(ValueError, match='axes must be five, got 2'):
+        plot_source(cutouts, window, axes=axes[:2])
+
+
+def test_source_off_the_map_has_no_plot(estimator, sky):
+    result = estimator.estimate(sky, [(-300, 20)])
+    with pytest.raises(ValueError, match='source 1 has no pixel on the map'):
+        result.plot_source(1)
+
+
+@pytest.mark.parametrize('values', [[], [np.nan], [3.0, 3.0], [np.inf, 1.0]])
+def test_colours_have_a_range_whatever_the_map(values):
+    low, high = value_range(np.array(values), 99)
+    assert np.isfinite([low, high]).all()
+    assert low < high

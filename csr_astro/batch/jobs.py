@@ -1,0 +1,135 @@
+"""List of the maps of a batch, from file names or a table."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from difflib import get_close_matches
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.table import Table
+
+from csr_astro.utils.files import stem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from csr_astro.typing import PathLike
+
+__all__ = ['Job', 'read_jobs']
+
+_FORMATS = {'.csv': 'ascii.csv', '.ecsv': 'ascii.ecsv'}
+# Columns of a table of maps.
+_COLUMNS = ('map', 'catalog', 'instrument', 'output')
+
+
+@dataclass(frozen=True)
+class Job:
+    """Map of a batch, with its catalogue and the name of its output.
+
+    Attributes
+    ----------
+    map, catalog : str
+        FITS file and its sources, see `~csr_astro.sources.read_sources`.
+    output : str
+        Name of the source-free map in the output folder.
+    instrument : str or None
+        Instrument of the map; by default that of the batch, else by the header.
+
+    Examples
+    --------
+    >>> from csr_astro.batch import Job
+    >>> Job('m31.fits', 'stars.ecsv', 'm31_source_free.fits', instrument='spire-250').instrument
+    'spire-250'
+    """
+
+    map: str
+    catalog: str
+    output: str
+    instrument: str | None = None
+
+
+def read_jobs(maps: PathLike | Sequence[PathLike], catalog: PathLike | None = None) -> list[Job]:
+    """Read the list of the maps of a batch.
+
+    Parameters
+    ----------
+    maps : path-like or list of path-like
+        FITS files and patterns such as ``'maps/*.fits'``; or one table, ``.csv`` or
+        ``.ecsv``, with columns ``map`` and, if wanted, ``catalog``, ``instrument``
+        and ``output``. Files named in a table are relative to its folder.
+    catalog : path-like, optional
+        Sources of the maps that have no catalogue of their own.
+
+    Returns
+    -------
+    jobs : list of `Job`
+
+    Examples
+    --------
+    >>> from csr_astro.batch import read_jobs
+    >>> for job in read_jobs(['/maps/m31.fits', '/maps/m33.fits'], '/lists/stars.ecsv'):
+    ...     print(job.map, job.catalog, job.output)
+    /maps/m31.fits /lists/stars.ecsv m31_source_free.fits
+    /maps/m33.fits /lists/stars.ecsv m33_source_free.fits
+    """
+    paths = [Path(path) for path in ([maps] if isinstance(maps, str | os.PathLike) else maps)]
+    if any(path.suffix.lower() in _FORMATS for path in paths):
+        if len(paths) > 1:
+            raise ValueError('give maps or one table of maps, not both.')
+        jobs = _table_jobs(paths[0], catalog)
+    else:
+        jobs = [_job(path, catalog) for pattern in paths for path in _expand(pattern)]
+    if not jobs:
+        raise ValueError('there are no maps to do.')
+    # A file may match two patterns.
+    return list(dict.fromkeys(jobs))
+
+
+def _expand(pattern):
+    if pattern.exists() or not any(letter in str(pattern) for letter in '*?['):
+        return [pattern]
+    found = sorted(glob(str(pattern), recursive=True))  # noqa: PTH207  (absolute patterns too)
+    if not found:
+        raise ValueError(f'no file matches {str(pattern)!r}.')
+    return found
+
+
+def _table_jobs(path, catalog):
+    if not path.is_file():
+        raise ValueError(f'no such file: {str(path)!r}.')
+    table = Table.read(path, format=_FORMATS[path.suffix.lower()])
+    if 'map' not in table.colnames:
+        raise ValueError(
+            f'the table {str(path)!r} must have a column map, and may have catalog, instrument and '
+            f'output; it has {", ".join(table.colnames)}.'
+        )
+    for name in set(table.colnames) - set(_COLUMNS):
+        # Other columns are ignored, but not a misspelt one.
+        if meant := get_close_matches(name.lower(), _COLUMNS, cutoff=0.8):
+            raise ValueError(f'the column {name!r} of {str(path)!r} must be called {meant[0]}.')
+    jobs = []
+    for row in table:
+        cells = {
+            name: str(row[name])
+            for name in _COLUMNS
+            if name in table.colnames and not np.ma.is_masked(row[name]) and str(row[name])
+        }
+        if 'map' not in cells:
+            raise ValueError(f'row {row.index + 1} of {str(path)!r} has no map.')
+        own = path.parent / cells.pop('catalog') if 'catalog' in cells else catalog
+        jobs.append(_job(path.parent / cells.pop('map'), own, **cells))
+    return jobs
+
+
+def _job(path, catalog, output=None, instrument=None):
+    path = Path(path).absolute()
+    if catalog is None:
+        raise ValueError(f'there is no catalogue for {str(path)!r}.')
+    output = output or f'{stem(path).name}_source_free.fits'
+    if Path(output).name != output or stem(Path(output)).name == output:
+        raise ValueError(f'output must be the name of a FITS file, got {output!r}.')
+    return Job(str(path), str(Path(catalog).absolute()), output, instrument)

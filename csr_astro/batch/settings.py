@@ -1,0 +1,124 @@
+"""Settings of a batch, and the fingerprint of what its results depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from csr_astro.estimator import NeuralBackgroundEstimator
+from csr_astro.nn.weights import read_info
+from csr_astro.photometry.apertures import InpaintedAperturePhotometry
+from csr_astro.tables import versions
+from csr_astro.utils.files import stem
+
+if TYPE_CHECKING:
+    from csr_astro.batch.jobs import Job
+
+__all__ = ['Settings']
+
+# Arguments that change speed and memory, not results.
+_SPEED = ('device', 'batch_size', 'progress')
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Arguments of the removal that are the same for all maps of a batch.
+
+    Attributes
+    ----------
+    estimator : dict
+        Arguments of `~csr_astro.NeuralBackgroundEstimator`.
+    hdu, mask_radius, photometry, errors
+        As in `~csr_astro.batch.remove_many`.
+    """
+
+    estimator: dict
+    hdu: str | int | None
+    mask_radius: object
+    photometry: dict | None
+    errors: bool
+
+    def check(self) -> None:
+        """Raise the error that wrong arguments would raise for every map."""
+        # The workers have devices of their own.
+        options = {name: each for name, each in self.estimator.items() if name != 'device'}
+        estimator = NeuralBackgroundEstimator(**options)
+        if self.photometry is not None:
+            InpaintedAperturePhotometry(estimator=estimator, **self.photometry)
+
+    def estimator_options(self, job: Job) -> dict[str, Any]:
+        """Arguments of the estimator for one map.
+
+        Parameters
+        ----------
+        job : `~csr_astro.batch.Job`
+            The map.
+        """
+        if job.instrument is None:
+            return self.estimator
+        return self.estimator | {'instrument': job.instrument, 'fwhm': None}
+
+    def outputs(self, job: Job) -> dict[str, str]:
+        """Names of the files that are written for a map.
+
+        Parameters
+        ----------
+        job : `~csr_astro.batch.Job`
+            The map.
+
+        Returns
+        -------
+        names : dict
+            ``output``, ``table`` and ``photometry``, the last one empty if sources are
+            not measured.
+        """
+        name = stem(Path(job.output))
+        return {
+            'output': job.output,
+            'table': f'{name}.ecsv',
+            'photometry': '' if self.photometry is None else f'{name}_photometry.ecsv',
+        }
+
+    def fingerprint(self, job: Job) -> str:
+        """Hash of everything that the results of a map depend on.
+
+        Parameters
+        ----------
+        job : `~csr_astro.batch.Job`
+            The map.
+        """
+        facts = asdict(self) | {'version': versions()['csr_astro']}
+        # A default that is named makes no difference.
+        bound = inspect.signature(NeuralBackgroundEstimator).bind(**self.estimator)
+        bound.apply_defaults()
+        facts['estimator'] = {k: v for k, v in bound.arguments.items() if k not in _SPEED}
+        facts['estimator']['weights'] = read_info(self.estimator['weights']).sha256
+        facts['instrument'] = job.instrument
+        facts['files'] = [_state(job.map), _state(job.catalog)]
+        text = json.dumps(facts, sort_keys=True, default=_describe)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _state(path):
+    """Size and time of a file; maps of a survey are too large to be read for it."""
+    try:
+        state = Path(path).stat()
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _describe(value):
+    """Everything that makes an object different from others, for JSON."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, np.ndarray | np.generic):
+        numbers = np.asarray(value).tolist()
+        return [numbers, str(value.unit)] if hasattr(value, 'unit') else numbers
+    return getattr(value, '__qualname__', None) or str(value)

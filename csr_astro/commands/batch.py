@@ -1,0 +1,93 @@
+"""Command that removes and measures the sources of many maps."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from csr_astro.commands import options
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from csr_astro.commands.options import Commands
+
+__all__ = ['add_parser', 'run']
+
+
+def add_parser(commands: Commands) -> None:
+    """Add ``csr-astro batch``."""
+    command = options.add_command(
+        commands,
+        'batch',
+        run,
+        'remove and measure the sources of many maps; the same command goes on after a stop',
+        [
+            'batch maps/*.fits --catalog catalog.ecsv -o clean',
+            'batch maps.csv --apertures 5arcsec,6arcsec -o clean --workers 8',
+            'batch maps.csv -o clean --scheduler tcp://192.0.2.1:8786',
+            'batch large.fits --catalog catalog.ecsv -o clean --split 32',
+        ],
+        parents=[options.removal_options()],
+    )
+    command.add_argument(
+        'maps', metavar='MAP', nargs='+',
+        help='FITS files or patterns; or one table (.csv, .ecsv) with columns map and, if wanted, '
+        'catalog, instrument and output',
+    )
+    command.add_argument(
+        '--catalog', help='sources of the maps: table (ECSV, CSV, FITS, VOTable) or regions (.reg)'
+    )
+    command.add_argument(
+        '-o', '--output', required=True, metavar='FOLDER',
+        help='for source-free maps, tables and manifest.ecsv',
+    )
+    options.add_errors(command)
+    options.add_apertures(command, required=False)
+    command.add_argument(
+        '--workers', type=int, metavar='N',
+        help='processes; 0 for threads of this one [as many as processors]',
+    )
+    command.add_argument(
+        '--threads', type=int, default=1, metavar='N',
+        help='maps at a time in each process, which share one model [%(default)s]',
+    )
+    command.add_argument(
+        '--scheduler', metavar='ADDRESS', help='dask cluster that does the work [this machine]'
+    )
+    command.add_argument(
+        '--split', type=int, metavar='N',
+        help='one map after the other, each spread over the workers in N parts',
+    )
+
+
+def run(args: Namespace) -> None:
+    """Write the files of every map and the manifest."""
+    from csr_astro.batch import MANIFEST, read_jobs, remove_many, require_dask
+
+    require_dask()
+    if not args.apertures and (args.annulus or args.aperture_correction):
+        raise ValueError('photometry needs --apertures.')
+    manifest = remove_many(
+        read_jobs(args.maps, args.catalog),
+        args.output,
+        cluster={
+            'scheduler': args.scheduler, 'workers': args.workers, 'threads': args.threads,
+        },
+        hdu=args.hdu,
+        mask_radius=options.mask_radius(args),
+        photometry=options.photometry_options(args) if args.apertures else None,
+        errors=args.errors,
+        split=args.split,
+        overwrite=args.overwrite,
+        progress=True,
+        **options.estimator_options(args),
+    )  # fmt: skip
+    path = Path(args.output) / MANIFEST
+    failed = manifest[manifest['status'] == 'failed']
+    for row in failed:
+        print(f'{row["map"]}: {row["message"]}', file=sys.stderr)
+    if len(failed):
+        raise RuntimeError(f'{len(failed)} of {len(manifest)} maps failed, see {path}')
+    print(f'{len(manifest)} of {len(manifest)} maps done, see {path}')

@@ -1,0 +1,70 @@
+"""Command that removes sources from a map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from csr_astro.commands import options
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from csr_astro.commands.options import Commands
+
+__all__ = ['add_parser', 'run']
+
+
+def add_parser(commands: Commands) -> None:
+    """Add ``csr-astro remove``."""
+    command = options.add_command(
+        commands,
+        'remove',
+        run,
+        'remove sources from a map',
+        [
+            'remove map.fits catalog.ecsv --instrument pacs-scanmap-blue',
+            'remove map.fits regions.reg --fwhm 18.2arcsec -o clean.fits',
+            'remove map.fits --position "269.1516 51.4889" --table star.csv',
+        ],
+        parents=[options.map_options(), options.removal_options()],
+    )
+    command.add_argument('-o', '--output', help='source-free map [MAP_source_free.fits]')
+    command.add_argument(
+        '--table', help='table of sources: .ecsv, .csv, .fits, .vot [by --output]'
+    )
+    command.add_argument(
+        '--realization', type=int, metavar='SEED',
+        help="fill with the map's noise and texture too, for statistics of the map",
+    )
+    options.add_errors(command)
+
+
+def run(args: Namespace) -> None:
+    """Write the source-free map and the table of its sources."""
+    from csr_astro.flags import count_sources
+    from csr_astro.removal import remove_file
+    from csr_astro.tables import check_table_path
+    from csr_astro.utils.files import stem
+
+    output = Path(args.output or f'{stem(Path(args.map))}_source_free.fits')
+    table = Path(args.table or f'{stem(output)}.ecsv')
+    check_table_path(table)
+    options.refuse_overwrite(args, output, table)
+    # The map itself may be replaced, if that is asked for.
+    options.keep_inputs(output, args.catalog)
+    options.keep_inputs(table, args.map, args.catalog)
+    result = remove_file(
+        args.map,
+        options.parse_positions(args),
+        output,
+        table=table,
+        hdu=args.hdu,
+        mask_radius=options.mask_radius(args),
+        realization=args.realization,
+        errors=args.errors,
+        announce=options.announce_instrument,
+        progress=True,
+        **options.estimator_options(args),
+    )
+    print(f'{count_sources(result.sources, "removed")}: {output}, {table}')

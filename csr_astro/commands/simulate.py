@@ -1,0 +1,172 @@
+"""Command that puts sources of known flux onto maps."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from csr_astro.commands import options
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from csr_astro.commands.options import Commands
+
+__all__ = ['add_parser', 'run']
+
+
+def add_parser(commands: Commands) -> None:
+    """Add ``csr-astro simulate``."""
+    command = options.add_command(
+        commands,
+        'simulate',
+        run,
+        'put sources of known flux onto maps',
+        [
+            'simulate map.fits --instrument pacs-scanmap-blue -o simulated',
+            'simulate map.fits --psf psf.fits --flux-levels 100,500 --number 50 -o simulated',
+            'simulate map.fits --fwhm 18.2arcsec --random 10 --seed 7 -o simulated',
+            'simulate --field power-law --slope -3 --shape 512 512 --random 1 -o simulated',
+            'simulate maps/*.fits --instrument pacs-scanmap-red -o simulated --dataset cutouts',
+        ],
+    )
+    command.add_argument('maps', metavar='MAP', nargs='*', help='FITS files with few sources')
+    command.add_argument('-o', '--output', required=True, metavar='FOLDER', help='for the results')
+    command.add_argument('--overwrite', action='store_true', help='replace existing files')
+    command.add_argument('--seed', type=int, default=0, help='decides everything [%(default)s]')
+    command.add_argument('--hdu', help='extension of the image: name or number')
+    command.add_argument(
+        '--dataset', metavar='FOLDER', help='write cutouts too, split by field, for training'
+    )
+    command.add_argument(
+        '--layout', default='array', choices=('array', 'paper'),
+        help="one array for each split, or the paper's file for each cutout [%(default)s]",
+    )
+    _add_sources(command)
+    _add_field(command)
+
+
+def _add_sources(command: ArgumentParser) -> None:
+    sources = command.add_argument_group('sources')
+    sources.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
+    sources.add_argument('--psf', metavar='FILE', help='FITS image of the PSF')
+    sources.add_argument('--fwhm', help='Gaussian beam instead: pixels, or 18arcsec')
+    sources.add_argument('--fast-scan', action='store_true',
+                         help='PSF elongated as by parallel mode at 60 arcsec/s (PACS)')
+    sources.add_argument('--elongation', type=float, default=1.0, help='of any PSF [%(default)s]')
+    sources.add_argument('--angle', type=float, metavar='DEG', help='of every PSF [random]')
+    sources.add_argument('--flux-levels', metavar='F[,F...]', help="in mJy [the paper's]")
+    sources.add_argument('--lowest', type=float, metavar='F', help='lowest level [just visible]')
+    sources.add_argument('--highest', type=float, metavar='F', help='highest level [SNR 1000]')
+    sources.add_argument('--random', type=int, nargs='?', const=1, metavar='N',
+                         help='N maps with a random level for each source, not a map per level')
+    sources.add_argument('--number', type=int, help='of sources [25 to 210, by the area]')
+    sources.add_argument('--separation', type=float, metavar='PIXELS',
+                         help='smallest distance between two [no masks overlap]')
+    sources.add_argument('--avoid', metavar='CATALOG', help='sources of the map to stay away from')
+
+
+def _add_field(command: ArgumentParser) -> None:
+    field = command.add_argument_group('synthetic fields')
+    field.add_argument('--field', metavar='KIND',
+                       help='power-law, lognormal, filaments, gradient, mixed or flat')
+    field.add_argument('--match', metavar='MAP', help='power spectrum and histogram of this map')
+    field.add_argument('--fields', type=int, default=1, help='how many [%(default)s]')
+    field.add_argument('--shape', type=int, nargs=2, metavar=('NY', 'NX'),
+                       help='pixels [512 512, or those of the matched map]')
+    field.add_argument('--pixel-scale', type=float, metavar='ARCSEC', help="[the instrument's]")
+    field.add_argument('--slope', type=float, help='of the power spectrum [-3]')
+    field.add_argument('--contrast', type=float, help='of a lognormal field [0.6]')
+    field.add_argument('--width', type=float, help='of filaments, in pixels [3]')
+    field.add_argument('--level', type=float, default=5e-3, help='mean, Jy/pixel [%(default)s]')
+    field.add_argument('--scatter', type=float, default=1e-3,
+                       help='of the emission, Jy/pixel [%(default)s]')
+    field.add_argument('--gradient', type=float, default=0.0, help='over the scatter [%(default)s]')
+    field.add_argument('--faint', type=float, default=0.0,
+                       help='unresolved sources, over the scatter [%(default)s]')
+    field.add_argument('--noise', type=float, default=0.1, help='over the scatter [%(default)s]')
+    field.add_argument('--noise-kind', default='white', help='white, correlated or striped')
+    field.add_argument('--gaps', action='store_true', help='an irregular edge, and gaps')
+
+
+def run(args: Namespace) -> None:
+    """Write simulated maps, their tables and, if asked for, a dataset."""
+    from csr_astro.simulation.write import write_simulations
+
+    fields = [_real_field(args, path) for path in args.maps]
+    if args.field or args.match:
+        fields += _synthetic_fields(args)
+    if not fields:
+        raise ValueError('give a MAP with few sources, or a --field or a map to --match.')
+    settings = {
+        'psf': _psf(args),
+        'instrument': args.instrument,
+        'number': args.number,
+        'separation': args.separation,
+        'angle': None if args.angle is None else math.radians(args.angle),
+        'elongation': args.elongation,
+        'fast_scan': args.fast_scan,
+        'levels': options.numbers(args.flux_levels, '--flux-levels'),
+        'lowest': args.lowest,
+        'highest': args.highest,
+        'random': args.random or 0,
+        'seed': args.seed,
+    }
+    written = write_simulations(
+        args.output, fields, dataset=args.dataset, layout=args.layout, overwrite=args.overwrite,
+        progress=lambda line: print(line, flush=True), **settings,
+    )  # fmt: skip
+    print(f'written: {written.n_maps} maps with tables in {args.output}')
+    for split, count in written.cutouts.items():
+        print(f'{split}: {count} cutouts in {args.dataset}')
+
+
+def _real_field(args, path):
+    from csr_astro.images import read_image
+    from csr_astro.sources import read_sources
+    from csr_astro.utils.files import stem
+
+    image, header = read_image(path, args.hdu)
+    avoid = read_sources(args.avoid) if args.avoid else None
+    name = stem(Path(path)).name
+    return {'name': name, 'data': image, 'header': header, 'avoid': avoid}
+
+
+def _synthetic_fields(args):
+    """Synthetic fields, each with a seed of its own."""
+    from csr_astro.images import read_image
+    from csr_astro.simulation.field import synthetic_map
+    from csr_astro.utils.files import stem
+
+    details = {
+        name: getattr(args, name)
+        for name in ('slope', 'contrast', 'width')
+        if getattr(args, name) is not None
+    }
+    kind, name = args.field, args.field
+    shape = args.shape
+    if args.match:
+        if args.field:
+            raise ValueError('give --field or --match, not both.')
+        kind, _ = read_image(args.match, args.hdu)
+        name = f'{stem(Path(args.match)).name}_like'
+        shape = shape or kind.shape
+    fields = []
+    for i in range(args.fields):
+        image = synthetic_map(
+            kind, shape or (512, 512), [args.seed, 4, i], level=args.level, scatter=args.scatter,
+            gradient=args.gradient, faint=args.faint, noise=args.noise, noise_kind=args.noise_kind,
+            gaps=args.gaps, pixel_scale=options.field_scale(args), **details,
+        )  # fmt: skip
+        fields.append({'name': f'{name}{i:03d}' if args.fields > 1 else name, 'data': image})
+    return fields
+
+
+def _psf(args):
+    """PSF as a file or as a Gaussian beam; None for that of the instrument."""
+    if args.psf and args.fwhm:
+        raise ValueError('give --psf or --fwhm, not both.')
+    if args.psf:
+        return args.psf
+    return None if args.fwhm is None else options.length(args.fwhm, '--fwhm')

@@ -1,0 +1,99 @@
+"""Command that trains a network."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from csr_astro.commands import options
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from csr_astro.commands.options import Commands
+
+__all__ = ['add_parser', 'run']
+
+
+def add_parser(commands: Commands) -> None:
+    """Add ``csr-astro train``."""
+    command = options.add_command(
+        commands,
+        'train',
+        run,
+        'train a network',
+        [
+            'train tiny -o run',
+            'train default --maps maps/train --validation maps/validation --psf psf.fits -o run',
+            'train default --maps maps/train --validation maps/validation -o run --resume',
+            'train fine-tune --maps mine/train --validation mine/validation -o run',
+        ],
+    )
+    command.add_argument(
+        'recipe', help='default, fine-tune, paper, push-pull, tiny, or a TOML file'
+    )
+    command.add_argument('--maps', metavar='FOLDER', help='FITS maps to learn from')
+    command.add_argument('--validation', metavar='FOLDER', help='FITS maps of other fields')
+    command.add_argument(
+        '--psf', nargs='+', default=[], metavar='FILE', help='FITS images of the PSF'
+    )
+    command.add_argument('-o', '--output', required=True, metavar='FOLDER', help='for the results')
+    command.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
+    command.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
+    command.add_argument(
+        '--devices', type=int, default=1, metavar='N', help='GPUs that share each batch [1]'
+    )
+    command.add_argument(
+        '--workers', type=int, default=0, metavar='N',
+        help='processes per device that prepare batches: several for a GPU [a thread]',
+    )
+    command.add_argument('--title', default='', help='for the model card')
+    command.add_argument('--licence', default='', help='for the model card')
+    command.add_argument('--training-data', help='for the model card [kinds of maps]')
+
+
+def run(args: Namespace) -> None:
+    """Train a network by a recipe and write its weights."""
+    from csr_astro.images import read_image
+    from csr_astro.training.data import CutoutSampler, read_maps
+    from csr_astro.training.loop import train
+    from csr_astro.training.recipe import read_recipe
+
+    recipe = read_recipe(args.recipe)
+    maps = read_maps(args.maps) if args.maps else {}
+    validation = read_maps(args.validation, block_sizes=(1,)) if args.validation else {}
+    psfs = [read_image(path)[0].data for path in args.psf]
+    sampler = CutoutSampler(
+        maps,
+        psfs,
+        real_fraction=recipe.real_fraction,
+        source_fraction=recipe.source_fraction,
+        seed=recipe.seed,
+    )
+    validation_sampler = CutoutSampler(
+        validation,
+        psfs,
+        real_fraction=1.0,
+        source_fraction=recipe.source_fraction,
+        seed=recipe.seed + 1000,
+    )
+    card = {
+        'title': args.title,
+        'licence': args.licence,
+        'training_data': args.training_data
+        or f'{len(maps)} kinds of real maps ({", ".join(maps) or "none"}) and synthetic fields',
+    }
+    path = train(
+        recipe,
+        sampler,
+        validation_sampler,
+        args.output,
+        resume=args.resume,
+        device=args.device,
+        card=card,
+        devices=args.devices,
+        workers=args.workers,
+    )
+    # Each device runs this command; the first one speaks.
+    if os.environ.get('LOCAL_RANK', '0') == '0':
+        print(f'best weights: {path}')

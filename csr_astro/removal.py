@@ -1,0 +1,176 @@
+"""Removal of the sources of one map: files in, files out."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal
+
+from csr_astro.estimator import NeuralBackgroundEstimator
+from csr_astro.images import read_image
+from csr_astro.instruments import require_instrument, warn_of_another
+from csr_astro.photometry.apertures import InpaintedAperturePhotometry
+from csr_astro.products import describe_removal, write_source_free
+from csr_astro.sources import read_sources
+from csr_astro.tables import write_table
+from csr_astro.utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from astropy import units as u
+    from astropy.io import fits
+
+    from csr_astro.background import NeuralBackground
+    from csr_astro.instruments import Instrument
+    from csr_astro.typing import PathLike, QuantityLike, SourcesLike
+
+__all__ = ['make_estimator', 'remove_file']
+
+
+def make_estimator(
+    header: fits.Header,
+    *,
+    instrument: str | Instrument | None = None,
+    fwhm: float | u.Quantity | None = None,
+    announce: Callable[[str], object] | None = None,
+    **options: Any,
+) -> NeuralBackgroundEstimator:
+    """Make the estimator for a map, by its header if no instrument is given.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header`
+        Header of the map.
+    instrument, fwhm
+        As in `~csr_astro.NeuralBackgroundEstimator`. Without both, the header tells
+        the instrument.
+    announce : callable, optional
+        Called with the name of the instrument that the header tells.
+    **options
+        Other arguments of `~csr_astro.NeuralBackgroundEstimator`.
+
+    Returns
+    -------
+    estimator : `~csr_astro.NeuralBackgroundEstimator`
+
+    Raises
+    ------
+    ValueError
+        If neither the arguments nor the header tell the instrument.
+
+    Warns
+    -----
+    AstropyUserWarning
+        If the header is that of another instrument.
+
+    Examples
+    --------
+    >>> from astropy.io import fits
+    >>> from csr_astro.removal import make_estimator
+    >>> make_estimator(fits.Header({'INSTRUME': 'SPIRE', 'WAVELNTH': 250})).instrument.name
+    'spire-250'
+    """
+    if instrument is None and fwhm is None:
+        instrument = require_instrument(header)
+        if announce is not None:
+            announce(instrument)
+    estimator = NeuralBackgroundEstimator(instrument=instrument, fwhm=fwhm, **options)
+    warn_of_another(estimator.instrument.name, header)
+    return estimator
+
+
+def remove_file(
+    path: PathLike,
+    sources: PathLike | SourcesLike,
+    output: PathLike,
+    *,
+    table: PathLike,
+    photometry: dict | None = None,
+    photometry_table: PathLike | None = None,
+    hdu: str | int | None = None,
+    mask_radius: QuantityLike | Literal['snr'] | None = None,
+    realization: int | None = None,
+    errors: bool = True,
+    estimate: Callable[..., NeuralBackground] | None = None,
+    announce: Callable[[str], object] | None = None,
+    **estimator: Any,
+) -> NeuralBackground:
+    """Remove the sources of a map and write what was found.
+
+    All files are complete before the first takes its name; existing ones are replaced.
+
+    Parameters
+    ----------
+    path : path-like
+        FITS file of the map.
+    sources : path-like, SkyCoord, regions, table or (N, 2) array of (x, y)
+        The sources: a file for `~csr_astro.sources.read_sources`, or anything that
+        `~csr_astro.sources.parse_sources` takes.
+    output : path-like
+        Source-free map to write, see `~csr_astro.products.write_source_free`.
+    table : path-like
+        Table of the sources to write, see `~csr_astro.tables.write_table`.
+    photometry : dict, optional
+        Arguments of `~csr_astro.InpaintedAperturePhotometry`, ``apertures`` at least:
+        the sources are measured too.
+    photometry_table : path-like, optional
+        Table of the photometry to write.
+    hdu : str or int, optional
+        Extension of the image, see `~csr_astro.images.find_image_hdu`.
+    mask_radius : float, Quantity, array or 'snr', optional
+        As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
+    realization : int, optional
+        Seed of a `~csr_astro.NeuralBackground.realization` that fills the masks in
+        place of the prediction.
+    errors : bool, optional
+        Whether the map gets an extension of the background's errors.
+    estimate : callable, optional
+        Function that predicts in place of the estimator's method, called as
+        ``estimate(path, sources, estimator=..., hdu=..., mask_radius=..., errors=...)``:
+        `~csr_astro.batch.estimate_distributed` with its cluster.
+    announce : callable, optional
+        Called with the name of the instrument that the header tells.
+    **estimator
+        Arguments of `~csr_astro.NeuralBackgroundEstimator`, see `make_estimator`.
+
+    Returns
+    -------
+    result : `~csr_astro.NeuralBackground`
+
+    Examples
+    --------
+    >>> from csr_astro.removal import remove_file
+    >>> result = remove_file(
+    ...     'map.fits', 'catalog.ecsv', 'clean.fits', table='clean.ecsv', fwhm=3.5
+    ... )  # doctest: +SKIP
+    """
+    image, header = read_image(path, hdu)
+    model = make_estimator(header, announce=announce, **estimator)
+    if isinstance(sources, str | os.PathLike):
+        sources = read_sources(sources)
+    if estimate is None:
+        result = model.estimate(image, sources, mask_radius=mask_radius)
+    else:
+        result = estimate(
+            path, sources, estimator=model, hdu=hdu, mask_radius=mask_radius, errors=errors
+        )
+    fluxes = None
+    if photometry is not None:
+        fluxes = InpaintedAperturePhotometry(estimator=model, **photometry)(result)
+    background = None if realization is None else result.realization(realization)
+    with ExitStack() as stack:
+        new_map, new_table = (stack.enter_context(atomic_path(each)) for each in (output, table))
+        write_table(new_table, result.sources)
+        if fluxes is not None and photometry_table is not None:
+            write_table(stack.enter_context(atomic_path(photometry_table)), fluxes)
+        write_source_free(
+            new_map,
+            path,
+            result,
+            hdu=hdu,
+            background=background,
+            history=describe_removal(result, realization, errors=errors),
+            errors=errors,
+        )
+    return result

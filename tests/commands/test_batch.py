@@ -1,0 +1,109 @@
+import sys
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from helpers_batch import NAMES, contents, write_catalog, write_large_map, write_maps
+
+from csr_astro.batch import MANIFEST, open_client
+from csr_astro.cli import main
+
+WORKERS = ('--workers', '0')
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_maps(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def shell(weights, capsys):
+    """Run a command: its exit code, standard output and standard error."""
+
+    def run(*arguments):
+        options = ['--weights', weights, '--orientations', '1']
+        code = main([str(each) for each in (*arguments, *options)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_every_map_gets_what_remove_and_photometry_write(shell, folder):
+    given = ['--fwhm', '3.3', '--mask-radius', '6']
+    apertures = ['--apertures', '4,6', '--annulus']
+    catalog = folder / 'catalog.ecsv'
+    with open_client(workers=0, threads=2) as client:
+        code, out, err = shell(
+            'batch', folder / '[ab].fits', '--catalog', catalog, '-o', folder / 'out', *given,
+            *apertures, '--scheduler', client.scheduler.address,
+        )  # fmt: skip
+    assert (code, out) == (0, f'2 of 2 maps done, see {folder / "out" / MANIFEST}\n')
+    assert 'dashboard: http' in err
+    expected = folder / 'expected'
+    expected.mkdir()
+    for name in NAMES[:2]:
+        one = [folder / f'{name}.fits', catalog, *given]
+        shell('remove', *one, '-o', expected / f'{name}_source_free.fits')
+        table = expected / f'{name}_source_free_photometry.ecsv'
+        shell('photometry', *one, *apertures, '-o', table)
+    assert contents(folder / 'out') == contents(expected)
+
+
+def test_photometry_options_need_apertures(shell, folder):
+    given = ['batch', folder / 'a.fits', '--catalog', folder / 'catalog.ecsv', '-o', folder / 'out']
+    code, _, err = shell(*given, '--annulus')
+    assert (code, err) == (1, 'csr-astro: error: photometry needs --apertures.\n')
+
+
+def test_missing_dask_is_said_with_the_way_to_get_it(shell, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'distributed', None)
+    code, _, err = shell('batch', folder / 'a.fits', '--catalog', 'c.ecsv', '-o', folder / 'out')
+    assert code == 1
+    assert err == (
+        'csr-astro: error: batches need dask; install it with: pip install "csr_astro[dask]"\n'
+    )
+
+
+def test_bad_maps_stop_no_other(shell, folder):
+    good = (folder / 'b.fits').read_bytes()
+    (folder / 'b.fits').write_text('no FITS file')
+    fits.PrimaryHDU(np.zeros((3, 4, 5))).writeto(folder / 'c.fits', overwrite=True)
+    (folder / 'd.fits').unlink()
+    given = ['batch', *(folder / f'{name}.fits' for name in NAMES), '--fwhm', '3.3']
+    given += ['--catalog', folder / 'catalog.ecsv', '-o', folder / 'out']
+    code, out, err = shell(*given, *WORKERS)
+    assert (code, out) == (1, '')
+    path = folder / 'out' / MANIFEST
+    assert err.endswith(f'csr-astro: error: 3 of 4 maps failed, see {path}\n')
+    assert f'{folder / "d.fits"}: no such file' in err
+    manifest = Table.read(path)
+    assert list(manifest['status']) == ['done', 'failed', 'failed', 'failed']
+    for row, message in zip(
+        manifest[1:], ['not a readable FITS file', 'no two-dimensional image', 'no such file'],
+        strict=True,
+    ):  # fmt: skip
+        assert message in row['message']
+    assert set(contents(folder / 'out')) == {'a_source_free.fits', 'a_source_free.ecsv'}
+    (folder / 'b.fits').write_bytes(good)
+    assert shell(*given, *WORKERS)[0] == 1
+    assert list(Table.read(path)['status']) == ['done', 'done', 'failed', 'failed']
+
+
+def test_split_at_the_shell_writes_what_remove_writes(shell, tmp_path):
+    path = tmp_path / 'large.fits'
+    xy = write_large_map(path)
+    write_catalog(tmp_path / 'catalog.ecsv', xy)
+    code, _, err = shell(
+        'batch', path, '--catalog', tmp_path / 'catalog.ecsv', '-o', tmp_path / 'out',
+        '--split', 4, '--fwhm', 3.3, *WORKERS,
+    )  # fmt: skip
+    assert code == 0, err
+    (tmp_path / 'plain').mkdir()
+    shell(
+        'remove', path, tmp_path / 'catalog.ecsv', '--fwhm', 3.3,
+        '-o', tmp_path / 'plain' / 'large_source_free.fits',
+    )  # fmt: skip
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'plain')

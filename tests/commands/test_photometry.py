@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.io import fits
+from astropy.table import QTable, Table
+from astropy.utils.exceptions import AstropyUserWarning
+from astropy.wcs import WCS
+from helpers_commands import PIXELS, SOURCES, hdu_bytes
+from numpy.testing import assert_allclose, assert_array_equal
+
+from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
+
+PHOTOMETRY = ['photometry', 'map.fits', *PIXELS, '--apertures']
+
+
+@pytest.mark.parametrize(
+    ('apertures', 'radii'),
+    [('6arcsec', 6 * u.arcsec), ('5arcsec,6arcsec', [5, 6] * u.arcsec), ('4,5.5', [4, 5.5]),
+     ('4', 4.0), ('6"', 6 * u.arcsec), ('0.1 arcmin', 6 * u.arcsec)],
+)  # fmt: skip
+def test_photometry_agrees_with_the_class(run, map_path, tmp_path, weights, apertures, radii):
+    code, out, _ = run('photometry', map_path, *PIXELS, '--apertures', apertures, '--annulus')
+    assert code == 0
+    path = tmp_path / 'map_photometry.ecsv'
+    assert out.splitlines()[-1] == f'2 of 2 sources measured: {path}'
+    assert 'annulus_flux' in out
+    assert ' ... ' not in out
+    estimator = NeuralBackgroundEstimator(weights, orientations=1, instrument='pacs-scanmap-blue')
+    photometry = InpaintedAperturePhotometry(radii, estimator=estimator, annulus='instrument')
+    with fits.open(map_path) as hdus:
+        expected = photometry(hdus, SOURCES)
+    table = QTable.read(path)
+    assert table.colnames == expected.colnames
+    for name in expected.colnames:
+        if 'flux' in name:
+            assert table[name].unit == u.Jy
+            assert_array_equal(table[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    ('correction', 'fraction'), [('none', 1), ('vesta', 0.704962), ('0.5', 0.5), (None, 0.64246825)]
+)
+def test_photometry_takes_corrections(run, map_path, tmp_path, correction, fraction):
+    options = [] if correction is None else ['--aperture-correction', correction]
+    path = tmp_path / 'out.csv'
+    code, _, _ = run('photometry', map_path, *PIXELS, '--apertures', '6arcsec', '-o', path,
+                     *options)  # fmt: skip
+    assert code == 0
+    table = Table.read(path)
+    assert_allclose(table['flux'], (table['aperture_sum'] - table['background_sum']) / fraction)
+    assert not any('annulus' in name for name in table.colnames)
+
+
+def test_table_of_a_removal_is_a_catalog(run, map_path, tmp_path):
+    run('remove', map_path, *PIXELS)
+    table = tmp_path / 'map_source_free.ecsv'
+    code, _, err = run('photometry', map_path, table, '--apertures', 4,
+                       '--aperture-correction', 'none')  # fmt: skip
+    assert code == 0, err
+    assert len(QTable.read(tmp_path / 'map_photometry.ecsv')) == 2
+
+
+def test_gamma_draconis_is_removed_and_measured(run, shared_data, tmp_path):
+    (path,) = (shared_data / 'data' / 'pacs_gamma_dra').glob('*blue*')
+    position = ['--position', '269.152 51.489', '--refine', '--orientations', '2']
+    clean = tmp_path / 'clean.fits'
+    code, out, err = run('remove', path, *position, '-o', clean, options=False)
+    assert (code, err) == (0, 'instrument: pacs-scanmap-blue (from the header)\n')
+    assert out.startswith('1 of 1 sources removed')
+    for name in ('coverage', 'stDev', 'HistoryScript', 'HistoryTasks', 'HistoryParameters'):
+        assert hdu_bytes(clean, name) == hdu_bytes(path, name)
+    row = QTable.read(tmp_path / 'clean.ecsv')[0]
+    with fits.open(clean) as hdus, fits.open(path) as before:
+        cleaned, original = hdus['image'].data, before['image'].data
+        assert hdus[0].header['WAVELNTH'] == 70
+        assert WCS(hdus['image'].header).wcs.compare(WCS(before['image'].header).wcs)
+        outside = hdus['CSR_MASK'].data == 0
+        assert cleaned[outside].tobytes() == original[outside].tobytes()
+        yy, xx = np.indices(original.shape)
+        near = np.hypot(xx - row['x_center'], yy - row['y_center']) < 15
+        assert original[near].max() > 100 * cleaned[near].max()
+    table_path = tmp_path / 'star.ecsv'
+    code, _, _ = run('photometry', path, *position, '--apertures', '6arcsec,8arcsec', '-o',
+                     table_path, options=False)  # fmt: skip
+    assert code == 0
+    table = QTable.read(table_path)
+    for name in ('flux_0', 'flux_1'):
+        assert_allclose(table[name][0].to_value('Jy') / 1.016 / 3.283, 1, atol=0.03)
+
+
+def test_another_instrument_than_that_of_the_header_is_told(run, map_path):
+    with pytest.warns(AstropyUserWarning, match='is that of pacs-scanmap-blue; .* as spire-250'):
+        run('photometry', map_path, *PIXELS, '--apertures', '4', '--instrument', 'spire-250')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        ([*PHOTOMETRY, '4,big'], "--apertures: 'big' is neither"),
+        ([*PHOTOMETRY, '0'], 'radii must be positive and finite'),
+        ([*PHOTOMETRY, '1arcsec'], 'covers radii of'),
+        ([*PHOTOMETRY, '4', '--aperture-correction', 'all'], '--aperture-correction must be eef'),
+        ([*PHOTOMETRY, '4', '--aperture-correction', '.5,.6'], 'one for each of the 1 apertures'),
+        ([*PHOTOMETRY, '4', '-o', 'list.doc'], "the table 'list.doc' must end in one of"),
+        ([*PHOTOMETRY, '4', '-o', 'text.csv'], "'text.csv' exists; give --overwrite"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(fails, arguments, sentence):
+    fails(arguments, sentence)

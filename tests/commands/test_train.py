@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+from helpers_commands import PIXELS, files
+
+
+def test_training_is_not_started_twice_nor_resumed_from_nothing(run, tmp_path):
+    code, _, err = run('train', 'tiny', '-o', tmp_path / 'run', '--resume')
+    assert code == 1
+    assert err.startswith('csr-astro: error: there is no')
+    assert err.rstrip().endswith('to resume.')
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other' / 'checkpoint.pt').write_bytes(b'precious')
+    code, _, err = run('train', 'tiny', '-o', tmp_path / 'other')
+    assert code == 1
+    assert 'resume it (--resume) or choose another folder' in err
+    assert files(tmp_path) == {Path('other/checkpoint.pt'): b'precious'}
+
+
+def test_trained_weights_remove_a_source(run, map_path, tmp_path):
+    recipe = tmp_path / 'recipe.toml'
+    recipe.write_text('width = 0.125\nn_cutouts = 8\nbatch_size = 4\nn_validation = 4\n')
+    code, out, _ = run('train', recipe, '-o', tmp_path / 'run', '--title', 'Mine')
+    assert code == 0
+    path = tmp_path / 'run' / 'weights.safetensors'
+    assert out == f'best weights: {path}\n'
+    assert run('train', recipe, '-o', tmp_path / 'run', '--resume')[0] == 0
+    code, out, _ = run('weights', 'info', path)
+    assert 'title: Mine' in out.splitlines()
+    assert run('remove', map_path, *PIXELS, '--weights', path, options=False)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        (['train', 'none-such', '-o', 'run'], 'recipe must be one of'),
+        (['train', 'tiny', '--maps', 'none', '-o', 'run'], 'none'),
+    ],
+)
+def test_wrong_input_gets_one_sentence(fails, arguments, sentence):
+    fails(arguments, sentence)
