@@ -19,6 +19,10 @@ __all__ = [
     'load_model',
 ]
 
-# Names and modules are those of __init__.pyi, loaded at first use: `import csr_astro` does not wait
-# for PyTorch.
-__getattr__, __dir__, _ = lazy_loader.attach_stub(__name__, __file__)
+# Names and modules are listed in __init__.pyi and loaded at first use, so that `import csr_astro`
+# does not load PyTorch.
+__getattr__, _lazy_names, _ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __dir__() -> list[str]:
+    return [*_lazy_names(), '__version__']

@@ -1,4 +1,4 @@
-"""Command line as a module: ``python -m csr_astro`` is ``csr-astro``."""
+"""Run ``csr-astro`` as ``python -m csr_astro``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The result of a removal: a map without its sources, their image, table and errors."""
+"""Result of a source removal: source-free map, source image, table and errors."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ __all__ = ['NeuralBackground', 'combine']
 
 
 class NeuralBackground:
-    """A map without its sources; made by `NeuralBackgroundEstimator.estimate`.
+    """Source-free map, source image, table and errors of a removal.
 
-    Maps are in the unit of the data: a `~astropy.units.Quantity` if the data
-    were one, else plain arrays, as ``ccd.data`` is.
+    Made by `NeuralBackgroundEstimator.estimate`. Maps are in the unit of the data:
+    a `~astropy.units.Quantity` if the data were one, else plain arrays.
 
     Attributes
     ----------
@@ -58,15 +58,15 @@ class NeuralBackground:
         ``y_center`` (pixels, zero-based), ``sky_center`` (with a WCS), ``snr``,
         ``mask_name``, ``mask_radius`` (pixels), ``background`` (mean of the
         prediction under the mask), ``background_scatter`` (1-sigma scatter of
-        a pixel of the ring around the mask) and ``flags``
+        the pixels in the ring around the mask) and ``flags``
         (`~csr_astro.flags.FLAGS`). ``meta`` holds versions, weights and
         arguments.
     image : `~csr_astro.images.Image`
-        The map that was given.
+        The input map.
     source_masks : list of `~csr_astro.masking.SourceMask` or None
-        The pixels of each source; None where it has no prediction.
+        Mask of each source; None for a source without prediction.
     estimator : `~csr_astro.NeuralBackgroundEstimator`
-        Made the result.
+        Estimator that made the result.
 
     Examples
     --------
@@ -94,12 +94,12 @@ class NeuralBackground:
         self.estimator = estimator
         self._pixels, self._values = prediction.pixels, prediction.values
         self._shares = prediction.shares
-        # Kept, in case the user cleans the map in place.
+        # Copied, because the user may subtract the sources from the map in place.
         self._measured = np.asarray(image.data).reshape(-1)[self._pixels].astype(image.dtype)
 
     @property
     def instrument(self) -> Instrument:
-        """The `~csr_astro.instruments.Instrument`, on the pixels of the map."""
+        """The `~csr_astro.instruments.Instrument`, with radii in pixels of the map."""
         return self.estimator.instrument.on_pixels(self.image.pixel_scale)
 
     @property
@@ -113,22 +113,22 @@ class NeuralBackground:
         return self.image.like_input(flat.reshape(self.image.shape))
 
     def _representable(self, values):
-        """Finite values within what the maps can hold; half precision ends at 65504."""
+        """Clip finite values to the range of the dtype of the maps, 65504 in half precision."""
         largest = float(np.finfo(self.image.dtype).max)
         return np.where(np.isinf(values), values, np.clip(values, -largest, largest))
 
     @cached_property
     def background(self) -> np.ndarray:
-        """The source-free map, (ny, nx), in the data's unit.
+        """The source-free map, (ny, nx), in the unit of the data.
 
-        Pixels outside `mask` are those of the map, bit for bit.
+        Pixels outside `mask` equal those of the input map bit for bit.
         """
         background = np.array(self.image.data, dtype=self.image.dtype)
         background.flat[self._pixels] = self._representable(self._values)
         return self.image.like_input(background)
 
     def background_in(self, window: tuple[slice, slice]) -> np.ndarray:
-        """Part of `background`, as plain numbers, without making all of it.
+        """Return a part of `background` as plain numbers, without computing all of it.
 
         Parameters
         ----------
@@ -138,7 +138,7 @@ class NeuralBackground:
         Returns
         -------
         background : `~numpy.ndarray`
-            In the unit of the map.
+            Values in the unit of the map.
 
         Examples
         --------
@@ -171,21 +171,21 @@ class NeuralBackground:
     def background_rms(self) -> np.ndarray:
         """1-sigma error of each predicted pixel, (ny, nx); zero outside `mask`.
 
-        What the map does behind the mask as far as its surroundings do not tell, its
-        noise included; NaN where too little of the map is left to tell. Worked out when
-        it is first asked for. Errors of neighbouring pixels are not independent: that of
-        a sum needs `covariance`.
+        The error includes noise and structure that the surrounding pixels do not
+        determine. NaN where too few valid pixels surround the mask. The map is computed
+        at first access. Errors of neighbouring pixels are correlated: use `covariance`
+        for the error of a sum.
         """
         rms, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
         for i in sorted_sources(x, y, self.source_masks):
             index = self._index(*self.source_masks[i].on_map())
-            # Squares of very large or small numbers would not be numbers.
+            # hypot avoids squares that overflow or underflow.
             rms[index] = np.hypot(rms[index], self.errors.rms(i))
             count[index] += 1
         rms /= np.sqrt(np.maximum(count, 1))
         if (count == 0).any():
-            # Blended pixels around a mask, of which part is predicted.
+            # Blended pixels around a mask take the error of the nearest mask pixel.
             known = np.flatnonzero(count)
             places = np.column_stack(np.divmod(self._pixels, self.image.shape[1]))
             rms[count == 0] = rms[known][KDTree(places[known]).query(places[count == 0])[1]]
@@ -193,7 +193,7 @@ class NeuralBackground:
 
     @cached_property
     def errors(self) -> BackgroundErrors:
-        """`~csr_astro.uncertainty.BackgroundErrors` of all sources, for sums of pixels."""
+        """Errors of all sources, as `~csr_astro.uncertainty.BackgroundErrors`."""
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
         under = [
             None if mask is None else self._index(*mask.on_map()) for mask in self.source_masks
@@ -206,44 +206,44 @@ class NeuralBackground:
         return BackgroundErrors(self.image, sources)
 
     def _index(self, rows, columns):
-        """Numbers among the changed pixels of some that are."""
+        """Return the indices of pixels among the changed pixels."""
         return np.searchsorted(self._pixels, rows * self.image.shape[1] + columns)
 
     def covariance(
         self, source_id: int, other: int | None = None
     ) -> BackgroundCovariance | np.ndarray:
-        """Covariance of the errors of the background behind a source.
+        """Compute the covariance of the background errors behind a source.
 
         Parameters
         ----------
         source_id : int
-            The source, by its ``id`` in `sources`.
+            ``id`` of the source in `sources`.
         other : int, optional
-            A second source: the covariance between the pixels of the two is
-            returned, which matters where their masks touch.
+            ``id`` of a second source: the covariance between the pixels of the two
+            is returned, which matters if their masks touch.
 
         Returns
         -------
         covariance : `~csr_astro.uncertainty.BackgroundCovariance`
-            Of the P pixels of the mask; or, with ``other``, a plain (P, Q) array
-            or Quantity between the pixels of two masks.
+            Covariance of the P pixels of the mask; or, with ``other``, a plain (P, Q)
+            array or Quantity between the pixels of two masks.
 
         Raises
         ------
         ValueError
-            If there is no such source, it has no prediction, or its mask has more
+            If the source does not exist or has no prediction, or its mask has more
             than 10,000 pixels.
 
         Notes
         -----
-        Per pixel: the conditional covariance of a random field with the variogram of
-        the map around the source, given the valid pixels; scaled, without the noise
-        of the pixels themselves, by how well pixels next to the mask are predicted
-        from the others, as was found on maps where the truth is known.
+        This is the conditional covariance of a random field with the variogram of the
+        map around the source, given the valid pixels, plus the noise of each pixel. The
+        former is scaled by a factor that follows from how well pixels next to the mask
+        are predicted from the others, fitted on maps whose background is known.
 
         Examples
         --------
-        The error of a sum in a circle, in noise of 1 per pixel:
+        Compute the error of a sum in a circle, in noise of 1 per pixel:
 
         >>> import numpy as np
         >>> from photutils.aperture import CircularAperture
@@ -271,7 +271,7 @@ class NeuralBackground:
         Raises
         ------
         ValueError
-            What is measured on the map from here on would not be what was there.
+            If the pixels under the masks are not those of the estimate.
 
         Examples
         --------
@@ -294,9 +294,9 @@ class NeuralBackground:
             )
 
     def _row(self, source_id):
-        found = np.flatnonzero(np.asarray(self.sources['id']) == source_id)
         if np.ndim(source_id):
             raise TypeError(f'the id of one source is taken, got {source_id!r}.')
+        found = np.flatnonzero(np.asarray(self.sources['id']) == source_id)
         if not len(found):
             raise ValueError(f'there is no source with id {source_id!r}; ids are 1 to {len(self)}.')
         return int(found[0])
@@ -348,14 +348,14 @@ class NeuralBackground:
         )
 
     def to_ccddata(self) -> CCDData:
-        """The source-free map with unit, mask and, if it is a FITS one, WCS.
+        """Return the source-free map with unit, mask and FITS WCS.
 
         Returns
         -------
         ccd : `~astropy.nddata.CCDData`
-            Its mask is that of the input; which pixels were inpainted is in
-            ``flags``. What ``sources.meta`` says is in ``meta``, under names that a
-            FITS header can hold, such as ``sha256``.
+            Its mask and uncertainty are those of the input; ``flags`` is 1 for
+            inpainted pixels; ``meta`` holds ``sources.meta`` under names that fit in
+            a FITS header, such as ``sha256``.
         """
         unit = self.image.unit
         return CCDData(
@@ -363,7 +363,7 @@ class NeuralBackground:
             unit=u.dimensionless_unscaled if unit is None else unit,
             mask=None if self.image.mask is None else self.image.mask.copy(),
             flags=self.mask.astype(np.uint8),
-            # A slice of a cube has one of another kind, which a CCDData cannot hold.
+            # CCDData cannot hold the WCS of a slice of a cube.
             wcs=self.image.wcs if isinstance(self.image.wcs, WCS) else None,
             uncertainty=None
             if self.image.error is None
@@ -372,26 +372,25 @@ class NeuralBackground:
         )
 
     def realization(self, seed: RngLike | None = None, n: int = 1) -> np.ndarray:
-        """Source-free maps whose filled pixels carry noise and texture like their surroundings.
+        """Draw source-free maps with realistic noise and texture in the inpainted pixels.
 
-        The prediction is the expected background, and smoother than any real one. To
-        it, deviations are added that are drawn at random with the covariance of its
-        errors: the structure that the surroundings leave open, and the noise. They
-        continue the map at the rim of a mask, and each other where masks touch.
+        The prediction is the expected background, which is smoother than a real one.
+        Random deviations with the covariance of its errors are added: the noise, and
+        the structure that the surrounding pixels do not determine. They continue the
+        map at the rim of a mask, and each other where masks touch.
 
         Parameters
         ----------
         seed : int or `numpy.random.Generator`, optional
-            The same seed gives the same maps, whatever the order of the sources.
+            Same seed, same maps, regardless of the order of the sources.
         n : int, optional
-            How many maps.
+            Number of maps.
 
         Returns
         -------
         realization : (ny, nx) or, for n > 1, (n, ny, nx) array or Quantity
-            Outside `mask` equal to the map. For statistics of the map, such as its
-            power spectrum or its distribution, best averaged over several; for
-            photometry use `background`.
+            Equal to the map outside `mask`. Average statistics of the map, such as its
+            power spectrum, over several realizations; use `background` for photometry.
         """
         if not (isinstance(n, numbers.Integral) and not isinstance(n, bool) and n > 0):
             raise ValueError(f'n must be a positive integer, got {n!r}.')
@@ -401,7 +400,7 @@ class NeuralBackground:
             raise ValueError(
                 f'seed must be a whole number from 0 up or a Generator, got {seed!r}.'
             ) from None
-        # A stream for each source, by its place, so that the others have no influence on it.
+        # Each source has a random stream seeded by its position, independent of the others.
         key = int(rng.integers(2**63))
         pixels, deviations = draw_deviations(
             self.errors,
@@ -419,14 +418,14 @@ class NeuralBackground:
     def plot(
         self, *, axes: Sequence[Axes] | np.ndarray | None = None, percentile: float = 99.0
     ) -> np.ndarray:
-        """Show the map, the map without its sources, and the sources.
+        """Plot the map, the source-free map and the sources.
 
         Parameters
         ----------
         axes : sequence of three `~matplotlib.axes.Axes`, optional
-            Where to draw; a new figure by default.
+            Axes to draw on; a new figure by default.
         percentile : float, optional
-            Percentile of the source-free map at which the colours end.
+            Percentile of the source-free map at the upper end of the colour range.
 
         Returns
         -------
@@ -444,20 +443,20 @@ class NeuralBackground:
         )
 
     def cutouts(self, source_id: int) -> tuple[tuple[slice, slice], dict[str, np.ndarray]]:
-        """The surroundings of one source in all maps.
+        """Cut out the surroundings of one source from all maps.
 
         Parameters
         ----------
         source_id : int
-            The source, by its ``id`` in `sources`.
+            ``id`` of the source in `sources`.
 
         Returns
         -------
         window : (slice, slice)
-            Rows and columns of the map: the mask and its radius, at least 6 pixels, around it;
-            empty if the source is off the map.
+            Rows and columns of the map: the mask with a margin of its radius, at least 6
+            pixels; empty if the source is off the map.
         cutouts : dict of str to (h, w) `~numpy.ndarray` of float
-            ``map``, ``masked`` (the map, NaN where it is inpainted), ``background``, ``source``
+            ``map``, ``masked`` (the map, NaN in inpainted pixels), ``background``, ``source``
             (their difference) and ``rms``, as plain numbers in the map's unit.
 
         Examples
@@ -495,14 +494,14 @@ class NeuralBackground:
     def plot_source(
         self, source_id: int, *, axes: Sequence[Axes] | np.ndarray | None = None
     ) -> np.ndarray:
-        """Show one source: map, mask, prediction, difference and error.
+        """Plot one source: map, mask, prediction, difference and error.
 
         Parameters
         ----------
         source_id : int
-            The source, by its ``id`` in `sources`.
+            ``id`` of the source in `sources`.
         axes : sequence of five `~matplotlib.axes.Axes`, optional
-            Where to draw; a new figure by default.
+            Axes to draw on; a new figure by default.
 
         Returns
         -------
@@ -511,7 +510,7 @@ class NeuralBackground:
         Raises
         ------
         ValueError
-            If there is no such source, or it is off the map.
+            If the source does not exist or is off the map.
         """
         window, cutouts = self.cutouts(source_id)
         if not cutouts['map'].size:
@@ -522,16 +521,16 @@ class NeuralBackground:
 def combine(
     plan: Plan, parts: Iterable[Part], estimator: LocalBackground
 ) -> NeuralBackground:
-    """Combine the predictions for all batches of a plan.
+    """Combine the predictions of all batches into the result.
 
     Parameters
     ----------
     plan : `~csr_astro.plan.Plan`
         The plan.
     parts : iterable of `~csr_astro.prediction.Part`
-        One for each batch, in the order of the plan.
+        Prediction for each batch, in the order of the plan.
     estimator : `~csr_astro.NeuralBackgroundEstimator`
-        Made the plan.
+        Estimator that made the plan.
 
     Returns
     -------
@@ -540,7 +539,7 @@ def combine(
     prediction = combine_parts(plan, parts)
     flags = plan.flags | prediction.flags
     bad = flags & NOT_INPAINTED > 0
-    # Why a source was not measured is all there is to say.
+    # Sources that were not measured keep only the flags that say why.
     flags = np.where(bad, flags & NOT_INPAINTED, flags)
     masks = [None if without else mask for without, mask in zip(bad, plan.masks, strict=True)]
     image, sources = plan.image, plan.sources
@@ -566,7 +565,7 @@ def combine(
 
 
 def _clipped(center, reach, size):
-    """The pixels within reach of a position along one axis, none for a NaN."""
+    """Return the pixels within reach of a position along one axis, none for NaN."""
     if not np.isfinite(center):
         return slice(0, 0)
     first, last = np.ceil(center - reach), np.floor(center + reach) + 1

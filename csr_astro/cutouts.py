@@ -21,7 +21,8 @@ __all__ = [
     'window_size',
 ]
 
-# The network takes multiples of 32 from 96 up. A window reaches this far beyond a mask.
+# The network takes window sizes in multiples of 32 from 96 up. The margin is the smallest
+# distance in pixels from a mask to the edge of its window.
 _SIZE_STEP = 32
 _SIZE_MIN = 96
 _SIZE_MAX = 480
@@ -31,21 +32,21 @@ _REACH_STEP = 8
 
 
 def nearest_pixel(position: ArrayLike) -> np.ndarray:
-    """Pixel on which a position falls, the upper one if it is between two.
+    """Round positions to the nearest pixel, halves up.
 
-    `numpy.rint` would round to the even one, so that a shift of the map by one
-    pixel could shift a window by two.
+    `numpy.rint` rounds halves to even, so that a shift of the map by one pixel
+    could shift a window by two.
 
     Parameters
     ----------
     position : array-like of float
-        Along one axis.
+        Positions along one axis.
     """
     return np.floor(np.asarray(position) + 0.5).astype(int)
 
 
 def window_size(radius: ArrayLike) -> np.ndarray:
-    """Width of the window for a mask of some radius, in pixels.
+    """Compute the width of the window for a mask radius, in pixels.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def window_size(radius: ArrayLike) -> np.ndarray:
     Returns
     -------
     size : `~numpy.ndarray` of int
-        Multiples of 32 from 96 (the paper's) up.
+        Multiples of 32, at least 96 (the paper's size).
 
     Examples
     --------
@@ -69,7 +70,7 @@ def window_size(radius: ArrayLike) -> np.ndarray:
 
 
 def window_corner(x: ArrayLike, y: ArrayLike, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """First pixel of the window around a position.
+    """Compute the first pixel of the window around a position.
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ def window_corner(x: ArrayLike, y: ArrayLike, size: int) -> tuple[np.ndarray, np
     Returns
     -------
     x0, y0 : `~numpy.ndarray` of int
-        Pixel of the map that is the window's pixel (0, 0); the position's pixel is at
+        Pixel of the map at the window's pixel (0, 0); the position's pixel is at
         ``size // 2``.
 
     Examples
@@ -94,7 +95,7 @@ def window_corner(x: ArrayLike, y: ArrayLike, size: int) -> tuple[np.ndarray, np
 
 
 def _overlaps(x, y, size, shape):
-    """Per position: the slices of the map in its window, and where they lie in the window."""
+    """Yield the slices of the map in each window, and the same slices of the window."""
     for x0, y0 in zip(*window_corner(x, y, size), strict=True):
         ya, yb = max(y0, 0), min(y0 + size, shape[0])
         xa, xb = max(x0, 0), min(x0 + size, shape[1])
@@ -108,7 +109,7 @@ def _overlaps(x, y, size, shape):
 
 
 def extract(image: Image, x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
-    """Cutouts of the valid pixels around positions.
+    """Extract cutouts of the valid pixels around positions.
 
     Parameters
     ----------
@@ -122,7 +123,7 @@ def extract(image: Image, x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray
     Returns
     -------
     values : (N, size, size) `~numpy.ndarray` of float64
-        NaN where the map is invalid or ends.
+        NaN where the map is invalid, and off the map.
     """
     values = np.full((len(x), size, size), np.nan)
     for cutout, (window, inside) in zip(values, _overlaps(x, y, size, image.shape), strict=True):
@@ -132,12 +133,12 @@ def extract(image: Image, x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray
 
 
 def extract_mask(mask: np.ndarray, x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
-    """Cutouts of a boolean map around positions, False where the map ends.
+    """Extract cutouts of a boolean map around positions, False off the map.
 
     Parameters
     ----------
     mask : (ny, nx) array of bool
-        Of the whole map.
+        Mask of the whole map.
     x, y : (N,) array of float
         Central positions.
     size : int
@@ -155,17 +156,17 @@ def extract_mask(mask: np.ndarray, x: np.ndarray, y: np.ndarray, size: int) -> n
 
 
 def prediction_reach(radius: ArrayLike) -> np.ndarray:
-    """How far from the source's pixel a prediction behind a mask is worked out, in pixels.
+    """Compute the distance to which the background behind a mask is predicted, in pixels.
 
     Parameters
     ----------
     radius : array-like of float
-        Farthest pixels that are wanted, at most ``MAX_RADIUS``.
+        Largest distances of mask pixels from the source, at most ``MAX_RADIUS``.
 
     Returns
     -------
     reach : `~numpy.ndarray` of int
-        Multiples of 8, so that sources go through the network in few groups.
+        Distances from the source's pixel, in multiples of 8 for few groups of sources.
 
     Examples
     --------

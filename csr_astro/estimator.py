@@ -1,4 +1,4 @@
-"""The estimator of backgrounds behind sources, photutils' local-background protocol included."""
+"""Estimator of backgrounds behind sources, compatible with photutils' local backgrounds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ['NeuralBackgroundEstimator']
 
 @dataclass(frozen=True)
 class _Preset:
-    """A way of using a network."""
+    """Settings of a preset."""
 
     normalization: str | None
     blend: bool
@@ -44,14 +44,14 @@ class _Preset:
 
 
 _PRESETS = {
-    # Normalised as the weights were trained; only the mask is replaced.
+    # Normalised as in the training of the weights; only the mask is replaced.
     'default': _Preset(normalization=None, blend=False, orientations=8),
     # As published (paper, Sects. 2.4.2 and 4).
     'paper': _Preset(normalization='minmax', blend=True, orientations=1),
 }
 
 
-# What `NeuralBackgroundEstimator.replace` takes over.
+# Arguments that `NeuralBackgroundEstimator.replace` keeps.
 _ARGUMENTS = (
     'weights', 'instrument', 'preset', 'orientations', 'centroid_func', 'device', 'dtype',
     'batch_size', 'progress',
@@ -59,41 +59,41 @@ _ARGUMENTS = (
 
 
 class NeuralBackgroundEstimator(LocalBackground):
-    """Predicts the background behind sources with a partial-convolution U-Net.
+    """Predict the background behind sources with a partial-convolution U-Net.
 
-    The method is that of Madarász et al. (2025). An instance is also what
-    photutils takes as ``local_bkg_estimator``.
+    The method is that of Madarász et al. (2025). photutils accepts an instance as
+    ``local_bkg_estimator``.
 
     Parameters
     ----------
     weights : str or path-like, optional
-        A name from `~csr_astro.list_weights`, or a safetensors file.
+        Name from `~csr_astro.list_weights`, or path of a safetensors file.
     instrument : str or `~csr_astro.instruments.Instrument`, optional
-        A name from `~csr_astro.list_instruments`: decides how large masks are.
-        By default ``'generic'`` with the beam ``fwhm``.
+        Instrument, or name from `~csr_astro.list_instruments`, that sets the mask
+        radii; by default ``'generic'`` with the beam ``fwhm``.
     fwhm : float or `~astropy.units.Quantity`, optional
         Full width at half maximum of the beam, in pixels or as an angle, for
         the generic instrument; 3.5 pixels by default.
     preset : {'default', 'paper'}, optional
         ``'default'`` normalises by valid pixels only, replaces exactly the
-        mask and averages over flips and rotations; ``'paper'`` normalises by
+        mask and averages over flips and rotations. ``'paper'`` normalises by
         minimum and maximum and blends prediction and map at the rim, as
-        published. The latter is for weights that were trained so.
+        published; it is for weights trained with this normalisation.
     orientations : {1, 2, 4, 8}, optional
-        Number of flips and rotations to average over; 8 in the default preset,
-        1 in the other. Time grows with it.
+        Number of flips and rotations to average over; by default 8 with the preset
+        ``'default'`` and 1 with ``'paper'``. The run time grows with it.
     centroid_func : callable, optional
-        A centroid function of photutils, such as
-        `~photutils.centroids.centroid_2dg`: centres are then refined inside the
-        smallest mask of the instrument.
+        Centroid function of photutils, such as `~photutils.centroids.centroid_2dg`,
+        that refines positions inside the smallest mask of the instrument.
     device : str, optional
-        ``'cpu'``, ``'cuda'`` and so on; a GPU if there is one.
+        Device of the network: ``'cpu'``, ``'cuda'`` and so on; by default a GPU
+        if available.
     dtype : {'float32', 'bfloat16'}, optional
         Precision of the network's arithmetic.
     batch_size : int, optional
-        Cutouts per forward pass; changes speed and memory, not results.
+        Number of cutouts per forward pass; affects speed and memory, not results.
     progress : bool, optional
-        Whether to show a progress bar on what takes over two seconds.
+        Whether to show a progress bar after two seconds.
 
     Examples
     --------
@@ -204,7 +204,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         }
 
     def replace(self, **changes: Any) -> NeuralBackgroundEstimator:
-        """A copy with some arguments changed.
+        """Return a copy with some arguments changed.
 
         Parameters
         ----------
@@ -230,7 +230,7 @@ class NeuralBackgroundEstimator(LocalBackground):
 
     @property
     def predictor(self) -> Predictor:
-        """The part that runs the network, which can be sent to other processes."""
+        """The `~csr_astro.prediction.Predictor`, which can be sent to other processes."""
         preset = _PRESETS[self.preset]
         return Predictor(
             self.weights,
@@ -252,7 +252,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         wcs: WcsLike | None = None,
         mask_radius: QuantityLike | Literal['snr'] | None = None,
     ) -> Plan:
-        """Plan a removal: the first of the three steps of `estimate`.
+        """Plan a removal, the first of the three steps of `estimate`.
 
         Parameters
         ----------
@@ -276,12 +276,12 @@ class NeuralBackgroundEstimator(LocalBackground):
             batch_size=self.batch_size or BATCH_SIZES.get(device, 16),
         )
 
-    # ------------------------------------------------------------------ the two ways of calling
+    # ------------------------------------------------------------------------------- estimation
 
     def __call__(
         self, data: ArrayLike, x: ArrayLike, y: ArrayLike, mask: ArrayLike | None = None
     ) -> float | np.ndarray:
-        """Background of each source as one number, photutils' local-background protocol.
+        """Return the background of each source as one number, as photutils' local backgrounds.
 
         Parameters
         ----------
@@ -297,13 +297,13 @@ class NeuralBackgroundEstimator(LocalBackground):
         background : float or (N,) `~numpy.ndarray` of float
             Mean of the predicted background, weighted by a Gaussian of the
             instrument's beam: the constant that leaves the flux of a PSF fit
-            unbiased. NaN for a source that has no prediction.
+            unbiased. NaN for a source without prediction.
 
         Notes
         -----
-        photutils passes pixels alone: an instrument is taken on the pixels of its own
-        maps. For others, give ``instrument=get_instrument(name).on_pixels(scale)`` with
-        the arcseconds of a pixel; an angle as ``fwhm`` cannot be used here.
+        photutils passes no WCS, so the map is assumed to have the pixel scale of the
+        instrument. For another pixel scale, in arcsec, give
+        ``instrument=get_instrument(name).on_pixels(scale)``; ``fwhm`` cannot be an angle.
         """
         x, y = np.atleast_1d(x).astype(float), np.atleast_1d(y).astype(float)
         if x.shape != y.shape:
@@ -317,7 +317,7 @@ class NeuralBackgroundEstimator(LocalBackground):
                 continue
             yy, xx = source_mask.on_map()
             distance2 = (xx - x[i]) ** 2 + (yy - y[i]) ** 2
-            # Relative to the nearest pixel, so that weights of far ones cannot all vanish.
+            # Relative to the nearest pixel, so that not all weights can underflow.
             weight = np.exp(-4 * np.log(2) * (distance2 - distance2.min()) / fwhm**2)
             values[i] = np.average(background[yy, xx], weights=weight)
         return values[0] if values.size == 1 else values
@@ -339,18 +339,18 @@ class NeuralBackgroundEstimator(LocalBackground):
         data : NDData, CCDData, image HDU, HDUList, Quantity or array
             The map, (ny, nx). It is not modified.
         sources : SkyCoord, regions, table or (N, 2) array of (x, y)
-            The sources; see `~csr_astro.sources.parse_sources`.
+            The sources, see `~csr_astro.sources.parse_sources`.
         mask : (ny, nx) array of bool, optional
-            True for invalid pixels, besides those that are not finite.
+            True for invalid pixels, in addition to those that are not finite.
         error : (ny, nx) array or Quantity, optional
-            1-sigma error of the map, for photometry.
+            1-sigma error of the map, used for the errors of results.
         wcs : optional
-            World coordinate system, for maps that bring none.
+            World coordinate system; replaces that of ``data``.
         mask_radius : float, Quantity, array or 'snr', optional
-            Radius of the discs in pixels or as an angle, one for all or one for
+            Radius of the masks in pixels or as an angle, one for all or one for
             each source. By default regions with an area are the masks
-            themselves, and all other discs follow from the SNR
-            (paper, Sect. 2.4.4); with ``'snr'`` those of regions too.
+            themselves, and all other masks are discs with a radius set by the SNR
+            (paper, Sect. 2.4.4); with ``'snr'`` all masks are such discs.
 
         Returns
         -------
@@ -360,7 +360,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         ------
         TypeError, ValueError
             If an argument is not of an accepted kind. A source that cannot be
-            measured raises nothing; its row has a flag.
+            measured raises no error; its row has a flag.
         """
         plan = self.plan(data, sources, mask=mask, error=error, wcs=wcs, mask_radius=mask_radius)
         return combine(plan, self.predictor.parts(plan, progress=self.progress), self)

@@ -1,6 +1,6 @@
-"""Flags of sources: the registry of their bits, names and descriptions.
+"""Flags of sources: bits, names and descriptions.
 
-The documentation of the ``flags`` column is generated from the registry here.
+The documentation of the ``flags`` column is generated from ``FLAGS``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ['BITS', 'FLAGS', 'NOT_INPAINTED', 'Flag', 'count_sources', 'decode_fl
 
 
 class Flag(NamedTuple):
-    """One bit of the ``flags`` column.
+    """Bit of the ``flags`` column, with its name and description.
 
     Examples
     --------
@@ -33,33 +33,37 @@ class Flag(NamedTuple):
 
 FLAGS = (
     Flag(1, 'invalid_position', 'the position is not finite; not measured'),
-    Flag(2, 'off_map', 'the mask lies wholly outside the map; not measured'),
-    Flag(4, 'no_background', 'no valid pixel within the window around the source; not measured'),
+    Flag(2, 'off_map', 'the mask lies entirely outside the map; not measured'),
+    Flag(4, 'no_background', 'no valid pixel in the window around the source; not measured'),
     Flag(8, 'mask_too_large', 'the mask is larger than the largest window; not measured'),
-    Flag(16, 'edge', 'the mask reaches over the edge of the map'),
-    Flag(32, 'invalid_pixels', 'pixels inside the mask are not finite or were masked by the user'),
+    Flag(16, 'edge', 'the mask extends beyond the edge of the map'),
+    Flag(32, 'invalid_pixels', 'pixels in the mask are not finite or were masked by the user'),
     Flag(64, 'overlap', 'the mask overlaps that of another source'),
-    Flag(128, 'few_valid', 'less than half of the 5 pixels around the mask is valid background'),
-    Flag(256, 'no_snr', 'the SNR could not be measured; the smallest mask was taken'),
-    Flag(512, 'centroid_failed', 'no centre was found inside the mask; the given one was kept'),
-    Flag(1024, 'aperture_invalid', 'an aperture holds pixels that are off the map or invalid'),
-    Flag(2048, 'aperture_exceeds_mask', 'an aperture reaches outside the mask, which limits it'),
-    Flag(4096, 'error_unknown', 'the error could not be estimated, or holds invalid pixels'),
-    Flag(8192, 'no_correction', 'the mask is smaller than the table of enclosed energy goes'),
-    Flag(16384, 'touching', 'the mask touches that of another source: their errors are related'),
+    Flag(128, 'few_valid', 'less than half of the 5-pixel rim around the mask is valid background'),
+    Flag(256, 'no_snr', 'the SNR could not be measured; the smallest mask was used'),
+    Flag(512, 'centroid_failed', 'no centroid was found inside the mask; the position was kept'),
+    Flag(1024, 'aperture_invalid', 'an aperture contains pixels that are off the map or invalid'),
+    Flag(
+        2048,
+        'aperture_exceeds_mask',
+        'an aperture extends beyond the mask; only flux inside the mask counts',
+    ),
+    Flag(4096, 'error_unknown', 'the error could not be estimated, or the given one is invalid'),
+    Flag(8192, 'no_correction', 'the mask is smaller than all radii of the enclosed-energy table'),
+    Flag(16384, 'touching', 'the mask touches that of another source; their errors are correlated'),
 )
 
-#: Bits by the names of the flags.
+#: Bit of each flag, by name.
 BITS = {flag.name: flag.bit for flag in FLAGS}
 
-# A source with one of these keeps its pixels, and its measurements are NaN.
+# Sources with any of these flags keep their pixels; their measurements are NaN.
 NOT_INPAINTED = sum(
     BITS[name] for name in ('invalid_position', 'off_map', 'no_background', 'mask_too_large')
 )
 
 
 def decode_flags(flags: ArrayLike) -> list:
-    """Names of the flags that are set.
+    """Return the names of the flags that are set.
 
     Parameters
     ----------
@@ -84,14 +88,21 @@ def decode_flags(flags: ArrayLike) -> list:
 
 
 def count_sources(table: Table, done: str = '') -> str:
-    """How many sources of a table could be measured, in words.
+    """Describe how many sources of a table were measured.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
-        With a column ``flags``.
+        Table with a column ``flags``.
     done : str, optional
-        What was done with them.
+        Participle for the sources, such as ``'removed'``.
+
+    Examples
+    --------
+    >>> from astropy.table import Table
+    >>> from csr_astro.flags import count_sources
+    >>> count_sources(Table({'flags': [0, 16, 2]}), 'removed')
+    '2 of 3 sources removed (1 could not be, see flags)'
     """
     n_bad = int(((table['flags'] & NOT_INPAINTED) > 0).sum())
     text = f'{len(table) - n_bad} of {len(table)} sources {done}'.rstrip()

@@ -1,8 +1,7 @@
-"""One door in for every kind of image.
+"""Conversion of images of any kind to `Image`.
 
-Whatever a user holds becomes an `Image`: a plain two-dimensional array with its
-mask, error, unit and WCS. The array is not copied, so a memory-mapped map stays
-on disk until its pixels are asked for.
+An `Image` is a two-dimensional array with mask, error, unit and WCS. The array is
+not copied, so a memory-mapped map stays on disk until its pixels are read.
 """
 
 from __future__ import annotations
@@ -46,12 +45,12 @@ _ERROR_EXTENSIONS = ('error', 'stdev', 'err', 'uncert')
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A map as the rest of the package sees it.
+    """Map with mask, error, unit and WCS.
 
     Attributes
     ----------
     data : (ny, nx) `~numpy.ndarray`
-        Pixel values, as given: any real dtype and byte order, maybe read-only.
+        Pixel values, as given: any real dtype and byte order, possibly read-only.
     mask : (ny, nx) `~numpy.ndarray` of bool or None
         True for pixels that the user declared invalid.
     error : (ny, nx) `~numpy.ndarray` or None
@@ -61,9 +60,8 @@ class Image:
     wcs : WCS or None
         Celestial world coordinate system.
     as_quantity : bool
-        Whether maps made from this one are a `~astropy.units.Quantity`, as
-        the input was; those made from NDData or HDUs are plain arrays, as
-        their ``data`` are.
+        Whether the input was a `~astropy.units.Quantity`, and output maps are too;
+        they are plain arrays for NDData and HDUs.
 
     Examples
     --------
@@ -89,7 +87,7 @@ class Image:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(ny, nx)."""
+        """Shape of the map, (ny, nx)."""
         return self.data.shape
 
     @property
@@ -100,38 +98,38 @@ class Image:
 
     @property
     def pixel_scale(self) -> float | None:
-        """Side of a pixel in arcsec (geometric mean), or None without a WCS."""
+        """Pixel scale in arcsec (geometric mean of the axes), or None without a WCS."""
         if self.wcs is None:
             return None
         if isinstance(self.wcs, WCS):
-            # Of a degenerate one that is no number, which is noticed where it matters.
+            # A degenerate WCS gives a scale that is not finite, which is checked when it is used.
             with np.errstate(over='ignore', invalid='ignore'):
                 scales = proj_plane_pixel_scales(self.wcs) * u.deg
                 return float(np.sqrt(np.prod(scales.to_value(u.arcsec))))
-        # Another implementation of the shared WCS interface: measure it.
+        # Other implementations of the shared WCS interface: measure the central pixel.
         y, x = ((n - 1) / 2 for n in self.shape)
         corner = self.wcs.pixel_to_world([x, x + 1, x], [y, y, y + 1])
         steps = corner[0].separation(corner[1:]).to_value(u.arcsec)
         return float(np.sqrt(np.prod(steps)))
 
     def valid(self, window: tuple[slice, ...]) -> np.ndarray:
-        """Finite, unmasked pixels in a window given as a tuple of slices.
+        """Find the pixels of a window that are finite and not masked.
 
         Parameters
         ----------
-        window : tuple of slice
+        window : tuple of slice, or of array of int
             Rows and columns.
         """
         valid = np.isfinite(self.data[window])
         if self.data.dtype.itemsize > np.dtype(float).itemsize:
-            # All arithmetic is in double precision, which ends earlier.
+            # Computations are in double precision, which has a smaller range.
             valid &= np.abs(self.data[window]) <= np.finfo(float).max
         if self.mask is not None:
             valid &= ~self.mask[window]
         return valid
 
     def with_unit(self, values: np.ndarray) -> np.ndarray:
-        """``values``, as a `~astropy.units.Quantity` if the map has a unit.
+        """Convert values to a `~astropy.units.Quantity` if the map has a unit.
 
         Parameters
         ----------
@@ -141,7 +139,7 @@ class Image:
         return values if self.unit is None else u.Quantity(values, self.unit, copy=False)
 
     def like_input(self, values: np.ndarray) -> np.ndarray:
-        """``values``, as a `~astropy.units.Quantity` if the map was one.
+        """Convert values to a `~astropy.units.Quantity` if the map was one.
 
         Parameters
         ----------
@@ -152,7 +150,7 @@ class Image:
 
 
 def _two_dimensional(array, name):
-    """Drop leading axes of length one, as radio maps have them; refuse other shapes."""
+    """Drop leading axes of length 1, which radio maps have; refuse other shapes."""
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2:
@@ -169,7 +167,7 @@ def _array(values, name):
     try:
         return np.asanyarray(values)
     except (TypeError, ValueError, OverflowError):
-        # Rows of different lengths, or of different kinds.
+        # Rows differ in length or kind.
         raise ValueError(f'{name} must be a rectangle of numbers.') from None
 
 
@@ -196,7 +194,7 @@ def _parse_unit(text):
 
 
 def _header_wcs(header, hdus=None):
-    """The WCS of a header; lookup-table distortions are in other extensions of the file."""
+    """Return the celestial WCS of a header; ``hdus`` may hold distortion lookup tables."""
     try:
         with one_at_a_time, ignored(FITSFixedWarning):
             wcs = WCS(header, fobj=hdus)
@@ -211,7 +209,7 @@ def _header_wcs(header, hdus=None):
 
 
 def _celestial(wcs):
-    """The celestial part of a WCS, or None if it has none."""
+    """Return the celestial part of a WCS, or None if it has none."""
     if isinstance(wcs, WCS):
         with one_at_a_time:
             return wcs.celestial if wcs.has_celestial else None
@@ -223,13 +221,13 @@ def _celestial(wcs):
 
 
 def _is_celestial(wcs):
-    """Whether both axes of an image are on the sky: those of a slit are not."""
+    """Return whether both axes of an image are on the sky; those of a slit are not."""
     physical = [str(axis) for axis in wcs.world_axis_physical_types]
     return len(physical) == 2 and all(axis.startswith('pos.') for axis in physical)
 
 
 def _standard_deviation(uncertainty, unit):
-    """The 1-sigma error that an NDData uncertainty stands for."""
+    """Convert an NDData uncertainty to a 1-sigma error."""
     if uncertainty is None:
         return None
     known = (StdDevUncertainty, VarianceUncertainty, InverseVariance)
@@ -246,12 +244,12 @@ def _standard_deviation(uncertainty, unit):
     return np.asarray(values)
 
 
-#: What the extension of the map is called, where it has a name; the first there is counts.
+#: Names of the extension of the map, in order of preference.
 IMAGE_NAMES = ('image', 'sci', 'data')
 
 
 def find_image_hdu(hdus: fits.HDUList, name: str | int | None = None) -> int:
-    """Index of the image among the extensions of a FITS file.
+    """Find the image among the extensions of a FITS file.
 
     Parameters
     ----------
@@ -259,8 +257,8 @@ def find_image_hdu(hdus: fits.HDUList, name: str | int | None = None) -> int:
         An open file.
     name : str or int, optional
         Name or number of the extension. By default the one called ``image``
-        (Herschel archive files), ``SCI`` or ``DATA``, else the first that holds
-        a two-dimensional image.
+        (Herschel archive files), ``SCI`` or ``DATA``, else the first
+        two-dimensional image.
 
     Returns
     -------
@@ -279,7 +277,7 @@ def find_image_hdu(hdus: fits.HDUList, name: str | int | None = None) -> int:
         try:
             index = hdus.index_of(name)
         except KeyError:
-            # A number, as text.
+            # The name may be a number given as text.
             index = int(name) if str(name).removeprefix('-').isdecimal() else None
         try:
             found = hdus[index]
@@ -310,19 +308,19 @@ def parse_image(
     error: QuantityLike | None = None,
     wcs: WcsLike | None = None,
 ) -> Image:
-    """Make an `Image` of whatever holds one.
+    """Convert an image of any accepted kind to an `Image`.
 
     Parameters
     ----------
     data : NDData, CCDData, image HDU, HDUList, Quantity, masked array or array
-        The map. Of an HDUList the image is found by `find_image_hdu`, and its
-        extension ``error`` or ``stDev`` (of the same ``EXTVER``) is the error.
+        The map. In an HDUList, `find_image_hdu` finds the image, and an extension
+        ``error``, ``stDev``, ``err`` or ``uncert`` (same ``EXTVER``) is its error.
     mask : (ny, nx) array-like of bool, optional
-        True for invalid pixels; combined with the mask of ``data``.
+        True for invalid pixels, in addition to the mask of ``data``.
     error : (ny, nx) array-like or Quantity, or scalar, optional
-        1-sigma error; takes the place of an uncertainty that ``data`` holds.
+        1-sigma error; replaces the uncertainty of ``data``.
     wcs : optional
-        World coordinate system; takes the place of that of ``data``.
+        World coordinate system; replaces that of ``data``.
 
     Returns
     -------
@@ -331,9 +329,10 @@ def parse_image(
     Raises
     ------
     TypeError
-        If ``data`` is of no accepted kind, or holds no real numbers, or their logarithms.
+        If ``data`` is not of an accepted kind, does not hold real numbers, or has a
+        logarithmic unit.
     ValueError
-        If shapes or units do not fit.
+        If shapes or units do not match.
 
     Examples
     --------
@@ -383,7 +382,6 @@ def parse_image(
             f'data are in {unit}, which is logarithmic, so that sums mean nothing; give them in a '
             'linear unit.'
         )
-    # Unitless Quantities and units that only scale numbers are units all the same.
     masks = [
         _like(m, values, 'mask', bool) for m in (mask, own_mask) if m is not None and m is not False
     ]
@@ -406,7 +404,7 @@ def parse_image(
 
 
 def _like(array, data, name, dtype=None):
-    """``array`` checked against the shape of ``data``; a scalar is spread over it."""
+    """Check ``array`` against the shape of ``data``, and broadcast a scalar."""
     array = np.asarray(_array(array, name))
     kinds, content = ('biu', 'booleans') if dtype is bool else ('iuf', 'real numbers')
     if array.dtype.kind not in kinds:
@@ -421,13 +419,13 @@ def _like(array, data, name, dtype=None):
 
 
 def _error_extension(hdus, index):
-    """The errors beside an image of a file, in the unit of the image; None if there are none."""
+    """Return the error extension of an image, with its unit; None if there is none."""
     image = hdus[index]
     after = [*hdus[index + 1 :], *hdus[:index]]
     for hdu in after:
         if not hdu.is_image or hdu.name.lower() not in _ERROR_EXTENSIONS:
             continue
-        # Files of several exposures have errors for each.
+        # Files of several exposures have an error extension for each.
         versions = {each.header['EXTVER'] for each in (image, hdu) if 'EXTVER' in each.header}
         if len(versions) < 2 and _lengths(hdu) == _lengths(image):
             return _in_unit_of(image, hdu)
@@ -435,7 +433,7 @@ def _error_extension(hdus, index):
 
 
 def _lengths(hdu):
-    """Lengths of the axes of an image, without leading ones of length 1."""
+    """Return the lengths of the axes of an image, without leading axes of length 1."""
     lengths = list(hdu.shape)
     while len(lengths) > 2 and lengths[0] == 1:
         del lengths[0]
@@ -443,18 +441,18 @@ def _lengths(hdu):
 
 
 def _in_unit_of(image, hdu):
-    """Data of an extension in the unit of another."""
+    """Return the data of an extension, with their unit if it differs from the image's."""
     texts = [each.header.get('BUNIT') for each in (image, hdu)]
     if None in texts or texts[0] == texts[1]:
         return hdu.data
     unit, own = map(_parse_unit, texts)
-    # None where a unit is not understood, of which there is a warning.
+    # A unit that is not understood is None; a warning was issued.
     return hdu.data if unit is None or own is None else u.Quantity(hdu.data, own, copy=False)
 
 
 @contextmanager
 def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
-    """Open a FITS file; what is wrong with it is told in one sentence, with its name.
+    """Open a FITS file, with one-sentence errors that name the file.
 
     Parameters
     ----------
@@ -468,8 +466,8 @@ def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
     Raises
     ------
     ValueError
-        If there is no such file, or it is no FITS file, or is truncated, or the block
-        finds something wrong with it.
+        If the file does not exist, is not a FITS file or is truncated, or the block
+        raises a ValueError.
 
     Examples
     --------
@@ -498,14 +496,14 @@ def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
         reason = str(error).split(',')[0].rstrip('.')
         raise ValueError(f'{str(path)!r} is not a readable FITS file: {reason}.') from None
     except TypeError as error:
-        # What numpy says of a memory map that reaches beyond the end of a file.
+        # numpy's error for a memory map that extends beyond the end of a file.
         if 'buffer' not in str(error):
             raise
         raise ValueError(f'{str(path)!r} is not a readable FITS file: it is truncated.') from None
 
 
 def read_image(path: PathLike, hdu: str | int | None = None) -> tuple[Image, fits.Header]:
-    """Read the image of a FITS file, with the error extension that it may have.
+    """Read the image of a FITS file, with its error extension if any.
 
     Parameters
     ----------
@@ -518,7 +516,7 @@ def read_image(path: PathLike, hdu: str | int | None = None) -> tuple[Image, fit
     -------
     image : `Image`
     header : `~astropy.io.fits.Header`
-        Of the image, below those entries of the primary header that it lacks.
+        Header of the image, and entries of the primary header that it lacks.
 
     Examples
     --------
@@ -549,7 +547,7 @@ def read_image(path: PathLike, hdu: str | int | None = None) -> tuple[Image, fit
 
 
 def shape_text(image: Image) -> str:
-    """The size of a map in words, for ``__repr__``.
+    """Describe the shape and unit of a map, for ``__repr__``.
 
     Parameters
     ----------
@@ -559,7 +557,7 @@ def shape_text(image: Image) -> str:
     Returns
     -------
     text : str
-        Pixels and unit.
+        Shape in pixels, and unit.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Which mask radii, apertures and corrections belong to which band?
+"""Instruments: beam, mask radii, apertures and aperture corrections of their bands.
 
-All numbers are data, in ``data/instruments.toml`` and
-``data/aperture_corrections.csv``; a band is added by adding an entry.
+The numbers are in ``data/instruments.toml`` and ``data/aperture_corrections.csv``; a
+new band is a new entry there.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = [
 MASK_NAMES = ('full', 'large', 'moderate', 'small', 'focused', 'minimal')
 
 _GENERIC_FWHM = 3.5
-# No window holds the mask of a source with a larger beam, by far.
+# Masks for larger beams are far too large for any window.
 _LARGEST_FWHM = 300
-# Pixel scales that differ by less than this keep the published radii in pixels.
+# Relative difference of pixel scales below which the published radii in pixels are kept.
 _SAME_SCALE = 0.02
 
 
@@ -49,7 +49,7 @@ def _corrections():
 
 
 def _numbers(values: ArrayLike, name: str, shape: tuple | None = None) -> np.ndarray:
-    """An array of float, of a shape if one is given."""
+    """Convert to an array of float, and check its shape if one is given."""
     try:
         array = np.asarray(values, dtype=float)
     except (TypeError, ValueError, OverflowError):
@@ -61,38 +61,36 @@ def _numbers(values: ArrayLike, name: str, shape: tuple | None = None) -> np.nda
 
 @dataclass(frozen=True)
 class Instrument:
-    """A band of an instrument.
-
-    All radii are in pixels of ``pixel_scale``.
+    """Band of an instrument, with radii in pixels of ``pixel_scale``.
 
     Attributes
     ----------
     name : str
-        As in `list_instruments`.
+        Name, as in `list_instruments`.
     description : str
-        For people.
+        Description in words.
     fwhm : float
         Full width at half maximum of the beam, in pixels.
     snr_radii : (float, float, float)
-        Radius of the circle of the peak, inner and outer radius of the ring
-        (paper, Sect. 2.4.4).
+        Radius of the circle of the peak, inner and outer radius of the ring for
+        the SNR (paper, Sect. 2.4.4).
     snr_thresholds : tuple of 5 float
-        Lowest SNR of the masks, from the largest to the last but one.
+        Lowest SNR of each mask, from the largest to the last but one.
     mask_radii : tuple of 6 float
         Radii of the masks, from the largest to the smallest (paper, Table 3).
     pixel_scale : float or None
-        Side of a pixel in arcsec; None for an instrument defined in pixels.
+        Pixel scale in arcsec; None for an instrument defined in pixels.
     wavelength : float or None
-        In micrometres.
+        Wavelength in micrometres.
     corrections : str or None
         Key of the enclosed-energy tables.
     annulus : (float, float)
         Background annulus of classical photometry, in pixels.
     colour_correction_star : float or None
-        Divide the flux of a stellar photosphere by this.
+        Colour correction by which the flux of a stellar photosphere is divided.
     angular : bool
-        Whether only the angular size of the beam is known: without the pixel
-        scale of the map there are no radii in pixels then.
+        Whether only the angular size of the beam is known, so that radii in
+        pixels need the pixel scale of the map.
 
     Examples
     --------
@@ -140,7 +138,7 @@ class Instrument:
         return zip(MASK_NAMES, self.mask_radii, strict=True)
 
     def mask(self, snr: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Name and radius of the mask for an SNR (paper, Table 3).
+        """Return the name and radius of the mask for an SNR (paper, Table 3).
 
         Parameters
         ----------
@@ -151,7 +149,7 @@ class Instrument:
         -------
         name : `~numpy.ndarray` of str
         radius : `~numpy.ndarray` of float
-            In pixels.
+            Radius in pixels.
 
         Examples
         --------
@@ -165,18 +163,18 @@ class Instrument:
         return np.array(MASK_NAMES)[category], np.array(self.mask_radii, dtype=float)[category]
 
     def on_pixels(self, pixel_scale: float | None) -> Instrument:
-        """The same band on a map with other pixels.
+        """Return the same band for a map with another pixel scale.
 
         Parameters
         ----------
         pixel_scale : float or None
-            Side of a pixel of the map in arcsec; None leaves all as it is.
+            Pixel scale of the map in arcsec; None changes nothing.
 
         Returns
         -------
         instrument : `Instrument`
-            With its radii in pixels of the map. Within 2 % the published radii
-            are kept.
+            Instrument with radii in pixels of the map. The published SNR and mask
+            radii are kept if the scales differ by less than 2 %.
         """
         if pixel_scale is None and self.angular:
             raise ValueError('fwhm is an angle, and the data have no WCS; give pixels or wcs=.')
@@ -204,20 +202,19 @@ class Instrument:
     def enclosed_energy(
         self, radius: ArrayLike, table: str = 'eef', *, outside: str = 'raise'
     ) -> np.ndarray:
-        """Fraction of a point source's energy inside a circular aperture.
+        """Compute the enclosed-energy fraction of a point source in a circular aperture.
 
-        Interpolated monotonically between the tabulated radii, which it
-        reproduces; for a band without a table that of a Gaussian beam,
-        ``1 − exp(−4 ln 2 · r²/FWHM²)``.
+        The tabulated values are interpolated monotonically. A band without a table
+        has a Gaussian beam, ``1 − exp(−4 ln 2 · r²/FWHM²)``.
 
         Parameters
         ----------
         radius : array-like of float
             Radii in pixels.
         table : {'eef', 'vesta'}, optional
-            For real sources, or for injected Vesta PSFs.
+            Table for real sources, or for injected Vesta PSFs.
         outside : {'raise', 'nan'}, optional
-            What happens to radii that the table does not cover.
+            Whether radii outside the table raise an error or give NaN.
 
         Returns
         -------
@@ -241,14 +238,14 @@ class Instrument:
             raise ValueError(f"outside must be 'raise' or 'nan', got {outside!r}.")
         radius = _numbers(radius, 'radius')
         if self.corrections is None:
-            # Nothing is beyond a hundred beams.
+            # All energy is inside a hundred beams; larger radii could overflow.
             return -np.expm1(-4 * np.log(2) * (radius.clip(0, 100 * self.fwhm) / self.fwhm) ** 2)
         mode, band = self.corrections.split(',')
         rows = _corrections()
         rows = rows[(rows['table'] == table) & (rows['mode'] == mode) & (rows['band'] == band)]
         arcsec, fraction = rows['radius_arcsec'].data, rows['enclosed_energy_fraction'].data
         with np.errstate(over='ignore'):
-            # What has a table has a pixel scale.
+            # Every band with a table has a pixel scale.
             asked = radius * cast('float', self.pixel_scale)
         # A radius converted from arcsec to pixels and back may miss the end by rounding.
         tolerance = 1e-6 * arcsec[-1]
@@ -264,7 +261,7 @@ class Instrument:
 
 
 def list_instruments() -> list[str]:
-    """Names of the instruments.
+    """List the names of the instruments.
 
     Returns
     -------
@@ -283,15 +280,15 @@ def list_instruments() -> list[str]:
 def get_instrument(
     name: str | Instrument = 'generic', fwhm: float | u.Quantity | None = None
 ) -> Instrument:
-    """Look an instrument up.
+    """Look up an instrument.
 
     Parameters
     ----------
     name : str or `Instrument`, optional
-        A name from `list_instruments`.
+        Name from `list_instruments`; an `Instrument` is returned unchanged.
     fwhm : float or `~astropy.units.Quantity`, optional
-        For ``'generic'``: full width at half maximum of the beam, in pixels or
-        as an angle; everything else follows from it. 3.5 pixels by default.
+        Full width at half maximum of the beam of ``'generic'``, in pixels or as an
+        angle, which sets all radii; 3.5 pixels by default.
 
     Returns
     -------
@@ -343,7 +340,7 @@ def get_instrument(
 
 
 def _from_beam(name, description, fwhm):
-    """An instrument of which only the beam is known."""
+    """Make an instrument from its beam."""
     fwhm = _GENERIC_FWHM if fwhm is None else fwhm
     angle = isinstance(fwhm, u.Quantity) and fwhm.unit.is_equivalent(u.arcsec)
     if isinstance(fwhm, u.Quantity):
@@ -358,7 +355,7 @@ def _from_beam(name, description, fwhm):
         raise ValueError(f'fwhm must be positive, got {fwhm}.')
     if not angle and fwhm > _LARGEST_FWHM:
         raise ValueError(f'fwhm must be at most {_LARGEST_FWHM} pixels, got {fwhm}.')
-    # An angle needs pixels, until the map's own are known: a fifth of the beam.
+    # An angle needs a pixel scale until that of the map is known: a fifth of the beam.
     pixel_scale = fwhm / 5 if angle else None
     fwhm = 5.0 if angle else fwhm
     rules = read_data('instruments.toml')['generic']
@@ -380,14 +377,14 @@ def _from_beam(name, description, fwhm):
 
 
 def warn_of_another(name: str | None, header: fits.Header) -> None:
-    """Warn if a header speaks of another instrument than the one that is used.
+    """Warn if a header names another instrument than the one in use.
 
     Parameters
     ----------
     name : str or None
-        Of the instrument that is used.
+        Name of the instrument in use.
     header : `~astropy.io.fits.Header`
-        Of the map.
+        Header of the map.
     """
     known = identify_instrument(header)
     if None not in (known, name) and name not in (known, 'generic'):
@@ -399,17 +396,17 @@ def warn_of_another(name: str | None, header: fits.Header) -> None:
 
 
 def identify_instrument(header: fits.Header) -> str | None:
-    """Name of the instrument that a Herschel archive header speaks of.
+    """Identify the instrument of a Herschel archive header.
 
     Parameters
     ----------
     header : `~astropy.io.fits.Header`
-        With ``INSTRUME``, ``WAVELNTH`` and, for PACS, ``OBS_MODE``.
+        Header with ``INSTRUME``, ``WAVELNTH`` and, for PACS, ``OBS_MODE``.
 
     Returns
     -------
     name : str or None
-        None if the header does not tell.
+        None if the header does not name a known instrument.
 
     Examples
     --------
@@ -424,7 +421,7 @@ def identify_instrument(header: fits.Header) -> str | None:
     except (TypeError, ValueError):
         return None
     spoken = str(header.get('OBS_MODE', '')).lower()
-    # Parallel mode scans too.
+    # Parallel mode is tested first, because it also scans.
     pacs_mode = 'parallel' if 'parallel' in spoken else 'scanmap' if 'scan' in spoken else None
     for name, entry in read_data('instruments.toml')['instruments'].items():
         family, *mode = name.split('-')
@@ -437,7 +434,7 @@ def identify_instrument(header: fits.Header) -> str | None:
 
 
 def require_instrument(header: fits.Header) -> str:
-    """Name of the instrument of a header, or an error that says what to give.
+    """Identify the instrument of a header, or raise an error that says what to give.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Which pixels around a source are not background?
+"""Masks of sources: signal-to-noise ratio, radius, pixels and flags.
 
-From signal-to-noise ratio to mask category to radius to pixels (paper,
-Sect. 2.4.4), or straight from the user's radius or region.
+The signal-to-noise ratio sets the category and the radius of a mask (paper,
+Sect. 2.4.4), unless the user gives a radius or a region.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ __all__ = [
 ]
 
 
-# Pixels of the windows that are handled in one go.
+# Largest number of window pixels that are processed at once.
 _CHUNK_PIXELS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class SourceMask:
-    """The pixels of one source, where they lie on the map.
+    """Mask of one source: its pixels, and their position on the map.
 
     Attributes
     ----------
     y0, x0 : int
-        Map pixel of the first element of ``pixels``.
+        Row and column on the map of the first element of ``pixels``.
     pixels : (h, w) `~numpy.ndarray` of bool
         True for the pixels of the mask; all of them are on the map.
     radius : float
         Radius of the disc, or the largest distance of a pixel from the source.
     clipped : bool
-        Whether part of the mask lies off the map.
+        Whether part of the mask is off the map.
 
     Examples
     --------
@@ -80,24 +80,24 @@ class SourceMask:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """The slices of the map that ``pixels`` covers."""
+        """Slices of the map that ``pixels`` covers."""
         height, width = self.pixels.shape
         return slice(self.y0, self.y0 + height), slice(self.x0, self.x0 + width)
 
     def on_map(self) -> Pixels:
-        """Rows and columns of the mask's pixels on the map."""
+        """Return the rows and columns of the mask's pixels on the map."""
         rows, columns = np.nonzero(self.pixels)
         return rows + self.y0, columns + self.x0
 
     def in_window(self, x: float, y: float, size: int) -> Pixels:
-        """Rows and columns of the mask's pixels in the window around a position.
+        """Return the rows and columns of the mask's pixels in the window around a position.
 
         Parameters
         ----------
         x, y : float
             Position in pixels of the map.
         size : int
-            Width of the window, as in `~csr_astro.cutouts.extract`.
+            Width of the window in pixels, as in `~csr_astro.cutouts.extract`.
 
         Returns
         -------
@@ -108,12 +108,12 @@ class SourceMask:
         return rows - y0, columns - x0
 
     def holds(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Whether pixels of the map are in the mask.
+        """Return whether pixels of the map are in the mask.
 
         Parameters
         ----------
         rows, columns : (P,) `~numpy.ndarray` of int
-            Pixels of the map.
+            Rows and columns of the pixels on the map.
 
         Returns
         -------
@@ -138,7 +138,7 @@ def _clip(y0, x0, pixels, radius, shape):
 
 
 def disc(x: float, y: float, radius: float, shape: tuple[int, int]) -> SourceMask | None:
-    """Pixels whose centres lie within a radius of a position.
+    """Mask the pixels whose centres lie within a radius of a position.
 
     Parameters
     ----------
@@ -152,8 +152,8 @@ def disc(x: float, y: float, radius: float, shape: tuple[int, int]) -> SourceMas
     Returns
     -------
     mask : `SourceMask` or None
-        None if no pixel is on the map. A disc smaller than a pixel holds the
-        pixel that the position falls on.
+        None if no pixel is on the map. A disc without any pixel centre gets the
+        pixel at its position.
 
     Examples
     --------
@@ -165,8 +165,8 @@ def disc(x: float, y: float, radius: float, shape: tuple[int, int]) -> SourceMas
 
 
 def _discs(x, y, radius, shape):
-    """`disc` for many positions and one radius."""
-    # The rim belongs to the disc, whatever rounding a shift of the position brings.
+    """Apply `disc` to many positions with one radius."""
+    # Tolerance that keeps pixels on the rim in the disc despite rounding.
     rim = 1e-7
     y0, x0 = (
         np.minimum(np.ceil(center - radius - rim).astype(int), nearest_pixel(center))
@@ -186,7 +186,7 @@ def _discs(x, y, radius, shape):
 def region_mask(
     region: PixelRegion, x: float, y: float, shape: tuple[int, int]
 ) -> SourceMask | None:
-    """Pixels whose centres lie inside a region.
+    """Mask the pixels whose centres lie inside a region.
 
     Parameters
     ----------
@@ -224,11 +224,11 @@ def region_mask(
 
 
 def measure_snr(image: Image, x: np.ndarray, y: np.ndarray, instrument: Instrument) -> np.ndarray:
-    """Signal-to-noise ratio of the peak over the ring around it.
+    """Measure the signal-to-noise ratio of the peak of each source.
 
     ``(peak − mean_ring) / std_ring`` (paper, Eq. 1): the peak within the source
     radius, mean and standard deviation between two radii. Invalid and off-map
-    pixels take no part.
+    pixels are ignored.
 
     Parameters
     ----------
@@ -237,13 +237,13 @@ def measure_snr(image: Image, x: np.ndarray, y: np.ndarray, instrument: Instrume
     x, y : (N,) array of float
         Positions; NaN gives NaN.
     instrument : `~csr_astro.instruments.Instrument`
-        Its ``snr_radii``.
+        Instrument with ``snr_radii`` in pixels of the map.
 
     Returns
     -------
     snr : (N,) `~numpy.ndarray` of float
-        NaN where no pixel of the circle or fewer than two of the ring are
-        valid; infinite over a ring without scatter.
+        NaN if no pixel of the circle or fewer than two of the ring are valid;
+        infinite for a ring without scatter.
 
     Examples
     --------
@@ -298,7 +298,7 @@ def _contrast(values, circle, ring):
         deviation = np.where(ring, scaled - mean[:, None, None], 0)
         std = np.sqrt((deviation**2).sum(axis=axes) / n_ring)
         contrast = peak / unit[:, 0, 0] - mean
-        # A ring of equal numbers has no scatter but that of rounding.
+        # The scatter of a ring of equal numbers is only rounding.
         std[std <= 4 * np.finfo(float).eps * np.abs(mean)] = 0
         snr = contrast / std
     snr[(std == 0) & (np.abs(contrast) <= 8 * np.finfo(float).eps * np.abs(mean))] = 0
@@ -313,7 +313,7 @@ def mask_radii(
     instrument: Instrument,
     pixel_scale: float | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mask name and radius of each source, as the user wants them.
+    """Determine the mask name and radius of each source.
 
     Parameters
     ----------
@@ -322,17 +322,17 @@ def mask_radii(
     sources : `~csr_astro.sources.Sources`
         The sources.
     snr : (N,) array of float
-        Their SNRs.
+        SNR of each source.
     instrument : `~csr_astro.instruments.Instrument`
-        Knows the masks by SNR.
+        Instrument with the mask radii by SNR, in pixels of the map.
     pixel_scale : float or None
-        Of the map, in arcsec, for radii that are angles.
+        Pixel scale of the map in arcsec, for radii given as angles.
 
     Returns
     -------
     names : (N,) `~numpy.ndarray` of str
     radii : (N,) `~numpy.ndarray` of float
-        In pixels; NaN where a region is the mask.
+        Radii in pixels; NaN where a region is the mask.
 
     Examples
     --------
@@ -397,14 +397,14 @@ def draw_masks(
     sources : `~csr_astro.sources.Sources`
         The sources.
     radii : (N,) array of float
-        In pixels; NaN where a region is the mask.
+        Radii in pixels; NaN where a region is the mask.
 
     Returns
     -------
     masks : list of `SourceMask` or None
-        None for a source that has no pixel.
+        None for a source without mask.
     flags : (N,) `~numpy.ndarray` of int
-        ``invalid_position``, ``mask_too_large`` or ``off_map`` for those without a mask.
+        ``invalid_position``, ``mask_too_large`` or ``off_map`` for sources without mask.
 
     Examples
     --------
@@ -433,7 +433,7 @@ def draw_masks(
     too_large = radii > MAX_RADIUS
     for i in np.flatnonzero(placed & np.isnan(radii)):
         region = sources.regions[i]  # type: ignore[index]  # only regions have no radius
-        # Asked before its pixels are drawn, which may be too many.
+        # Checked before the pixels are drawn, because they may not fit into memory.
         too_large[i] = max(region.bounding_box.shape) > 2 * MAX_RADIUS + 1
         if not too_large[i]:
             drawn = region_mask(region, sources.x[i], sources.y[i], image.shape)
@@ -474,14 +474,14 @@ def combined_mask(masks: Iterable[SourceMask | None], shape: tuple[int, int]) ->
 
 
 def flag_masks(image: Image, masks: list[SourceMask | None]) -> np.ndarray:
-    """Flag the sources whose masks overlap, touch, leave the map or hold invalid pixels.
+    """Flag the sources whose masks overlap, touch, leave the map or contain invalid pixels.
 
     Parameters
     ----------
     image : `~csr_astro.images.Image`
         The map.
     masks : list of `SourceMask` or None
-        The masks; None gets no flag.
+        Mask of each source; None sets no flag.
 
     Returns
     -------
@@ -514,18 +514,18 @@ def flag_masks(image: Image, masks: list[SourceMask | None]) -> np.ndarray:
 
 
 def _mask_counts(masks, shape):
-    """Number of masks on each pixel of the map: 0, 1, or 2 for all that are more."""
+    """Count the masks on each pixel of the map: 0, 1, or 2 for two and more."""
     counts = np.zeros(shape, dtype=np.uint8)
     for source_mask in masks:
         if source_mask is not None:
             window = counts[source_mask.window]
-            # Only whether there are several matters; a sum of very many would overflow.
+            # The count stops at 2, because a sum of very many would overflow.
             window += source_mask.pixels & (window < 2)
     return counts
 
 
 def _touches(source_mask, counts):
-    """Whether a pixel of another mask is next to one of this, which overlaps none."""
+    """Return whether another mask is adjacent to this one, which overlaps none."""
     y0, x0 = max(source_mask.y0 - 1, 0), max(source_mask.x0 - 1, 0)
     height, width = source_mask.pixels.shape
     around = counts[y0 : source_mask.y0 + height + 1, x0 : source_mask.x0 + width + 1]

@@ -1,4 +1,4 @@
-"""The plan of a removal: sources, masks, flags, and the batches in which they are predicted."""
+"""Plan of a source removal: sources, masks, flags and batches."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ _SMALLEST = int(window_size(0))
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Everything that a removal needs to know before anything is predicted.
+    """Sources, masks, flags and batches of a removal, known before the prediction.
 
     Attributes
     ----------
     image : `~csr_astro.images.Image`
-        The map; None while a plan travels to a worker that opens the map itself.
+        The map; None while the plan is sent to a worker that opens the map itself.
     sources : `~csr_astro.sources.Sources`
         The N sources.
     instrument : `~csr_astro.instruments.Instrument`
-        On the pixels of the map.
+        Instrument with radii in pixels of the map.
     snr : (N,) `~numpy.ndarray` of float
-        Contrast of each peak, see `~csr_astro.masking.measure_snr`.
+        Signal-to-noise ratio of each peak, see `~csr_astro.masking.measure_snr`.
     mask_names : (N,) `~numpy.ndarray` of str
         Names of the masks.
     masks : list of `~csr_astro.masking.SourceMask` or None
-        Pixels of the masks; None where a source has none.
+        Mask of each source; None for a source without one.
     flags : (N,) `~numpy.ndarray` of int
-        Flags that are known beforehand.
+        Flags set before the prediction.
     batches : list of (index, size)
-        From `plan_batches`.
+        Source indices and window width of each batch, from `plan_batches`.
     mask_radius : object
-        The argument of that name.
+        The argument of `plan_removal`.
 
     Examples
     --------
@@ -83,21 +83,21 @@ class Plan:
 
     @property
     def mask_radii(self) -> np.ndarray:
-        """Radius of each mask in pixels, (N,); NaN where a source has none."""
+        """Radius of each mask in pixels, (N,); NaN for a source without one."""
         return np.array([np.nan if mask is None else mask.radius for mask in self.masks])
 
     def restricted(self, batches: Batches) -> Plan:
-        """The part of the plan for some of its batches.
+        """Restrict the plan to some of its batches.
 
         Parameters
         ----------
         batches : list of (index, size)
-            Some of `batches`.
+            Batches of the plan.
 
         Returns
         -------
         plan : `Plan`
-            With these batches, and only the masks that reach into their windows.
+            Plan with these batches, and only the masks that reach into their windows.
         """
         present = np.array([i for i, mask in enumerate(self.masks) if mask is not None])
         largest = np.nanmax(self.mask_radii)
@@ -129,13 +129,13 @@ def plan_removal(
     sources : `~csr_astro.sources.Sources`
         The sources.
     instrument : `~csr_astro.instruments.Instrument`
-        Decides how large masks are.
+        Sets the mask radii.
     mask_radius : float, Quantity, array, 'snr' or None, optional
         As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
     centroid_func : callable, optional
         As in `~csr_astro.NeuralBackgroundEstimator`.
     batch_size : int, optional
-        Sources with the smallest window in a batch.
+        Number of sources with the smallest window in a batch.
 
     Returns
     -------
@@ -158,23 +158,23 @@ def plan_removal(
 def refine_positions(
     image: Image, sources: Sources, instrument: Instrument, centroid_func: Callable
 ) -> tuple[Sources, np.ndarray]:
-    """Centroids inside the smallest mask of the instrument.
+    """Measure centroids inside the smallest mask of the instrument.
 
     Parameters
     ----------
     image : `~csr_astro.images.Image`
         The map.
     sources : `~csr_astro.sources.Sources`
-        The sources; those off the map stay where they are.
+        The sources; those off the map keep their positions.
     instrument : `~csr_astro.instruments.Instrument`
-        On the pixels of the map.
+        Instrument with radii in pixels of the map.
     centroid_func : callable
-        A centroid function of photutils.
+        Centroid function of photutils.
 
     Returns
     -------
     sources : `~csr_astro.sources.Sources`
-        At their centroids.
+        The sources at their centroids.
     flags : (N,) `~numpy.ndarray` of int
         ``centroid_failed`` where no centroid was found and the position was kept.
     """
@@ -185,12 +185,12 @@ def refine_positions(
     flags = np.zeros(len(sources), dtype=int)
     inside = (x > -0.5) & (x < image.shape[1] - 0.5) & (y > -0.5) & (y < image.shape[0] - 0.5)
     for i in np.flatnonzero(inside):
-        # A cutout, so that the cost does not grow with the map; padded for the footprint.
+        # A cutout, padded for the footprint, keeps the cost independent of the map size.
         size = 4 * half + 5
         cutout = extract(image, x[i : i + 1], y[i : i + 1], size)[0]
         x0, y0 = window_corner(x[i], y[i], size)
         try:
-            # A failure is flagged here instead.
+            # A failure sets a flag instead of a warning.
             with one_at_a_time, ignored(AstropyUserWarning):
                 found = centroid_sources(
                     np.nan_to_num(cutout),
@@ -211,25 +211,25 @@ def refine_positions(
 
 
 def plan_batches(sources: Sources, masks: list[SourceMask | None], batch_size: int) -> Batches:
-    """Group the sources that go through the network together.
+    """Group the sources into batches for the network.
 
     They are sorted by position, so that the result does not depend on the order of
-    the sources to the last bit.
+    the sources, to the last bit.
 
     Parameters
     ----------
     sources : `~csr_astro.sources.Sources`
         The sources.
     masks : list of `~csr_astro.masking.SourceMask` or None
-        Their masks.
+        Mask of each source.
     batch_size : int
-        How many sources with the smallest window there are in a batch.
+        Number of sources with the smallest window in a batch.
 
     Returns
     -------
     batches : list of (index, size)
-        Numbers of sources whose windows have one size, and that size, in pixels;
-        the prediction of all of them reaches equally far.
+        Indices of sources whose windows have the same size, and that size in pixels;
+        their predictions have the same reach.
     """
     index = np.array([i for i, m in enumerate(masks) if m is not None], dtype=int)
     radii = np.array([masks[i].radius for i in index])
@@ -241,7 +241,7 @@ def plan_batches(sources: Sources, masks: list[SourceMask | None], batch_size: i
     for group in np.unique(groups, axis=0):
         same = index[(groups == group).all(axis=1)]
         size = group[0]
-        # Larger windows, fewer of them: a batch always takes about the same memory.
+        # Batches of larger windows have fewer sources, so that all need about the same memory.
         count = max(1, batch_size * _SMALLEST**2 // int(size) ** 2)
         batches += [
             (same[start : start + count], int(size) + 1) for start in range(0, len(same), count)

@@ -1,4 +1,4 @@
-"""Plots of a removal: arrays in, axes out."""
+"""Plots of source removals."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ def plot_removal(
     axes: Sequence[Axes] | np.ndarray | None = None,
     percentile: float = 99.0,
 ) -> np.ndarray:
-    """Show the map, the map without its sources, and the sources.
+    """Plot the map, the source-free map and the sources.
 
     Parameters
     ----------
     data, background, source_image : (ny, nx) `~numpy.ndarray`
-        The map, the map without its sources, and their difference.
+        The map, the source-free map, and their difference.
     mask : (ny, nx) `~numpy.ndarray` of bool
         True for the inpainted pixels.
     wcs : optional
-        World coordinate system; axes are on the sky if it is a FITS one.
+        World coordinate system; a FITS WCS gives axes on the sky.
     unit : `~astropy.units.UnitBase`, optional
-        For the colour bars.
+        Unit for the colour bars.
     axes : sequence of three `~matplotlib.axes.Axes`, optional
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
     percentile : float, optional
-        Percentile of the source-free map at which the colours end; 100 minus
-        it where they begin. The first two panels share them.
+        Percentile of the source-free map at the upper end of the colour range of the
+        first two panels; 100 minus it is the lower end.
 
     Returns
     -------
@@ -113,25 +113,25 @@ def plot_source(
     unit: UnitBase | None = None,
     axes: Sequence[Axes] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """Show one source: map, mask, prediction, difference and error.
+    """Plot one source: map, mask, prediction, difference and error.
 
     Parameters
     ----------
     cutouts : dict of str to (h, w) `~numpy.ndarray`
-        As from `csr_astro.NeuralBackground.cutouts`, not empty.
+        Cutouts from `csr_astro.NeuralBackground.cutouts`, not empty.
     window : (slice, slice)
-        Their rows and columns of the map.
+        Rows and columns of the cutouts on the map.
     wcs : optional
-        World coordinate system of the map; axes are on the sky if it is a FITS one.
+        World coordinate system of the map; a FITS WCS gives axes on the sky.
     unit : `~astropy.units.UnitBase`, optional
-        For the colour bars.
+        Unit for the colour bars.
     axes : sequence of five `~matplotlib.axes.Axes`, optional
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     axes : `~numpy.ndarray` of `~matplotlib.axes.Axes`
-        The first three share a range of colours, that of the map without the source.
+        The first three share the colour range of the background.
     """
     plt = require_matplotlib('matplotlib.pyplot')
     if axes is None:
@@ -155,24 +155,24 @@ def plot_source(
 
 
 def color_map() -> Colormap:
-    """The colours of all maps; grey where there is no number."""
+    """Return the colour map of all plots, with grey for NaN."""
     return require_matplotlib().colormaps['viridis'].with_extremes(bad='0.8')
 
 
 def value_range(values: np.ndarray, percentile: float) -> tuple[float, float]:
-    """Where the colours of a map begin and end.
+    """Compute the colour range of a map.
 
     Parameters
     ----------
     values : `~numpy.ndarray`
-        The map; what is not finite does not count.
+        The map; values that are not finite are ignored.
     percentile : float
-        Percentile at which they end; 100 minus it where they begin.
+        Percentile at the upper end; 100 minus it is the lower end.
 
     Returns
     -------
     low, high : float
-        Not equal, whatever the map.
+        Ends of the range, which differ even for a constant map.
 
     Examples
     --------
@@ -190,7 +190,7 @@ def value_range(values: np.ndarray, percentile: float) -> tuple[float, float]:
 
 
 def _show(ax, title, values, limits, unit, extent=None):
-    """One map with its colour bar."""
+    """Draw one map with its colour bar."""
     shown = ax.imshow(values, origin='lower', cmap=color_map(), vmin=limits[0], vmax=limits[1],
                       interpolation='nearest', extent=extent)  # fmt: skip
     ax.set_title(title)
@@ -200,7 +200,7 @@ def _show(ax, title, values, limits, unit, extent=None):
 
 
 def _label(axes):
-    """Coordinate labels: the left panel has all of them, the others none on y."""
+    """Label the coordinates: both axes of the left panel, only x of the others."""
     for number, ax in enumerate(axes):
         coordinates = getattr(ax, 'coords', None)
         if coordinates is None:
@@ -220,14 +220,14 @@ def _label(axes):
 
 @contextmanager
 def figure(n_panels: int, path: PathLike) -> Iterator[np.ndarray]:
-    """A row of panels that is saved when the block ends, without a display.
+    """Make a row of panels that is saved when the block ends, without a display.
 
     Parameters
     ----------
     n_panels : int
         Number of panels.
     path : path-like
-        Picture to write, replaced in one step.
+        Image file to write, replaced atomically.
 
     Yields
     ------
@@ -241,11 +241,11 @@ def figure(n_panels: int, path: PathLike) -> Iterator[np.ndarray]:
 
 
 def require_matplotlib(module: str = 'matplotlib') -> ModuleType:
-    """A module of matplotlib, or an error that says how to get it.
+    """Import a module of matplotlib, or raise an error that says how to install it.
 
     Parameters
     ----------
     module : str, optional
-        Which of its modules.
+        Name of the module.
     """
     return require(module, 'plots need', 'plot')

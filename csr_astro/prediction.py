@@ -1,4 +1,4 @@
-"""Prediction of the background behind masks, a batch of sources at a time."""
+"""Prediction of the background behind masks, in batches of sources."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ['BATCH_SIZES', 'Part', 'Prediction', 'Predictor', 'combine_parts', 'predict']
 
-# A prediction rests on the pixels just around the mask: this many rows of them.
+# Width in pixels of the rim around a mask that is checked for valid background.
 _RIM = 5
-# How far the published blending reaches beyond a mask.
+# Reach of the published blending beyond a mask, in pixels.
 _BLUR = 4
-#: Sources in a batch, by the type of device.
+#: Number of sources in a batch, by type of device.
 BATCH_SIZES = {'cpu': 32, 'cuda': 128, 'mps': 32}
-# One model per process, however many threads ask for it at once.
+# Lets each process load a model only once, also from several threads.
 _LOADING = threading.Lock()
 
 
@@ -42,15 +42,15 @@ class Part:
     Attributes
     ----------
     index : (K,) `~numpy.ndarray` of int
-        Numbers of the sources.
+        Indices of the sources.
     scatter, mean : (K,) `~numpy.ndarray` of float
-        Scatter of the ring around each mask; mean prediction under it.
+        Scatter in the ring around each mask, and mean prediction under the mask.
     flags : (K,) `~numpy.ndarray` of int
         Flags of each source.
     pixels : (P,) `~numpy.ndarray` of int
-        Flat indices of the pixels to change; a pixel of several masks appears several times.
+        Flat indices of the pixels to change; a pixel in several masks appears several times.
     weights, values : (P,) `~numpy.ndarray` of float
-        Weight of the prediction in each, and the prediction.
+        Weight of the prediction in each pixel, and the prediction.
     """
 
     index: np.ndarray
@@ -71,10 +71,11 @@ class Prediction:
     pixels : (P,) `~numpy.ndarray` of int
         Flat indices of the pixels to change, sorted.
     values, shares : (P,) `~numpy.ndarray` of float
-        Background in each, and how much of it is predicted: 1 but for blended pixels.
+        Background in each pixel, and the fraction of it that is predicted: below 1 only in
+        blended pixels.
     scatter, mean : (N,) `~numpy.ndarray` of float
-        Scatter of the ring around each mask; mean prediction under it; NaN where a source
-        has no prediction.
+        Scatter in the ring around each mask, and mean prediction under the mask; NaN for a
+        source without prediction.
     flags : (N,) `~numpy.ndarray` of int
         Flags of each source.
     """
@@ -89,22 +90,22 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Runs a network behind masks; small enough to be sent to other processes.
+    """Predict the background with a network; small enough to be sent to other processes.
 
     Attributes
     ----------
     weights : str or path-like
-        Name or file of the network's weights.
+        Name or path of the network's weights.
     sha256 : str
-        Hash that they must have.
+        Expected hash of the weights.
     normalization : str or None
-        In place of that of the weights.
+        Normalisation to use instead of that of the weights.
     blend : bool
-        Whether prediction and map are blended at the rim.
+        Whether to blend prediction and map at the rim of the mask.
     orientations : {1, 2, 4, 8}
-        Flips and rotations to average over.
+        Number of flips and rotations to average over.
     device : str or None
-        A GPU if there is one, by default.
+        Device of the network; by default a GPU if available.
     dtype : {'float32', 'bfloat16'}
         Precision of the network's arithmetic.
     """
@@ -120,21 +121,21 @@ class Predictor:
     def parts(
         self, plan: Plan, batches: Batches | None = None, *, progress: bool = False
     ) -> Iterator[Part]:
-        """Predict behind the masks of some batches.
+        """Predict the background behind the masks of some batches.
 
         Parameters
         ----------
         plan : `~csr_astro.plan.Plan`
-            The plan, with its map.
+            The plan, including its map.
         batches : list of (index, size), optional
-            Some of those of the plan; all by default.
+            Batches of the plan; all by default.
         progress : bool, optional
             Whether to show a progress bar.
 
         Yields
         ------
         part : `Part`
-            One for each batch.
+            Prediction for each batch.
         """
         from tqdm import tqdm
 
@@ -173,7 +174,7 @@ class Predictor:
         for k, places in enumerate(inside):
             central[(k, *places)] = True
         radius = np.array([masks[i].radius for i in index])
-        # The same for all of a batch, whoever is in it: see `csr_astro.plan.plan_batches`.
+        # All sources of a batch have the same reach, see `csr_astro.plan.plan_batches`.
         reach = int(prediction_reach(radius.max()))
         prediction = self._within_memory(
             model, (values, covered, central, radius), reach + _BLUR * self.blend
@@ -197,14 +198,14 @@ class Predictor:
                 prediction[k][rows, columns][kept],
             ))
         pixels, weights, values_there = map(np.concatenate, zip(*changed, strict=True))
-        # The part of the window with the ring.
+        # Only the part of the window that contains the ring.
         around = min(reach + RING_WIDTH, size // 2)
         near = slice(size // 2 - around, size // 2 + around + 1)
         scatter = ring_scatter(values[:, near, near], valid[:, near, near], radius)
         return Part(index, scatter, mean, flags, pixels, weights, values_there)
 
     def _within_memory(self, model, cutouts, reach):
-        """Predict as many cutouts at once as the device has memory for."""
+        """Predict cutouts, in halves if the device runs out of memory."""
         import torch
 
         n = len(cutouts[0])
@@ -213,7 +214,7 @@ class Predictor:
         except torch.OutOfMemoryError:
             if n == 1:
                 raise
-        # Not while the error is handled: it holds on to what filled the memory.
+        # Outside the except block, because the exception keeps the tensors in memory.
         halves = slice(n // 2), slice(n // 2, n)
         return np.concatenate([
             self._within_memory(model, tuple(each[half] for each in cutouts), reach)
@@ -221,7 +222,7 @@ class Predictor:
         ])
 
     def _weights(self, rows, columns, size, measured):
-        """Pixels of the window to change, and the weight of the prediction in each."""
+        """Return the pixels of the window to change, and the weight of the prediction in each."""
         if not self.blend:
             return rows, columns, np.ones(len(rows))
         # The published blending: the disc grown by a 5 x 5 minimum filter, blurred 5 x 5.
@@ -229,7 +230,7 @@ class Predictor:
         keep[rows, columns] = 0
         keep = ndimage.minimum_filter(keep, 5, mode='nearest')
         keep = ndimage.gaussian_filter(keep, 1.1, radius=2, mode='nearest')
-        # Nothing to mix with where the map was not measured.
+        # Pixels that were not measured take the prediction alone.
         keep[~measured & (keep < 1)] = 0
         rows, columns = np.nonzero(keep < 1 - 1e-12)
         return rows, columns, 1 - keep[rows, columns]
@@ -237,7 +238,7 @@ class Predictor:
 
 @lru_cache(maxsize=4)
 def _load(path, sha256, device, dtype, normalization):
-    """The model for a weights file; the hash is part of the key, lest a changed file be missed."""
+    """Load the model of a weights file; the hash in the cache key detects a changed file."""
     from csr_astro.nn.weights import load_model
 
     del sha256
@@ -265,26 +266,25 @@ def predict(
     model : `~csr_astro.nn.inpainter.Inpainter`
         The network.
     values : (N, S, S) array of float64
-        Cutouts as from `extract`, with S odd, a multiple of 32 plus 1.
+        Cutouts as from `~csr_astro.cutouts.extract`; S is a multiple of 32 plus 1.
     hole : (N, S, S) array of bool
         True for the pixels of all masks.
     central : (N, S, S) array of bool
-        True for those of the source's own.
+        True for the pixels of the central source's mask.
     radius : (N,) array of float
         Radius of the central mask in pixels.
     orientations : {1, 2, 4, 8}, optional
-        Over how many of the eight flips and rotations the prediction is
-        averaged. Each of them sees the source at the same pixel of its window, so
-        that the average over all eight does not change when the map is flipped
-        or rotated.
+        Number of flips and rotations to average over. Each has the source at the
+        same pixel of its window, so that the average over all eight does not change
+        when the map is flipped or rotated.
     reach : int, optional
-        How many pixels from the central one the prediction reaches, less than half
-        the window; by default as far as it can. The less, the faster.
+        Largest distance of a predicted pixel from the central one along each axis,
+        less than half the window; by default the whole window. A small reach is faster.
 
     Returns
     -------
     prediction : (N, S, S) `~numpy.ndarray` of float64
-        NaN beyond ``reach``. Only the pixels of the central mask are meant to be used.
+        NaN beyond ``reach``. Use only the pixels of the central mask.
     """
     import torch
 
@@ -300,7 +300,7 @@ def predict(
     total = 0
     with torch.inference_mode():
         if orientations == 1:
-            # The one window is all that is looked at, for the normalisation too.
+            # A single orientation uses one even-sized window, also for the normalisation.
             image, valid, finite, central = (
                 t[..., :size, :size] for t in (image, valid, finite, central)
             )
@@ -318,7 +318,7 @@ def predict(
     return prediction
 
 
-# (quarter turns, flipped): from none to the whole symmetry group of the square.
+# (quarter turns, flipped): the symmetry group of the square and its subgroups.
 _ALL = [(turns, flip) for turns in (0, 2, 1, 3) for flip in (False, True)]
 _ORIENTATIONS = {
     1: _ALL[:1],
@@ -341,16 +341,15 @@ def _reorient(tensor, turns, flip):
 def combine_parts(plan: Plan, parts: Iterable[Part]) -> Prediction:
     """Combine the predictions of all batches.
 
-    One value per pixel where several masks overlap: the weights w_i of the masks
-    leave Π(1−w_i) of the map; the rest is the mean of the predictions, weighted
-    by w_i.
+    Overlapping masks with weights w_i give one value per pixel: the fraction Π(1−w_i)
+    of the map is kept, and the rest is the mean of the predictions, weighted by w_i.
 
     Parameters
     ----------
     plan : `~csr_astro.plan.Plan`
         The plan.
     parts : iterable of `Part`
-        In the order of the batches: another gives other last bits.
+        Parts in the order of the batches; another order changes the last bits.
 
     Returns
     -------
@@ -370,20 +369,20 @@ def combine_parts(plan: Plan, parts: Iterable[Part]) -> Prediction:
     pixels, inverse = np.unique(flat, return_inverse=True)
     inverse = inverse.reshape(-1)
     total = np.bincount(inverse, weight)
-    # About a level of the map, so that large numbers do not cost digits.
+    # Relative to one value, because a large level would cost precision.
     level = value[0]
     predicted = level + np.bincount(inverse, weight * (value - level)) / total
     left = np.ones(len(pixels))
     np.multiply.at(left, inverse, 1 - weight)
     original = np.asarray(plan.image.data).reshape(-1)[pixels].astype(float)
-    # What stands under a mask may be infinite, and does not matter.
+    # Pixels that are fully replaced may be infinite.
     original[left == 0] = 0
     values = left * original + (1 - left) * predicted
     return Prediction(pixels, values, 1 - left, scatter, mean, flags)
 
 
 def _rim_flags(valid, radius):
-    """Flags of the sources that have little valid background next to their mask."""
+    """Flag the sources that have few valid pixels next to their mask."""
     size = valid.shape[-1]
     steps = np.arange(size) - size // 2
     distance = np.hypot(steps[:, None], steps[None, :])[None]

@@ -1,4 +1,4 @@
-"""Results as FITS files: the source-free map as a copy of the file that the map came from."""
+"""Source-free maps written as copies of the original FITS files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ['describe_removal', 'write_source_free']
 
-# Keywords that speak of pixel values as they were stored.
+# Keywords that describe the pixel values as stored.
 _OF_THE_DATA = ('BSCALE', 'BZERO', 'BLANK', 'DATAMIN', 'DATAMAX', 'CHECKSUM', 'DATASUM')
 
 
 def _quiet():
-    """Archive headers break rules that are fixed on writing; the user cannot help it."""
+    """Ignore warnings about archive headers that break rules, which are fixed on writing."""
     return ignored(fits.verify.VerifyWarning, FITSFixedWarning)
 
 
@@ -42,27 +42,27 @@ def write_source_free(
     history: Sequence[str] = (),
     errors: bool = True,
 ) -> None:
-    """Write a source-free map as a copy of the file that the map came from.
+    """Write a source-free map as a copy of the original FITS file.
 
-    All extensions and headers are kept; the image is replaced, and the
+    All extensions and headers are kept. The image is replaced, and the
     extensions ``CSR_MASK`` (1 for inpainted pixels) and, with ``errors``,
-    ``CSR_RMS`` (their 1-sigma error) are added; what an earlier removal wrote
-    there is kept in the pixels that are not inpainted anew.
+    ``CSR_RMS`` (their 1-sigma error) are added. Values of an earlier removal
+    are kept in the pixels that are not inpainted again.
 
     Parameters
     ----------
     path : path-like
-        File to write, replaced in one step.
+        File to write, replaced atomically.
     template : path-like
-        The FITS file that the map came from.
+        FITS file of the original map.
     result : `~csr_astro.NeuralBackground`
-        What to write.
+        Result to write.
     hdu : str or int, optional
         Extension of the image, see `~csr_astro.images.find_image_hdu`.
     background : (ny, nx) array or Quantity, optional
-        Written in place of ``result.background``: a realization, say.
+        Map to write instead of ``result.background``, such as a realization.
     history : sequence of str, optional
-        Lines for the ``HISTORY`` of the image's header.
+        Lines for the ``HISTORY`` of the image header.
     errors : bool, optional
         Whether to write ``CSR_RMS``.
     """
@@ -71,11 +71,11 @@ def write_source_free(
     with _quiet(), fits.open(template) as hdus:
         index = find_image_hdu(hdus, hdu)
         image = hdus[index]
-        # Leading axes of length 1 stay as they were.
+        # Leading axes of length 1 are kept.
         replaced = _replacement(image, background.reshape(image.shape), history)
-        # Pixels of the image and of what belongs to it lie at the same place of the sky.
+        # The added extensions share the celestial WCS of the image.
         wcs = WCS(image.header, fobj=hdus).celestial.to_header(relax=True)
-        # Of an earlier removal, whose output this input is.
+        # The file may be the output of an earlier removal.
         earlier = {
             name: np.array(hdus[name].data)
             for name in ('CSR_MASK', 'CSR_RMS')
@@ -88,7 +88,7 @@ def write_source_free(
             rms.header['BUNIT'] = replaced.header['BUNIT']
         added.append(rms)
     added = [_with_earlier(each, result.mask, earlier) for each in added]
-    # Neither scaled nor unpacked, so that the other extensions stay as they are to the bit.
+    # Neither scaled nor decompressed, so that the other extensions stay the same bit for bit.
     untouched = {'do_not_scale_image_data': True, 'disable_image_compression': True}
     with atomic_path(path) as temporary, _quiet(), fits.open(template, **untouched) as hdus:
         checksums = any('CHECKSUM' in each.header for each in hdus)
@@ -101,6 +101,7 @@ def write_source_free(
 
 
 def _with_earlier(hdu, mask, earlier):
+    """Keep the values of an earlier removal outside the mask."""
     if hdu.name in earlier:
         hdu.data = np.where(mask, hdu.data, earlier[hdu.name]).astype(hdu.data.dtype)
     return hdu
@@ -109,16 +110,16 @@ def _with_earlier(hdu, mask, earlier):
 def describe_removal(
     result: NeuralBackground, realization: int | None = None, *, errors: bool = True
 ) -> list[str]:
-    """What was done, for the ``HISTORY`` of a header.
+    """Describe a removal, for the ``HISTORY`` of a header.
 
     Parameters
     ----------
     result : `~csr_astro.NeuralBackground`
-        What was made of the map.
+        Result of the removal.
     realization : int, optional
         Seed of the realization that fills the masks.
     errors : bool, optional
-        Whether the errors are written too.
+        Whether ``CSR_RMS`` is written too.
 
     Returns
     -------
@@ -140,7 +141,7 @@ def describe_removal(
 
 
 def _replacement(image, data, history):
-    """An HDU of the same kind and header with other data, stored without loss."""
+    """Return an HDU of the same kind and header with other data, stored losslessly."""
     header = image.header.copy()
     for key in _OF_THE_DATA:
         header.remove(key, ignore_missing=True)

@@ -1,4 +1,4 @@
-"""Random draws of the background behind masks, with the covariance of its errors."""
+"""Random realizations of the background behind masks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ['draw_deviations']
 
-# Deviations of pixels this close to a mask, drawn before, are continued in it.
+# Deviations already drawn within this many pixels of a mask are continued in it.
 _NEAR = 12.0
-# Variances of no more than this, over the square of the scatter, are none.
+# Variances below this, relative to the squared scatter, are treated as zero.
 _TINY = 1e-20
 
 
@@ -25,23 +25,24 @@ def draw_deviations(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw deviations of the true background from the prediction.
 
-    Sources are taken by position, one after the other: what was drawn next to a mask is
-    continued in it, so that masks that touch have no seam.
+    The deviations have the covariance of the errors. Sources are drawn one after the
+    other by position, given earlier draws near the mask, so that touching masks have no seam.
 
     Parameters
     ----------
     errors : `~csr_astro.uncertainty.BackgroundErrors`
         Errors of the predictions.
     rng_of : callable
-        Takes the row and the column of a source, returns a `numpy.random.Generator`.
+        Function of the row and column of a source that returns a `numpy.random.Generator`.
     n : int
-        How many draws.
+        Number of draws.
 
     Returns
     -------
     pixels : (P,) `~numpy.ndarray` of int
-        Flat indices of all pixels of masks, sorted.
+        Flat indices of all pixels in masks, sorted.
     deviations : (n, P) `~numpy.ndarray` of float
+        Deviations in the unit of the map.
 
     Examples
     --------
@@ -76,7 +77,7 @@ def draw_deviations(
 
 
 def _drawn_near(source, flat, drawn, shape):
-    """Numbers of the pixels around a mask that have been drawn."""
+    """Return the indices of the pixels around a mask that are already drawn."""
     height, width = shape
     reach = source.mask.radius + _NEAR
     y0 = max(int(source.y - reach), 0)
@@ -88,13 +89,13 @@ def _drawn_near(source, flat, drawn, shape):
 
 
 def _conditional_draw(window, mine, before, known, noise, width):
-    """Draws for some pixels, given those for others, (P, n)."""
+    """Draw the deviations of some pixels given those of others, (P, n)."""
     places, number = window.blocks(*np.divmod(mine, width))
     noise = noise[: len(places[0])]
     known = known / window.scale
     covariance = window.covariance(places)
     if not covariance.any():
-        # Where nothing varies, nothing is drawn.
+        # Without variance, the deviations are zero.
         return np.zeros((len(mine), noise.shape[1]))
     mean = 0.0
     if len(before):
@@ -109,7 +110,7 @@ def _conditional_draw(window, mine, before, known, noise, width):
 
 
 def _cholesky(covariance):
-    """A lower factor, of the nearest such matrix if rounding left one not quite positive."""
+    """Return a lower Cholesky factor, after clipping eigenvalues that rounding made negative."""
     tiny = max(1e-9 * covariance.diagonal().max(), _TINY)
     regular = (covariance + covariance.T) / 2 + tiny * np.eye(len(covariance))
     try:

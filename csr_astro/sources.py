@@ -1,7 +1,7 @@
-"""One door in for every kind of source list.
+"""Conversion of source lists of any kind to `Sources`.
 
-Whatever a user holds becomes `Sources`: pixel positions in the order given,
-and the shape that each source's mask shall have where the user drew one.
+`Sources` are pixel positions in the order given, with the regions that the user drew
+as masks.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _ACCEPTED = (
     'a SkyCoord, one or many regions, a table with pixel or sky columns, or an (N, 2) array of '
     '(x, y) pixels'
 )
-# What photutils calls the columns of initial positions, its own outputs included; {} is x or y.
+# Names of position columns in photutils, in order of preference; {} is x or y.
 _PIXEL_COLUMNS = (
     '{}_init', '{}init', '{}', '{}_0', '{}0', '{}centroid', '{}_centroid', '{}_peak', '{}peak',
     '{}cen', '{}_cen', '{}center', '{}_center', '{}centre', '{}_centre', '{}pos', '{}_pos',
     '{}_fit', '{}fit', '{}pix', '{}_pix',
 )  # fmt: skip
-# Complex numbers, times, time differences and structures.
+# Kinds of dtype without real numbers: complex, times, time differences and structures.
 _NO_NUMBERS = 'cMmV'
-# Pixels are those of a coordinate if they are no more than this part of a pixel's diagonal off.
+# Largest error of a round trip from sky to pixels and back, in units of a pixel's diagonal.
 _ROUND_TRIP = 0.1
-# What VizieR calls the units of sexagesimal columns.
+# Units of sexagesimal columns in VizieR tables.
 _SEXAGESIMAL = ('h:m:s', 'd:m:s')
 _SKY_COLUMNS = (
     ('ra', 'dec', 'icrs'),
@@ -71,14 +71,14 @@ _SKY_COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Sources as the rest of the package sees them.
+    """Pixel positions of sources, and the regions drawn around them.
 
     Attributes
     ----------
     x, y : (N,) `~numpy.ndarray` of float64
-        Pixel positions, zero-based; NaN where a source has none.
+        Pixel positions, zero-based; NaN for a source without position.
     regions : list of `~regions.PixelRegion` or None, or None
-        What the user drew around each source; None for points.
+        Region that the user drew around each source; None for points.
 
     Examples
     --------
@@ -116,16 +116,16 @@ def _from_sky(coordinates, wcs):
         known &= ~np.broadcast_to(getattr(angle, 'mask', False), known.shape)
     if known.any():
         found = coordinates[known]
-        # Astropy 7.0 refuses masked coordinates of which none is masked.
+        # Astropy 7.0 refuses Masked coordinates even if none of them is masked.
         x[known], y[known] = _pixels(getattr(found, 'unmasked', found), wcs)
     return Sources(x, y)
 
 
 def _pixels(coordinates, wcs):
-    """Pixels of coordinates, NaN where the projection has none.
+    """Convert coordinates to pixels, NaN where the projection has none.
 
-    Distortions are inverted by iteration, which outside the map may end anywhere, with a
-    warning: only pixels that lead back to the coordinates are theirs.
+    Distortions are inverted by iteration, which may fail with a warning outside the map.
+    Only pixels that convert back to the coordinates are kept.
     """
     with ignored(UserWarning, RuntimeWarning):
         x, y = (np.array(axis, dtype=float) for axis in wcs.world_to_pixel(coordinates))
@@ -138,7 +138,7 @@ def _pixels(coordinates, wcs):
 def _from_regions(regions, wcs):
     pixel = [_to_pixel(region, wcs) for region in regions]
     centers = np.array([_region_center(region) for region in pixel]).reshape(-1, 2)
-    # Points have no area, and lines none that could be masked.
+    # Points and lines have no area that could be masked.
     shapes = [region if _has_area(region) else None for region in pixel]
     return Sources(centers[:, 0], centers[:, 1], shapes if any(shapes) else None)
 
@@ -146,7 +146,7 @@ def _from_regions(regions, wcs):
 def _to_pixel(region, wcs):
     if isinstance(region, SkyRegion):
         _need_wcs(wcs, 'sky regions')
-        # On the far side of the sky, where the projection ends: a source without a place.
+        # A region outside the projection is a source without position.
         nowhere = PointPixelRegion(PixCoord(np.nan, np.nan))
         places = getattr(region, 'center', getattr(region, 'vertices', None))
         if places is not None and not np.isfinite(_from_sky(places, wcs).x).all():
@@ -167,7 +167,7 @@ def _has_area(region):
     try:
         return bool(region.area > 0)
     except NotImplementedError:
-        # Compound regions do not know their area.
+        # The area of compound regions is not implemented.
         return True
 
 
@@ -178,7 +178,7 @@ def _region_center(region):
     vertices = getattr(region, 'vertices', None)
     if vertices is not None:
         places = np.array([vertices.x, vertices.y], dtype=float)
-        # Centroid of a polygon, by the shoelace formula; from the first vertex, lest digits cancel.
+        # Centroid of a polygon by the shoelace formula, relative to a vertex for precision.
         origin = places[:, :1]
         x, y = places - origin
         cross = x * np.roll(y, -1) - np.roll(x, -1) * y
@@ -195,7 +195,7 @@ def _region_center(region):
 
 
 def _filled(table, name, unit):
-    """Floats of a column in some unit, NaN where it is masked."""
+    """Return a column as floats in some unit, NaN where it is masked."""
     column = table[name]
     own = getattr(column, 'unit', None)
     mask = np.ma.getmaskarray(column) if isinstance(column, np.ma.MaskedArray) else getattr(
@@ -225,7 +225,7 @@ def _from_table(table, wcs):
         for pattern in _PIXEL_COLUMNS
         if {pattern.format(axis) for axis in 'xy'} <= names.keys()
     ]
-    # A place on the sky holds for every map, pixels for the one in which they were measured.
+    # Sky positions hold for every map, pixels only for the map on which they were measured.
     sky = None if pixels and wcs is None else _sky_columns(table, names)
     if sky is not None:
         return _from_sky(sky, wcs)
@@ -239,7 +239,7 @@ def _from_table(table, wcs):
 
 
 def _sky_columns(table, names):
-    """The coordinates in a table, whatever the columns are called; None if there are none."""
+    """Return the sky coordinates of a table, or None if it has none."""
     for name in table.colnames:
         if isinstance(table[name], SkyCoord):
             return table[name]
@@ -256,13 +256,13 @@ def _sky_columns(table, names):
 
 
 def _is_text(column):
-    # Of a VOTable it is made of objects.
+    # Text columns of VOTables have dtype object.
     kind = column.dtype.kind
     return kind in 'SU' or (kind == 'O' and all(isinstance(each, str) for each in column))
 
 
 def _from_text(table, longitude, latitude, frame):
-    """Sexagesimal columns: hours and degrees, unless the column has a unit."""
+    """Parse sexagesimal columns: hours and degrees, unless the column has a unit."""
     units = [
         default if table[name].unit is None or str(table[name].unit).strip('"') in _SEXAGESIMAL
         else table[name].unit
@@ -287,7 +287,7 @@ def _from_array(array):
         array = array.value
     try:
         array = np.ma.asarray(array)
-        # Refused: casting them would only warn.
+        # Refuse these kinds, because casting them to float would only warn.
         array = array if array.dtype.kind not in _NO_NUMBERS else None
         # Numbers too large for float64 are off every map.
         with np.errstate(over='ignore'):
@@ -305,18 +305,18 @@ def _from_array(array):
 
 
 def parse_sources(sources: SourcesLike, wcs: WcsLike | None = None) -> Sources:
-    """Make `Sources` of whatever holds positions.
+    """Convert positions of any accepted kind to `Sources`.
 
     Parameters
     ----------
     sources : SkyCoord, region, list of regions, `~regions.Regions`, table or array
         Positions: coordinates on the sky; pixel or sky regions of any kind; a
-        table with a SkyCoord column, or ra and dec (l and b) in degrees or with
-        units, or any of photutils' column names of pixel positions, which count
-        where there are no others or no WCS (``x_init`` before ``x_fit``, as there);
-        (N, 2) pixels (x, y), zero-based.
+        table with a SkyCoord column, with ra and dec (l and b) in degrees or with
+        units, or with pixel columns named as in photutils (``x_init`` before
+        ``x_fit``), which are used without sky columns or WCS; (N, 2) pixels (x, y),
+        zero-based.
     wcs : optional
-        World coordinate system of the map, for positions on the sky.
+        World coordinate system of the map, needed for positions on the sky.
 
     Returns
     -------
@@ -352,7 +352,7 @@ def parse_sources(sources: SourcesLike, wcs: WcsLike | None = None) -> Sources:
     return _from_array(sources)
 
 
-# A line that is no comment, says nothing about all regions, and is more than the name of a frame.
+# A line with a shape: not a comment, not a global setting, more than the name of a frame.
 _UNREAD = re.compile(r'^[ \t]*(?!#|global\b)[^\s(]+[ \t(]+\S', re.MULTILINE | re.IGNORECASE)
 
 
@@ -362,15 +362,15 @@ def read_sources(path: PathLike) -> Table | Regions:
     Parameters
     ----------
     path : path-like
-        A table in a format that astropy recognises (ECSV, CSV, TSV, FITS, VOTable,
-        IPAC, plain columns with a header), packed by gzip or not, or DS9 or CRTF
-        regions (``.reg``, ``.crtf``). Excluded regions, texts and lines are no sources;
-        if there are any, a warning says so.
+        Path of a table in a format that astropy recognises (ECSV, CSV, TSV, FITS,
+        VOTable, IPAC, plain columns with a header), compressed or not, or of DS9 or
+        CRTF regions (``.reg``, ``.crtf``). Excluded regions, texts and lines are not
+        sources and are skipped with a warning.
 
     Returns
     -------
     sources : `~astropy.table.Table` or `~regions.Regions`
-        To be given to `parse_sources`.
+        Input for `parse_sources`.
 
     Examples
     --------
@@ -391,12 +391,12 @@ def read_sources(path: PathLike) -> Table | Regions:
     try:
         return _read(path)
     except Exception as error:
-        # Every reader has its own exceptions; all mean the same to the user.
+        # Every reader raises its own exceptions; all mean the same to the user.
         reason = str(error).strip().split('\n')[0].rstrip('.')
         raise ValueError(f'{str(path)!r} cannot be read as a catalogue: {reason}.') from error
 
 
-# Spreadsheets mark the beginning of a text, which is no part of the first name.
+# utf-8-sig removes the byte-order mark that spreadsheets write before the first name.
 _TEXT = {'encoding': 'utf-8-sig'}
 _FORMATS = {
     '.ecsv': {'format': 'ascii.ecsv'},
@@ -431,5 +431,5 @@ def _read_regions(path, kind):
 
 def _is_source(region):
     drawn = (TextPixelRegion, TextSkyRegion, LinePixelRegion, LineSkyRegion)
-    # DS9 writes a minus sign, of which the reader makes a number or a truth value.
+    # The reader turns the minus sign of an excluded DS9 region into a number or a boolean.
     return bool(int(region.meta.get('include', True))) and not isinstance(region, drawn)

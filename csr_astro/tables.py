@@ -1,4 +1,4 @@
-"""Tables of results: their files, and what their ``meta`` says about how they were made."""
+"""Files and metadata of result tables."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ['TABLE_FORMATS', 'check_table_path', 'fits_meta', 'printable', 'versions', 'write_table']
 
-#: Formats of tables by the end of their names.
+#: Table formats by file extension.
 TABLE_FORMATS = {'.ecsv': 'ascii.ecsv', '.csv': 'ascii.csv', '.fits': 'fits', '.xml': 'votable',
                  '.vot': 'votable'}
-# A keyword of more than eight letters leaves no room for a hash.
+# FITS keywords of at most eight characters; longer ones leave no room for a hash.
 _FITS_NAMES = {
     'csr_astro': 'csrastro',
     'photutils': 'photutil',
@@ -38,23 +38,24 @@ _FITS_NAMES = {
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on, for the ``meta`` of tables."""
+    """Return the versions of the packages used, for the ``meta`` of tables."""
     return {
         name: version(name) for name in ('csr_astro', 'astropy', 'photutils', 'numpy', 'torch')
     }
 
 
 def fits_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What a FITS header can hold of the ``meta`` of a table: names of eight letters, plain text.
+    """Convert the ``meta`` of a table to keywords and values of a FITS header.
 
     Parameters
     ----------
     meta : dict
-        Of a table of ours; what is not one value is left out.
+        Metadata of a table; entries that are not scalar are left out.
 
     Returns
     -------
     meta : dict
+        Entries under shortened keywords, with text as printable ASCII.
 
     Examples
     --------
@@ -70,12 +71,12 @@ def fits_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def printable(value: Any) -> Any:
-    """What a FITS header can hold of a text; other values as they are.
+    """Replace the characters of a text that a FITS header cannot hold.
 
     Parameters
     ----------
     value : object
-        Paths may have letters, and printed arrays ends of lines, that it cannot hold.
+        Text, such as a path or a printed array; other values are returned unchanged.
     """
     if not isinstance(value, str):
         return value
@@ -83,12 +84,12 @@ def printable(value: Any) -> Any:
 
 
 def check_table_path(path: PathLike) -> None:
-    """Refuse a table whose format its name does not tell, before hours of work are lost.
+    """Raise an error, before any work is lost, if a file extension has no table format.
 
     Parameters
     ----------
     path : path-like
-        Of the table.
+        Path of the table.
     """
     if Path(path).suffix.lower() not in TABLE_FORMATS:
         raise ValueError(
@@ -98,28 +99,28 @@ def check_table_path(path: PathLike) -> None:
 
 
 def write_table(path: PathLike, table: QTable) -> None:
-    """Write a table in the format that its name says, replacing it in one step.
+    """Write a table in the format of its file extension, replacing it atomically.
 
     Parameters
     ----------
     path : path-like
-        Ends in ``.ecsv`` (everything is kept), ``.csv`` (numbers only;
+        Path of the table: ``.ecsv`` (everything is kept), ``.csv`` (numbers only;
         ``sky_center`` becomes ``ra`` and ``dec`` in degrees), ``.fits``,
         ``.xml`` or ``.vot``.
     table : `~astropy.table.QTable`
-        What to write.
+        Table to write.
     """
     check_table_path(path)
     kind = TABLE_FORMATS[Path(path).suffix.lower()]
     if kind != 'ascii.ecsv':
         table = _plain(table)
-    # Long keywords of the meta are cut in FITS; the ECSV keeps them.
+    # FITS warns about long entries of the meta, which only ECSV keeps in full.
     with atomic_path(path) as temporary, ignored(fits.verify.VerifyWarning):
         table.write(temporary, format=kind, overwrite=True)
 
 
 def _plain(table):
-    """Columns that every format can hold: a SkyCoord becomes two numbers."""
+    """Convert to columns that every format can hold: a SkyCoord becomes ``ra`` and ``dec``."""
     plain = QTable(meta=fits_meta(table.meta))
     for name in table.colnames:
         if isinstance(table[name], SkyCoord):

@@ -1,6 +1,6 @@
-"""What do the signatures call the kinds of things that are taken and returned?
+"""Type aliases of the public signatures.
 
-For type checkers and for signatures of one's own; nothing here is needed to use the
+They serve type checkers and annotations in user code; nothing here is needed to use the
 package.
 """
 
@@ -37,25 +37,25 @@ __all__ = [
 ]
 
 
-#: A file or a folder.
+#: Path of a file or folder.
 PathLike = str | os.PathLike[str]
-#: A number or numbers, with a unit or without.
+#: One or more numbers, with or without a unit.
 QuantityLike = u.Quantity | ArrayLike
-#: A seed, or what draws already.
+#: Seed or random generator.
 RngLike = np.random.Generator | int
-#: What `~csr_astro.images.parse_image` takes.
+#: Input of `~csr_astro.images.parse_image`.
 ImageLike = (
     NDData | fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU | fits.HDUList | QuantityLike
 )
-#: A world coordinate system, of astropy or of another package that has its interface.
+#: World coordinate system of astropy, or of another package with the same interface.
 WcsLike = BaseHighLevelWCS | BaseLowLevelWCS
-#: What `~csr_astro.sources.parse_sources` takes.
+#: Input of `~csr_astro.sources.parse_sources`.
 SourcesLike = SkyCoord | Table | Region | Regions | Sequence[Region] | ArrayLike
-#: Radii, apertures or regions, one or several.
+#: One or more radii, apertures or regions.
 AperturesLike = QuantityLike | Aperture | Region | Sequence[u.Quantity | Aperture | Region]
 #: Surface brightness at offsets ``(dx, dy)`` in pixels.
 ProfileLike = Callable[[np.ndarray, np.ndarray], np.ndarray]
-#: What `~csr_astro.simulation.psf.psf_profile` takes.
+#: Input of `~csr_astro.simulation.psf.psf_profile`.
 PsfLike = ProfileLike | PathLike | fits.PrimaryHDU | fits.ImageHDU | Model | ArrayLike
 #: Groups of maps, by name.
 Maps = Mapping[str, Sequence[np.ndarray]]
@@ -63,7 +63,7 @@ Maps = Mapping[str, Sequence[np.ndarray]]
 Methods = Mapping[str, Callable]
 #: Pixels of a map, ``(rows, columns)``.
 Pixels = tuple[np.ndarray, np.ndarray]
-#: Pixels relative to a central one, ``(dx, dy)``.
+#: Pixel offsets from a central pixel, ``(dx, dy)``.
 Places = tuple[np.ndarray, np.ndarray]
-#: Numbers of sources that are predicted together, and the width of their windows.
+#: Indices of sources that are predicted together, and the width of their windows in pixels.
 Batches = list[tuple[np.ndarray, int]]

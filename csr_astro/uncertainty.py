@@ -1,9 +1,9 @@
 """Errors of predicted backgrounds and their covariance.
 
-The background behind a source differs from any prediction by the structure that does not follow
-from the pixels around, and by noise. Kriging of the map around the source (`csr_astro.kriging`)
-gives the variance of both. `data/error_model.toml` scales it by how much larger the errors were
-on maps where the truth is known.
+The background behind a source differs from a prediction by noise, and by structure that the
+surrounding pixels do not determine. Kriging of the map around the source (`csr_astro.kriging`)
+gives the variance of both. The error model in ``data/error_model.toml``, fitted on maps whose
+background is known, scales the variance of the structure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from csr_astro.masking import combined_mask
 from csr_astro.utils.data import read_data
 
 if TYPE_CHECKING:
-
     from astropy import units as u
 
     from csr_astro.masking import SourceMask
@@ -30,15 +29,15 @@ if TYPE_CHECKING:
 __all__ = ['BackgroundCovariance', 'BackgroundErrors', 'PredictedSource', 'predicted_sources']
 
 
-# Values this many scatters off are clipped, as for the network.
+# Normalised values are clipped at this many scatters, as for the network.
 _CLIP = 30.0
-# Fewer valid pixels than this say nothing.
+# Smallest number of valid pixels from which errors are estimated.
 _MIN_PIXELS = 12
-# Masks wider than this are handled in blocks of pixels, and this many pixels are the most whose
-# covariance is written out.
+# Masks with a larger radius are handled in blocks of pixels.
 _MAX_RADIUS = 20.0
+# Largest number of mask pixels with a covariance matrix.
 _MAX_PIXELS = 10_000
-# Given errors this many scatters large are taken for this, lest their squares overflow.
+# Given errors are clipped at this many scatters, because their squares would overflow.
 _MAX_NOISE = 1e100
 
 
@@ -49,9 +48,9 @@ class BackgroundCovariance:
     Attributes
     ----------
     x, y : (P,) `~numpy.ndarray` of int
-        Pixels of the map.
+        Columns and rows of the pixels on the map.
     matrix : (P, P) `~numpy.ndarray` or `~astropy.units.Quantity`
-        In the unit of the map, squared.
+        Covariance in the squared unit of the map.
 
     Examples
     --------
@@ -76,14 +75,14 @@ class BackgroundCovariance:
     def sum_err(
         self, aperture: PixelAperture, method: Literal['exact', 'center', 'subpixel'] = 'exact'
     ) -> float | u.Quantity:
-        """1-sigma error of the sum of the background in an aperture.
+        """Compute the 1-sigma error of the sum of the background in an aperture.
 
         Parameters
         ----------
         aperture : `~photutils.aperture.PixelAperture`
-            With one position on the map. Pixels outside the mask have no error.
+            Aperture with one position on the map. Pixels outside the mask have no error.
         method : {'exact', 'center', 'subpixel'}, optional
-            How pixels on its rim count.
+            Weighting of pixels on the rim of the aperture, as in photutils.
 
         Returns
         -------
@@ -99,16 +98,20 @@ class BackgroundCovariance:
 
 
 def aperture_weights(aperture, x, y, method):
-    """Fraction of each of some pixels that lies in an aperture with one position.
+    """Compute the fraction of each pixel that lies in an aperture.
 
     Parameters
     ----------
     aperture : `~photutils.aperture.PixelAperture`
-        With one position on the map.
+        Aperture with one position on the map.
     x, y : (P,) array of int
-        Pixels.
+        Columns and rows of the pixels on the map.
     method : {'exact', 'center', 'subpixel'}
-        How pixels on its rim count.
+        Weighting of pixels on the rim of the aperture, as in photutils.
+
+    Returns
+    -------
+    weights : (P,) `~numpy.ndarray` of float
     """
     mask = aperture.to_mask(method=method)
     if isinstance(mask, list):
@@ -122,7 +125,7 @@ def aperture_weights(aperture, x, y, method):
 
 
 class _Window:
-    """Kriging around one source, and how pixels of the map become places of it."""
+    """Kriging in the window around one source, by pixels of the map."""
 
     def __init__(self, image, hole, source, size):
         x, y = np.array([source.x]), np.array([source.y])
@@ -138,7 +141,7 @@ class _Window:
         noise = None
         if image.error is not None:
             noise = _relative_variance(extract(Image(image.error), x, y, size)[0], self.scale)
-            # Where it is not known it is taken for what it typically is.
+            # Unknown noise is replaced by the median of the known.
             known = np.isfinite(noise)
             noise[~known] = np.median(noise[known]) if known.any() else 0
         self._block = 2 * int(np.ceil((radius / _MAX_RADIUS - 1) / 2)) + 1 if radius else 1
@@ -151,7 +154,7 @@ class _Window:
             peak=(source.peak - location) / self.scale, noise=noise,
         )  # fmt: skip
         if kriging.variogram is None and np.ptp(values[valid]) > 0:
-            # Too few pixels to tell how they vary.
+            # Too few pixels to fit a variogram.
             return
         self.kriging = kriging
         self.places, self.number = self.blocks(*source.mask.on_map())
@@ -162,7 +165,7 @@ class _Window:
         )
 
     def _features(self, predicted):
-        """Logarithms of what tells how far the errors are from those in a Gaussian field."""
+        """Compute the features of the error model: logarithmic deviations from a Gaussian field."""
         difference = np.abs(predicted - self.kriging.predict(self.places)[self.number]).mean()
         weights = np.bincount(self.number) / len(self.number)
         expected = np.sqrt(self.kriging.variance(self.places, weights[np.newaxis])[0])
@@ -171,7 +174,7 @@ class _Window:
         return np.log(np.clip(found, *read_data('error_model.toml')['range']))
 
     def blocks(self, rows, columns):
-        """Blocks in which pixels of the map lie, and of each pixel the number of its block."""
+        """Return the blocks that contain pixels of the map, and the index of each pixel's block."""
         dx, dy = columns - self.x0, rows - self.y0
         if self._block > 1:
             dx, dy = (np.floor(d / self._block + 0.5).astype(int) for d in (dx, dy))
@@ -179,10 +182,10 @@ class _Window:
         return (blocks[1], blocks[0]), number.reshape(-1)
 
     def variances(self, weights, *, given=True, pixels=None):
-        """Variances of weighted sums of the mask's pixels: of the structure, and of the noise.
+        """Compute the variances of weighted sums of the mask's pixels: structure and noise.
 
-        In units of `scale` squared, which may be too large or small for a number itself; the
-        structure without the factor by which the errors were found to be larger.
+        They are in units of `scale` squared, which may itself overflow or underflow. The
+        structure is not scaled by the error model.
         """
         places, number = (self.places, self.number) if pixels is None else self.blocks(*pixels)
         into_blocks = np.zeros((len(number), len(places[0])))
@@ -193,12 +196,12 @@ class _Window:
         return structure, weights**2 @ self.kriging.own_variance(places, given=given)
 
     def variance(self, weights, *, given=True, pixels=None):
-        """Variances of the errors of weighted sums, in units of `scale` squared."""
+        """Compute the variances of the errors of weighted sums, in units of `scale` squared."""
         structure, own = self.variances(weights, given=given, pixels=pixels)
         return self._factor * structure + own
 
     def covariance(self, places=None, others=None):
-        """Covariance of the errors, of the mask's blocks or others, in units of `scale` squared."""
+        """Compute the covariance of the errors of blocks, in units of `scale` squared."""
         structure = self._structure if places is None else self.kriging.covariance(places, others)
         own = self.kriging.own_noise(self.places if places is None else places, others)
         return self._factor * structure + own
@@ -209,14 +212,14 @@ class _Window:
 
 
 def _relative_variance(error, scale):
-    """Squares of errors over a scale; NaN where they are."""
+    """Return the squared ratio of errors to a scale, NaN where the errors are."""
     with np.errstate(over='ignore'):
         ratio = error / scale
     return ratio.clip(-_MAX_NOISE, _MAX_NOISE) ** 2
 
 
 def _normalization(values, valid):
-    """Median and scatter of the valid pixels; 1 for the scatter of a window without any."""
+    """Return the median and scatter of the valid pixels; the scatter of a constant is 1."""
     location = np.median(values[valid])
     difference = values[valid] - location
     # Scaled by the largest difference, so that squares neither overflow nor underflow.
@@ -228,18 +231,18 @@ def _normalization(values, valid):
 
 @dataclass(frozen=True, eq=False)
 class PredictedSource:
-    """A source that has a prediction: where it is, what is under its mask.
+    """Source with a prediction: position, mask, peak and predicted background.
 
     Attributes
     ----------
     x, y : float
-        Its position.
+        Position in pixels.
     mask : `~csr_astro.masking.SourceMask`
-        Its pixels.
+        Mask of the source.
     peak : float
-        The largest value that was measured there.
+        Largest measured value in the mask.
     predicted : (P,) `~numpy.ndarray` of float
-        The predicted background in the pixels of the mask.
+        Predicted background in the pixels of the mask.
 
     Examples
     --------
@@ -268,21 +271,21 @@ def predicted_sources(
     measured: list[np.ndarray | None],
     predicted: list[np.ndarray | None],
 ) -> dict[int, PredictedSource]:
-    """What errors depend on, besides the map.
+    """Collect the sources with a mask, for `BackgroundErrors`.
 
     Parameters
     ----------
     x, y : (N,) array of float
         Positions of the sources.
     masks : list of `~csr_astro.masking.SourceMask` or None
-        Their masks.
+        Mask of each source.
     measured, predicted : list of (P,) array of float, or None
-        The map and the predicted background in the pixels of each mask.
+        Values of the map and of the predicted background in the pixels of each mask.
 
     Returns
     -------
     sources : dict of int to `PredictedSource`
-        By their numbers, from 0, in the order of their positions.
+        Sources by their index, from 0, in the order of their positions.
 
     Examples
     --------
@@ -298,7 +301,7 @@ def predicted_sources(
     sources = {}
     for i in sorted_sources(x, y, masks):
         seen = measured[i][np.isfinite(measured[i])]
-        # A core that was not measured is taken for bright.
+        # A core that was not measured is assumed to be bright.
         peak = seen.max() if len(seen) else np.inf
         sources[i] = PredictedSource(float(x[i]), float(y[i]), masks[i], peak, predicted[i])
     return sources
@@ -312,13 +315,13 @@ class BackgroundErrors:
     image : `~csr_astro.images.Image`
         The map.
     sources : dict of int to `PredictedSource`
-        From `predicted_sources`; at least all whose masks reach into the windows of
-        those that are asked for.
+        Sources from `predicted_sources`; at least all whose masks reach into the
+        windows of the requested sources.
 
     Attributes
     ----------
     sources : dict of int to `PredictedSource`
-        As given.
+        The sources as given.
     hole : (ny, nx) `~numpy.ndarray` of bool
         True for the pixels of all masks.
 
@@ -348,48 +351,48 @@ class BackgroundErrors:
         return f'<BackgroundErrors: {shape_text(self._image)}, {len(self.sources)} sources>'
 
     def remember_rms(self, rms: dict[int, np.ndarray]) -> None:
-        """Take over what `rms` returned elsewhere, by the numbers of sources.
+        """Store results of `rms` that were computed elsewhere.
 
         Parameters
         ----------
         rms : dict of int to (P,) `~numpy.ndarray` of float
-            For each source.
+            Errors of each source, by its index.
         """
         self._rms.update(rms)
 
     def window(self, i: int, reach: float = 0.0) -> _Window:
-        """Kriging in the window around one source.
+        """Return the kriging in the window around one source.
 
         Parameters
         ----------
         i : int
-            Number of the source, from 0.
+            Index of the source, from 0.
         reach : float, optional
-            Distance from the source that the window must hold, in pixels.
+            Distance from the source that the window must include, in pixels.
         """
         source = self.sources[i]
         size = int(window_size(max(source.mask.radius, reach))) + 1
-        # The last one is kept: an aperture is seldom alone.
+        # The last window is kept, because several apertures use it.
         asked, window = self._last
         if window is None or asked != (i, size):
             window = _Window(self._image, self.hole, source, size)
-            # In one step: threads may share the errors.
+            # A single assignment, because threads may share the errors.
             self._last = (i, size), window
         return window
 
     def rms(self, i: int) -> np.ndarray:
-        """1-sigma error of each pixel of a mask.
+        """Compute the 1-sigma error of each pixel of a mask.
 
         Parameters
         ----------
         i : int
-            Number of the source, from 0.
+            Index of the source, from 0.
 
         Returns
         -------
         rms : (P,) `~numpy.ndarray` of float
-            In the order of the mask's ``on_map()``; NaN where nothing is known of the
-            map around the source.
+            Errors in the order of the mask's ``on_map()``; NaN if too few valid pixels
+            surround the mask.
         """
         if i in self._rms:
             return self._rms[i]
@@ -400,19 +403,19 @@ class BackgroundErrors:
         return window.scale * np.sqrt(variance)[window.number]
 
     def predicted_near(self, i: int, box: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
-        """The predicted pixels of a box: those under the masks of all sources.
+        """Find the predicted pixels of all sources in a box.
 
         Parameters
         ----------
         i : int
-            Number of the source, from 0, around which the box lies.
+            Index of the source, from 0, around which the box lies.
         box : tuple of slice
-            Rows and columns.
+            Rows and columns of the box.
 
         Returns
         -------
         rows, columns : (P,) `~numpy.ndarray` of int
-            Without those that are too far from the source to be related to it.
+            Pixels that are close enough to the source to be correlated with it.
         """
         source = self.sources[i]
         rows, columns = np.nonzero(self.hole[box])
@@ -428,25 +431,24 @@ class BackgroundErrors:
         given: bool = True,
         pixels: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """1-sigma error of weighted sums of predicted pixels.
+        """Compute the 1-sigma error of weighted sums of predicted pixels.
 
         Parameters
         ----------
         i : int
-            Number of the source, from 0.
+            Index of the source, from 0.
         weights : (..., P) `~numpy.ndarray` of float
-            Of the pixels.
+            Weights of the pixels in each sum.
         given : bool, optional
-            Whether the error of the map that was given counts, or only what there is
-            besides.
+            Whether to include the given error of the map, or only noise beyond it.
         pixels : (rows, columns) of (P,) `~numpy.ndarray` of int, optional
-            As from `predicted_near`; by default those of the mask, in the order of its
-            ``on_map()``.
+            Pixels from `predicted_near`; by default those of the mask, in the order of
+            its ``on_map()``.
 
         Returns
         -------
         error : (...) `~numpy.ndarray` of float
-            NaN where nothing is known of the map around the source.
+            NaN if too few valid pixels surround the mask.
         """
         reach = 0.0
         if pixels is not None:
@@ -460,7 +462,7 @@ class BackgroundErrors:
     def variance_parts(
         self, i: int, weights: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the variance of weighted sums is made of, for those who fit the model.
+        """Compute the parts of the variance of weighted sums, for fits of the error model.
 
         Parameters
         ----------
@@ -471,9 +473,9 @@ class BackgroundErrors:
         -------
         structure, noise : (...) `~numpy.ndarray` of float
             Variance of the structure, in a Gaussian field, and of the pixels' noise.
-        features : (F,) `~numpy.ndarray` of float
-            By which the first is scaled, see ``data/error_model.toml``; None where
-            nothing is known of the map around the source.
+        features : (F,) `~numpy.ndarray` of float or None
+            Features that scale the first, see ``data/error_model.toml``; None if too few
+            valid pixels surround the mask.
         """
         window = self.window(i)
         if window.kriging is None:
@@ -482,22 +484,22 @@ class BackgroundErrors:
         return structure, noise, window.features
 
     def covariance(self, i: int, j: int | None = None) -> np.ndarray:
-        """Covariance of the pixels of one mask, or between those of two.
+        """Compute the covariance of the pixels of one mask, or between those of two.
 
         Parameters
         ----------
         i, j : int
-            Numbers of the sources, from 0; by default they are the same.
+            Indices of the sources, from 0; ``j`` is ``i`` by default.
 
         Returns
         -------
         covariance : (P, Q) `~numpy.ndarray` of float
-            In the order of the masks' ``on_map()``.
+            Covariance in the order of the masks' ``on_map()``.
         """
         j = i if j is None else j
         order = list(self.sources)
         if order.index(j) < order.index(i):
-            # One window for both ways round.
+            # The same window serves both orders.
             return self.covariance(j, i).T
         first, second = self.sources[i], self.sources[j]
         shape = len(first.predicted), len(second.predicted)
@@ -509,7 +511,7 @@ class BackgroundErrors:
         if j != i:
             reach = np.hypot(first.x - second.x, first.y - second.y) + second.mask.radius
         if reach > MAX_RADIUS:
-            # Too far apart for one window: nothing connects them.
+            # Masks too far apart for one window are uncorrelated.
             return np.zeros(shape)
         window = self.window(i, reach)
         if window.kriging is None:
@@ -528,27 +530,28 @@ class BackgroundErrors:
             )
         covariance = covariance[np.ix_(window.number, number)]
         if i != j:
-            # In the window of both, pixels vary more or less than in the window of each.
+            # Scaled to the errors in each source's own window, which differ from those here.
             within = window.covariance(), window.covariance(places)
             covariance *= self._own_over(i, window, within[0], window.number)[:, np.newaxis]
             covariance *= self._own_over(j, window, within[1], number)
         return covariance
 
     def _own_over(self, i, window, covariance, number):
-        """Errors of the pixels of a mask by its own window over those by another."""
+        """Return the ratio of a mask's errors in its own window to those in another."""
         own = self.rms(i)
         other = window.scale * np.sqrt(np.maximum(covariance.diagonal(), 0))[number]
         return np.divide(own, other, out=np.ones_like(own), where=other > 0)
 
+
 def sorted_sources(x, y, masks):
-    """Numbers of the sources that have a mask, in the order of their positions.
+    """Return the indices of the sources that have a mask, in the order of their positions.
 
     Parameters
     ----------
     x, y : (N,) array of float
         Positions of the sources.
     masks : list of `~csr_astro.masking.SourceMask` or None
-        Their masks.
+        Mask of each source.
     """
     radius = [np.nan if mask is None else mask.radius for mask in masks]
     return [int(i) for i in np.lexsort((radius, x, y)) if masks[i] is not None]

@@ -10,7 +10,7 @@ copyright = f'2026, {author}'
 release = installed_version('csr_astro')
 version = release.split('+', maxsplit=1)[0]
 
-# Links into other packages' documentation need a network, which a local build
+# Links into the documentation of other packages need a network, which a local build
 # may not have. `sphinx-build -D disable_intersphinx=0` switches them on.
 disable_intersphinx = int(not on_rtd)
 intersphinx_mapping['photutils'] = ('https://photutils.readthedocs.io/en/stable/', None)
@@ -21,7 +21,7 @@ plot_html_show_source_link = False
 plot_html_show_formats = False
 plot_formats = [('png', 120)]
 
-# Types are in the descriptions of parameters, in words.
+# The descriptions of parameters give their types in words.
 autodoc_typehints = 'none'
 
 html_title = f'csr_astro {version}'
@@ -29,7 +29,7 @@ html_theme_options = {'goatcounter_analytics_url': False}
 
 
 def write_flags():
-    """Write the table of flags from their registry, which is the one place that knows them."""
+    """Write the table of flags from their registry."""
     from pathlib import Path
 
     from csr_astro.flags import FLAGS

@@ -1,17 +1,13 @@
+"""Tests of the windows around sources."""
+
 import numpy as np
 import pytest
-import torch
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 
-import csr_astro
-from csr_astro.cutouts import MAX_RADIUS, extract, extract_mask, predict, window_size
+from csr_astro.cutouts import MAX_RADIUS, extract, extract_mask, window_size
 from csr_astro.images import parse_image
-from csr_astro.simulation.diffuse import power_law_field
 
 DATA = np.arange(1, 30 * 40 + 1, dtype=float).reshape(30, 40)
-
-
-# Windows
 
 
 @pytest.mark.parametrize(
@@ -37,6 +33,8 @@ def pixel_by_pixel(data, x, y, size):
 
 
 POSITIONS = [(20, 15), (20.4, 14.6), (0, 0), (39.3, 29.4), (-4, 7), (44, 34.2), (20, -5)]
+
+
 OFF_MAP = [(-100, 5), (20, 90), (1e6, 1e6)]
 
 
@@ -74,147 +72,3 @@ def test_cutouts_of_masks_end_with_the_map():
     expected = [pixel_by_pixel(mask, x, y, 9) == 1 for x, y in POSITIONS]
     assert_array_equal(values[: len(POSITIONS)], expected)
     assert not values[len(POSITIONS) :].any()
-
-
-# Predictions of the bundled network
-
-SIZE = 97
-RADIUS = 7.0
-ORIENTATIONS = [(turns, flip) for turns in range(4) for flip in (False, True)]
-
-
-@pytest.fixture(scope='module')
-def model():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield csr_astro.load_model('default')
-    torch.set_num_threads(n_threads)
-
-
-@pytest.fixture(scope='module')
-def cutouts():
-    """Two structured cutouts with holes, a second source, an edge and blank pixels."""
-    y, x = np.indices((SIZE, SIZE)) - SIZE // 2
-    values = 20 + 3 * np.stack([power_law_field((SIZE, SIZE), -3, seed) for seed in (0, 1)])
-    values += 0.2 * np.random.default_rng(2).normal(size=values.shape)
-    values += 30 * np.exp(-(x**2 + y**2) / 8)
-    values[0, :, 70:] = np.nan
-    values[1, 40:44, 50:60] = np.nan
-    central = np.stack([np.hypot(x, y) <= RADIUS] * 2)
-    hole = central.copy()
-    hole[1] |= np.hypot(x - 12, y + 5) <= 5
-    return values, hole, central, np.array([RADIUS, RADIUS])
-
-
-@pytest.fixture(scope='module')
-def prediction(model, cutouts):
-    return predict(model, *cutouts)
-
-
-def orient(array, turns, flip):
-    array = np.rot90(array, turns, (-2, -1))
-    return array[..., ::-1] if flip else array
-
-
-def assert_close(prediction, expected, cutouts, *, rtol=1e-4):
-    """Inside the central masks, to a part of the scatter outside."""
-    values, hole, central, _ = cutouts
-    for p, e, v, h, c in zip(prediction, expected, values, hole, central, strict=True):
-        assert_allclose(p[c], e[c], rtol=0, atol=rtol * np.nanstd(v[~h]))
-
-
-@pytest.mark.parametrize(('turns', 'flip'), ORIENTATIONS[1:])
-def test_prediction_turns_and_flips_with_the_map(model, cutouts, prediction, turns, flip):
-    oriented = [orient(array, turns, flip).copy() for array in cutouts[:3]] + [cutouts[3]]
-    expected = orient(prediction, turns, flip)
-    assert_close(predict(model, *oriented), expected, oriented)
-
-
-@pytest.mark.parametrize(('orientations', 'turns'), [(2, 2), (4, 1)])
-def test_fewer_orientations_still_turn_with_the_map(model, cutouts, orientations, turns):
-    oriented = [orient(array, turns, False).copy() for array in cutouts[:3]] + [cutouts[3]]
-    expected = orient(predict(model, *cutouts, orientations=orientations), turns, False)
-    assert_close(predict(model, *oriented, orientations=orientations), expected, oriented)
-
-
-def test_prediction_is_a_background(cutouts, prediction):
-    """Nothing of the source, which is ten times as bright as the background's scatter, is left."""
-    values, hole, *_ = cutouts
-    for p, v, h in zip(prediction, values, hole, strict=True):
-        outside = v[~h & np.isfinite(v)]
-        assert abs(p[h] - outside.mean()).max() < 5 * outside.std()
-
-
-@pytest.mark.parametrize('orientations', [1, 2])
-def test_nothing_faint_under_the_masks_matters(model, cutouts, orientations):
-    """Only what outshines the background by far may be seen: where it is, wings are expected."""
-    values, hole, *rest = cutouts
-    level = np.nanmedian(values)
-    expected, *others = (
-        predict(model, np.where(hole, inside, values), hole, *rest, orientations=orientations)
-        for inside in (level, level + 1, level - 100)
-    )
-    for other in others:
-        assert_array_equal(other, expected)
-
-
-def test_brightness_of_a_source_hardly_matters(model, cutouts, prediction):
-    """One of 3000 times the scatter may be given wings that it lacks; not of 1 % of its flux."""
-    values, hole, central, radius = cutouts
-    y, x = np.indices((SIZE, SIZE)) - SIZE // 2
-    source = 1e4 * np.exp(-(x**2 + y**2) / 2)
-    found = predict(model, values + source, hole, central, radius)
-    for f, p, c in zip(found, prediction, central, strict=True):
-        assert abs((f - p)[c].sum()) < 0.01 * source.sum()
-
-
-@pytest.mark.xfail(
-    strict=True, reason='a bump under a wingless bright source passes for wings: 0.9 of the scatter'
-)
-def test_brightness_of_a_source_moves_no_pixel(model, cutouts, prediction):
-    """By more than half a scatter."""
-    values, hole, central, radius = cutouts
-    y, x = np.indices((SIZE, SIZE)) - SIZE // 2
-    found = predict(model, values + 1e4 * np.exp(-(x**2 + y**2) / 2), hole, central, radius)
-    assert_close(found, prediction, cutouts, rtol=0.5)
-
-
-def test_a_core_that_was_not_measured_hardly_matters(model, cutouts, prediction):
-    values, hole, central, radius = cutouts
-    y, x = np.indices((SIZE, SIZE)) - SIZE // 2
-    saturated = np.where(np.hypot(x, y) < 3, np.nan, values)
-    found = predict(model, saturated, hole, central, radius)
-    assert_close(found, prediction, cutouts, rtol=0.1)
-
-
-def test_prediction_does_not_depend_on_the_batch(model, cutouts, prediction):
-    for i in (0, 1):
-        one = [array[i : i + 1] for array in cutouts]
-        assert_close(predict(model, *one), prediction[i : i + 1], one, rtol=1e-5)
-
-
-@pytest.mark.parametrize('value', [0, 3.5, -1e-20, 7e12])
-@pytest.mark.parametrize('orientations', [1, 8])
-def test_constant_map_gives_the_constant(model, cutouts, value, orientations):
-    values, *rest = cutouts
-    constant = np.where(np.isnan(values), np.nan, value)
-    prediction = predict(model, constant, *rest, orientations=orientations)
-    central = cutouts[2]
-    assert_allclose(prediction[central], np.full(central.sum(), value), rtol=1e-12)
-
-
-def test_prediction_without_valid_pixels_is_finite(model, cutouts):
-    values, *rest = cutouts
-    nothing = np.full(values.shape, np.nan)
-    prediction = predict(model, nothing, *rest, orientations=1, reach=20)
-    assert np.isfinite(prediction[:, 28:69, 28:69]).all()
-    assert np.isnan(prediction[:, :28]).all()
-
-
-def test_inputs_are_not_modified(model, cutouts):
-    copies = [array.copy() for array in cutouts]
-    for array in copies[:3]:
-        array.flags.writeable = False
-    predict(model, *copies, orientations=2)
-    for array, copy in zip(cutouts, copies, strict=True):
-        assert_array_equal(copy, array)

@@ -1,4 +1,7 @@
+"""Tests of the estimator: what its results depend on, its arguments and its two ways of calling."""
+
 import copy
+import inspect
 import pickle
 import threading
 import warnings
@@ -9,77 +12,35 @@ import torch
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.nddata import CCDData, VarianceUncertainty
+from astropy.nddata import CCDData
 from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
-from astropy.wcs import WCS
+from helpers_removal import SHAPE, SOURCES, assert_same, discs, make_sky, make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.background import LocalBackground
 from photutils.centroids import centroid_com
+from photutils.datasets import make_noise_image
+from photutils.detection import DAOStarFinder
+from photutils.psf import (
+    CircularGaussianPRF,
+    IterativePSFPhotometry,
+    PSFPhotometry,
+    SourceGrouper,
+    make_psf_model_image,
+)
 from regions import CirclePixelRegion, EllipsePixelRegion, PixCoord, PolygonPixelRegion
-from scipy import ndimage
 
-from csr_astro import NeuralBackground, NeuralBackgroundEstimator, cutouts, prediction
+from csr_astro import NeuralBackgroundEstimator
 from csr_astro.flags import decode_flags
-from csr_astro.nn.inpainter import Inpainter
-from csr_astro.nn.unet import PartialConvUNet
-from csr_astro.nn.weights import save_weights
+from csr_astro.nn.weights import read_info
 
-# Invariances of the paper's preset hold for any weights.
+# The preset of the paper is tested with any weights.
 pytestmark = pytest.mark.filterwarnings('ignore:the preset')
 
-SHAPE = (110, 124)
-# (x, y): a pair that overlaps, a lone one, one on the edge, one in a corner.
-SOURCES = [(40.3, 60.2), (47.8, 62.6), (90.0, 33.4), (60.2, 1.0), (121.7, 108.4)]
-
 
 @pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    """Networks that have learnt nothing: what must hold for any weights holds for them.
-
-    'blank' says that every pixel is the middle between the minimum and the maximum.
-    """
-    folder = tmp_path_factory.mktemp('weights')
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(1)
-        network = PartialConvUNet(0.125)
-        for parameter in network.parameters():
-            if parameter.ndim == 4:
-                torch.nn.init.kaiming_normal_(parameter)
-        last = network.decoder[-1].conv
-        # Answers of the size of the normalised image.
-        answer = network.eval()(torch.randn(1, 1, 96, 96), torch.ones(1, 1, 96, 96))
-        last.weight /= 3 * answer.std()
-        save_weights(folder / 'local.safetensors', Inpainter(network, 'local'))
-        save_weights(folder / 'minmax.safetensors', Inpainter(network, 'minmax', fill='none'))
-        last.weight[:], last.bias[:] = 0, 0
-        save_weights(folder / 'blank.safetensors', Inpainter(network, 'minmax', fill='none'))
-    return {path.stem: path for path in folder.iterdir()}
-
-
-@pytest.fixture(scope='module')
-def make(weights):
-    def make_estimator(name='local', *, orientations=1, **options):
-        return NeuralBackgroundEstimator(
-            weights.get(name, name), orientations=orientations, **options
-        )
-
-    return make_estimator
-
-
-@pytest.fixture(scope='module')
-def estimator(make):
-    return make()
-
-
-def make_sky(shape=SHAPE, sources=SOURCES, flux=400, seed=0):
-    """A slope, noise of scatter 1 and Gaussian stars of FWHM 3.3."""
-    yy, xx = np.indices(shape)
-    sky = 20 + 0.05 * xx - 0.02 * yy + np.random.default_rng(seed).normal(0, 1, shape)
-    for x, y in sources:
-        sky += flux / (4 * np.pi) * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / 4)
-    sky.flags.writeable = False
-    return sky
+def estimator(make_estimator):
+    return make_estimator()
 
 
 @pytest.fixture(scope='module')
@@ -92,107 +53,18 @@ def result(estimator, sky):
     return estimator.estimate(sky, SOURCES)
 
 
-def make_wcs(scale=1.6):
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype = 'RA---TAN', 'DEC--TAN'
-    wcs.wcs.crval = 269.15, 51.49
-    wcs.wcs.crpix = 60, 50
-    wcs.wcs.cdelt = -scale / 3600, scale / 3600
-    return wcs
-
-
-def discs(positions, radii, shape=SHAPE):
-    """Pixels whose centres lie in any of the discs."""
-    yy, xx = np.indices(shape)
-    radii = np.broadcast_to(radii, len(positions))
-    return np.any(
-        [np.hypot(xx - x, yy - y) <= r + 1e-9 for (x, y), r in zip(positions, radii, strict=True)],
-        axis=0,
-    )
-
-
-def assert_same(result, other):
-    """Equal to the last bit."""
-    for name in ('background', 'background_rms', 'source_image', 'mask'):
-        assert_array_equal(getattr(result, name), getattr(other, name))
-    for name in result.sources.colnames:
-        assert_array_equal(result.sources[name], other.sources[name])
-
-
-# Pixels outside the mask
-
-
-@pytest.mark.parametrize('dtype', ['<f4', '>f4', '<f8', '>f8', '<f2', '>i2', 'u1', '<i4'])
-def test_pixels_outside_the_mask_are_bit_identical(estimator, sky, dtype):
-    data = sky.astype(dtype)
-    if data.dtype.kind == 'f':
-        data[20:25, 30:40] = np.nan
-        data[70, 20:23] = np.inf, -np.inf, -0.0
-    data.flags.writeable = False
-    result = estimator.estimate(data, SOURCES)
-    kind = data.dtype.newbyteorder('=') if data.dtype.kind == 'f' else np.dtype(float)
-    outside = ~result.mask
-    assert result.background.dtype == kind
-    assert result.background[outside].tobytes() == data[outside].astype(kind).tobytes()
-    assert np.isfinite(result.background[result.mask]).all()
-    assert not result.source_image[outside].any()
-    assert not result.background_rms[outside].any()
-    assert (result.background_rms[result.mask] > 0).all()
-
-
-@pytest.mark.parametrize('dtype', ['f4', 'f8', '>i2'])
-def test_map_minus_sources_is_the_background(estimator, sky, dtype):
-    data = sky.astype(dtype)
-    result = estimator.estimate(data, SOURCES)
-    eps = np.finfo(result.background.dtype).eps
-    assert_allclose(data - result.source_image, result.background, rtol=0, atol=200 * eps)
-    outside = ~result.mask
-    assert_array_equal((data - result.source_image)[outside], result.background[outside])
-
-
-def test_map_may_be_cleaned_in_place(estimator, sky):
-    data = sky.copy()
-    result = estimator.estimate(data, SOURCES)
-    expected = estimator.estimate(sky, SOURCES).source_image
-    data[:] = result.background
-    assert_array_equal(result.source_image, expected)
-
-
-def test_inputs_are_not_modified(estimator, sky):
-    table = QTable({'x': [40.3, 90.0], 'y': [60.2, np.nan]})
-    inputs = [sky.copy(), np.zeros(SHAPE, bool), np.ones(SHAPE), np.array([[5.0, 6.0]])]
-    before = copy.deepcopy(inputs)
-    data, mask, error, positions = inputs
-    estimator.estimate(data, positions, mask=mask, error=error).background[:] = 0
-    estimator.estimate(data, table).source_image[:] = 0
-    estimator.estimate(CCDData(data, unit='Jy', mask=mask), table).to_ccddata().data[:] = 0
-    for changed, original in zip(inputs, before, strict=True):
-        assert_array_equal(changed, original)
-    assert_array_equal(table['x'], [40.3, 90.0])
-    assert_array_equal(table['y'], [60.2, np.nan])
-
-
-def test_memory_mapped_file_is_read_and_kept(estimator, sky, result, tmp_path):
-    path = tmp_path / 'map.fits'
-    fits.PrimaryHDU(sky).writeto(path)
-    before = path.read_bytes()
-    with fits.open(path, memmap=True, mode='denywrite') as hdus:
-        assert_same(estimator.estimate(hdus[0], SOURCES), result)
-    raw = np.memmap(path, '>f8', 'r', offset=2880, shape=SHAPE)
-    assert_same(estimator.estimate(raw, SOURCES), result)
-    assert path.read_bytes() == before
-
-
 # What the result must not depend on
 
 
 @pytest.mark.parametrize('preset', ['default', 'paper'])
 @pytest.mark.parametrize('mask_radius', [None, [5, 9, 7, 6, 5, 7, 6.5]])
 @pytest.mark.parametrize('order', [[6, 5, 4, 3, 2, 1, 0], [2, 0, 5, 6, 1, 4, 3]])
-def test_result_does_not_depend_on_the_order_of_the_sources(make, sky, preset, mask_radius, order):
+def test_result_does_not_depend_on_the_order_of_the_sources(
+    make_estimator, sky, preset, mask_radius, order
+):
     positions = np.array([*SOURCES, SOURCES[0], (44.1, 57.3)])
     radii = mask_radius if mask_radius is None else np.array(mask_radius)
-    estimator = make(preset=preset, batch_size=3)
+    estimator = make_estimator(preset=preset, batch_size=3)
     result = estimator.estimate(sky, positions, mask_radius=radii)
     other = estimator.estimate(
         sky, positions[order], mask_radius=None if radii is None else radii[order]
@@ -203,35 +75,13 @@ def test_result_does_not_depend_on_the_order_of_the_sources(make, sky, preset, m
         assert_array_equal(other.sources[name], result.sources[name][order])
 
 
-def test_batches_are_halved_when_memory_runs_out(make, sky, monkeypatch):
-    expected = make(batch_size=1).estimate(sky, SOURCES).background
-    sizes = []
-
-    def little_memory(model, values, *args, **options):
-        sizes.append(len(values))
-        if len(values) > 1:
-            raise torch.OutOfMemoryError
-        return cutouts.predict(model, values, *args, **options)
-
-    monkeypatch.setattr(prediction, 'predict', little_memory)
-    assert_allclose(make(batch_size=4).estimate(sky, SOURCES).background, expected, rtol=1e-6)
-    assert max(sizes) > 1
-    monkeypatch.setattr(prediction, 'predict', lambda *_, **__: _out_of_memory())
-    with pytest.raises(torch.OutOfMemoryError):
-        make(batch_size=4).estimate(sky, SOURCES)
-
-
-def _out_of_memory():
-    raise torch.OutOfMemoryError
-
-
 @pytest.mark.parametrize('batch_size', [1, 3, 16])
 @pytest.mark.parametrize(
     ('name', 'tolerance'), [('default', 1e-5), ('local', 1e-3), ('minmax', 1e-3)]
 )
-def test_result_does_not_depend_on_the_batch_size(make, sky, name, tolerance, batch_size):
-    result = make(name, batch_size=2).estimate(sky, SOURCES)
-    other = make(name, batch_size=batch_size).estimate(sky, SOURCES)
+def test_result_does_not_depend_on_the_batch_size(make_estimator, sky, name, tolerance, batch_size):
+    result = make_estimator(name, batch_size=2).estimate(sky, SOURCES)
+    other = make_estimator(name, batch_size=batch_size).estimate(sky, SOURCES)
     tolerance *= result.background[result.mask].std()
     assert_allclose(other.background, result.background, rtol=0, atol=tolerance)
     assert_array_equal(other.sources['snr'], result.sources['snr'])
@@ -257,9 +107,9 @@ FLIPS = {
 
 
 @pytest.mark.parametrize('flip', FLIPS)
-def test_result_follows_flips_and_rotations(make, sky, flip):
+def test_result_follows_flips_and_rotations(make_estimator, sky, flip):
     turn, move = FLIPS[flip]
-    estimator = make(orientations=8)
+    estimator = make_estimator(orientations=8)
     positions = np.array(SOURCES)
     data = sky.copy()
     data[30:38, 84:] = np.nan
@@ -298,9 +148,9 @@ def test_result_follows_factor_and_offset(estimator, sky, result, factor, offset
 @pytest.mark.parametrize('orientations', [1, 8])
 @pytest.mark.parametrize('dtype', ['f4', 'f8'])
 @pytest.mark.parametrize('value', [0, 0.1, -1234.567, 7.7e-5, 1e20])
-def test_constant_map_stays_exactly_constant(make, value, dtype, orientations):
+def test_constant_map_stays_exactly_constant(make_estimator, value, dtype, orientations):
     data = np.full(SHAPE, value, dtype)
-    result = make(orientations=orientations).estimate(data, SOURCES)
+    result = make_estimator(orientations=orientations).estimate(data, SOURCES)
     assert_array_equal(result.background, data)
     assert_array_equal(result.sources['snr'], 0)
 
@@ -327,7 +177,18 @@ def test_pixels_masked_by_the_user_are_like_blank_ones(estimator, sky, value):
     assert_array_equal(other.flags, result.flags)
 
 
-# Sources that are difficult
+def test_memory_mapped_file_is_read_and_kept(estimator, sky, result, tmp_path):
+    path = tmp_path / 'map.fits'
+    fits.PrimaryHDU(sky).writeto(path)
+    before = path.read_bytes()
+    with fits.open(path, memmap=True, mode='denywrite') as hdus:
+        assert_same(estimator.estimate(hdus[0], SOURCES), result)
+    raw = np.memmap(path, '>f8', 'r', offset=2880, shape=SHAPE)
+    assert_same(estimator.estimate(raw, SOURCES), result)
+    assert path.read_bytes() == before
+
+
+# Difficult sources
 
 
 @pytest.mark.parametrize(
@@ -435,7 +296,7 @@ def test_masks_that_overlap_or_touch_are_flagged(estimator, sky, distance, expec
 
 @pytest.mark.parametrize('preset', ['default', 'paper'])
 @pytest.mark.parametrize('how', ['mask', 'blank', 'covered'])
-def test_map_without_background_is_left_as_it_is(make, sky, how, preset):
+def test_map_without_background_is_left_as_it_is(make_estimator, sky, how, preset):
     data, mask, radius = sky, None, 6
     if how == 'mask':
         mask = np.ones(SHAPE, bool)
@@ -443,7 +304,7 @@ def test_map_without_background_is_left_as_it_is(make, sky, how, preset):
         data = np.full(SHAPE, np.nan)
     else:
         radius = 150
-    result = make(preset=preset).estimate(data, SOURCES, mask=mask, mask_radius=radius)
+    result = make_estimator(preset=preset).estimate(data, SOURCES, mask=mask, mask_radius=radius)
     assert decode_flags(result.flags) == [['no_background']] * len(SOURCES)
     assert_array_equal(result.background, data)
     assert not result.mask.any()
@@ -457,10 +318,10 @@ def test_mask_that_no_window_holds_is_flagged(estimator, sky):
     assert_array_equal(result.mask, discs([(20, 20)], 5))
 
 
-def test_source_without_signal_to_noise_gets_the_smallest_mask(make, sky):
+def test_source_without_signal_to_noise_gets_the_smallest_mask(make_estimator, sky):
     data = sky.copy()
     data[33:68, 43:78] = np.nan
-    result = make(instrument='pacs-scanmap-blue').estimate(data, [(60, 50)])
+    result = make_estimator(instrument='pacs-scanmap-blue').estimate(data, [(60, 50)])
     assert decode_flags(result.flags) == [['invalid_pixels', 'few_valid', 'no_snr']]
     assert np.isnan(result.sources['snr'][0])
     assert result.sources['mask_name'][0] == 'minimal'
@@ -517,14 +378,14 @@ def test_regions_are_the_masks(estimator, sky):
         ('pacs-parallel-blue', (4, 8, 18), {855: 9, 590: 8, 300: 7, 20: 6, 13: 5, -np.inf: 4}),
     ],
 )
-def test_signal_to_noise_decides_the_mask(make, instrument, radii, masks):
+def test_signal_to_noise_decides_the_mask(make_estimator, instrument, radii, masks):
     positions = [(30.0, 30.0), (90.3, 30.2), (30.0, 100.4), (90.0, 100.0), (150.0, 30.0),
                  (150.0, 100.0)]  # fmt: skip
     fluxes = [40, 90, 150, 2000, 4500, 30000]
     sky = np.array(make_sky((130, 180), ()))
     for position, flux in zip(positions, fluxes, strict=True):
         sky += make_sky(sky.shape, [position], flux) - make_sky(sky.shape, ())
-    table = make(instrument=instrument).estimate(sky, positions).sources
+    table = make_estimator(instrument=instrument).estimate(sky, positions).sources
     yy, xx = np.indices(sky.shape)
     names = dict(
         zip(masks, ['full', 'large', 'moderate', 'small', 'focused', 'minimal'], strict=True)
@@ -539,126 +400,24 @@ def test_signal_to_noise_decides_the_mask(make, instrument, radii, masks):
     assert len(set(table['mask_name'])) >= 3
 
 
-def test_masks_keep_their_size_on_the_sky(make, sky):
+def test_masks_keep_their_size_on_the_sky(make_estimator, sky):
     """Twice the pixels per beam, twice the radius in pixels."""
-    estimator = make(instrument='pacs-scanmap-blue')
+    estimator = make_estimator(instrument='pacs-scanmap-blue')
     radii = {'moderate': 9, 'small': 7, 'focused': 6, 'minimal': 5}
     for scale, factor in [(1.6, 1), (1.61, 1), (0.8, 2), (3.2, 0.5)]:
         row = estimator.estimate(sky, SOURCES[2:3], wcs=make_wcs(scale)).sources[0]
         assert_allclose(row['mask_radius'], factor * radii[row['mask_name']], rtol=1e-9)
 
 
-# Units and world coordinates
-
-
-@pytest.mark.parametrize('unit', [None, 'Jy/pixel', 'MJy/sr', ''])
-def test_unit_in_is_unit_out(estimator, sky, result, unit):
-    data = sky if unit is None else u.Quantity(sky, unit)
-    found = estimator.estimate(data, SOURCES)
-    columns = [found.sources[name] for name in ('background', 'background_scatter')]
-    images = [found.background, found.background_rms, found.source_image, found.realization(1)]
-    for values in images + columns:
-        assert isinstance(values, u.Quantity) == (unit is not None)
-        if unit is not None:
-            assert values.unit == u.Unit(unit)
-    assert_array_equal(u.Quantity(found.background).value, result.background)
-
-
-def test_sky_coordinates_give_pixels_and_stay_in_the_table(estimator, sky, result):
-    wcs = make_wcs()
-    coordinates = wcs.pixel_to_world(*np.transpose(SOURCES))
-    found = estimator.estimate(CCDData(sky, unit='adu', wcs=wcs), coordinates)
-    assert_allclose(found.background, result.background, rtol=0, atol=1e-4)
-    assert_allclose(found.sources['x_center'], np.transpose(SOURCES)[0], rtol=1e-9)
-    assert isinstance(found.sources['sky_center'], SkyCoord)
-    assert found.sources['sky_center'].separation(coordinates).max() < 1e-6 * u.arcsec
-    assert 'sky_center' not in result.sources.colnames
-
-
-# Centres
-
-
-def test_centroid_function_refines_displaced_centers(make):
-    lone = np.array([SOURCES[2]])
-    estimator = make(centroid_func=centroid_com)
-    data = make_sky(sources=lone, flux=1e4) - make_sky(sources=())
-    found = estimator.estimate(data, np.add(lone, (1.2, -0.9))).sources
-    before = np.hypot(1.2, 0.9)
-    after = np.hypot(found['x_center'] - lone[0, 0], found['y_center'] - lone[0, 1])[0]
-    assert after < before / 3
-    assert decode_flags(found['flags']) == [[]]
-
-
-@pytest.mark.parametrize('x', [60.0, 1.0])
-@pytest.mark.parametrize('found', [(np.nan, np.nan), (500.0, 3.0), ValueError('no')])
-def test_failed_centroids_keep_the_position_and_are_flagged(make, sky, found, x):
-    def fail(data, mask=None):
-        assert data.shape == mask.shape
-        if isinstance(found, Exception):
-            raise found
-        return np.array(found)
-
-    table = make(centroid_func=fail).estimate(sky, [(x, 50.25)], mask_radius=0.5).sources
-    assert (table['x_center'][0], table['y_center'][0]) == (x, 50.25)
-    assert decode_flags(table['flags']) == [['centroid_failed']]
-
-
-def test_centroids_on_a_blank_field_are_flagged_and_no_error(make):
-    estimator = make(centroid_func=centroid_com)
-    blank = estimator.estimate(np.full(SHAPE, np.nan), [(60, 50)])
-    zero = estimator.estimate(np.zeros(SHAPE), [(60, 50), (300, 50), (np.nan, 3)])
-    assert decode_flags(blank.flags) == [['no_background']]
-    assert decode_flags(zero.flags) == [['centroid_failed'], ['off_map'], ['invalid_position']]
-
-
-# The published way
-
-
-def test_paper_preset_mixes_prediction_and_map_at_the_rim(make, sky):
-    """With a network that says 'the middle of the range' everywhere, the weights can be seen."""
-    position = [(60.0, 50.0)]
-    result = make('blank', preset='paper').estimate(sky, position, mask_radius=7)
-    window = sky[2:98, 12:108]
-    middle = (window.min() + window.max()) / 2
-    keep = ndimage.minimum_filter((~discs(position, 7)).astype(float), 5)
-    kernel = np.exp(-0.5 * (np.arange(-2, 3) / 1.1) ** 2)
-    kernel /= kernel.sum()
-    keep = ndimage.convolve(keep, np.outer(kernel, kernel))
-    expected = keep * sky + (1 - keep) * middle
-    assert_allclose(result.background, expected, rtol=0, atol=1e-5)
-    assert_array_equal(result.mask, keep < 1 - 1e-12)
-    assert_allclose(result.background[discs(position, 7)], middle, rtol=1e-6)
-    outside = ~result.mask
-    assert_array_equal(result.background[outside], sky[outside])
-    rim = result.mask & ~discs(position, 8.5)
-    low, high = np.minimum(sky, middle), np.maximum(sky, middle)
-    assert ((result.background >= low - 1e-5) & (result.background <= high + 1e-5))[rim].all()
-
-
-def test_paper_preset_agrees_with_the_plain_prediction_inside_the_disc(make, sky):
-    position = [SOURCES[2]]
-    paper = make('minmax', preset='paper').estimate(sky, position, mask_radius=7)
-    plain = make('minmax').estimate(sky, position, mask_radius=7)
-    disc = discs(position, 7)
-    assert_array_equal(plain.mask, disc)
-    assert_allclose(paper.background[disc], plain.background[disc], rtol=1e-9)
-    assert paper.mask.sum() > disc.sum()
-    assert (paper.background != plain.background).any()
-
-
-def test_paper_preset_fills_blank_pixels_at_the_rim(make, sky):
-    data = sky.copy()
-    data[:, 68] = np.nan
-    result = make('minmax', preset='paper').estimate(data, [(60, 50)], mask_radius=7)
-    assert result.mask[50, 68]
-    assert np.isfinite(result.background[result.mask]).all()
-    assert_array_equal(result.background[~result.mask], data[~result.mask])
+# Presets
 
 
 @pytest.mark.parametrize(('preset', 'depends'), [('default', False), ('paper', True)])
-def test_only_the_paper_preset_depends_on_the_brightness_of_the_source(make, preset, depends):
+def test_only_the_paper_preset_depends_on_the_brightness_of_the_source(
+    make_estimator, preset, depends
+):
     name = 'minmax' if preset == 'paper' else 'local'
-    estimator = make(name, preset=preset)
+    estimator = make_estimator(name, preset=preset)
     position = [(60.0, 50.0)]
     faint, bright = (
         estimator.estimate(make_sky(sources=position, flux=flux), position, mask_radius=12)
@@ -669,24 +428,24 @@ def test_only_the_paper_preset_depends_on_the_brightness_of_the_source(make, pre
     assert difference > 1 if depends else difference < 1e-3
 
 
-def test_paper_preset_warns_of_weights_trained_otherwise(weights):
+def test_paper_preset_warns_of_weights_trained_otherwise(networks):
     with pytest.warns(AstropyUserWarning, match='were trained with .local.'):
-        NeuralBackgroundEstimator(weights['local'], preset='paper')
+        NeuralBackgroundEstimator(networks['local'], preset='paper')
 
 
-def test_default_preset_uses_eight_orientations_and_paper_one(weights):
-    assert NeuralBackgroundEstimator(weights['local']).orientations == 8
-    assert NeuralBackgroundEstimator(weights['minmax'], preset='paper').orientations == 1
+def test_default_preset_uses_eight_orientations_and_paper_one(networks):
+    assert NeuralBackgroundEstimator(networks['local']).orientations == 8
+    assert NeuralBackgroundEstimator(networks['minmax'], preset='paper').orientations == 1
 
 
 @pytest.mark.parametrize('orientations', [2, 4, 8])
-def test_orientations_change_the_prediction(make, sky, result, orientations):
-    other = make(orientations=orientations).estimate(sky, SOURCES)
+def test_orientations_change_the_prediction(make_estimator, sky, result, orientations):
+    other = make_estimator(orientations=orientations).estimate(sky, SOURCES)
     assert_array_equal(other.mask, result.mask)
     assert (other.background != result.background)[result.mask].mean() > 0.9
 
 
-# The protocol of photutils
+# The local-background protocol of photutils
 
 
 def test_estimator_is_a_local_background(estimator):
@@ -730,7 +489,223 @@ def test_call_regards_the_mask(estimator, sky):
     assert_array_equal(estimator(bad, [60], [45], mask=mask), estimator(blank, [60], [45]))
 
 
-# Sharing, copying and being a good neighbour
+# The scripts of photutils' documentation, with the estimator as their local background
+
+
+LEVEL = 50.0
+STARS_SHAPE = (101, 101)
+# photutils 2 and 3 call the same argument differently.
+KEYWORD = next(
+    name
+    for name in ('local_bkg_estimator', 'localbkg_estimator')
+    if name in inspect.signature(PSFPhotometry).parameters
+)
+
+
+@pytest.fixture(scope='module')
+def stars():
+    """Ten stars on a constant background with noise of scatter 1, and their true parameters."""
+    data, truth = make_psf_model_image(
+        STARS_SHAPE,
+        CircularGaussianPRF(flux=1, fwhm=2.7),
+        10,
+        model_shape=(9, 9),
+        flux=(500, 700),
+        min_separation=10,
+        seed=0,
+    )
+    noise = make_noise_image(STARS_SHAPE, mean=0, stddev=1, seed=0)
+    return data + noise + LEVEL, np.ones(STARS_SHAPE), truth
+
+
+@pytest.fixture(scope='module')
+def star_estimator():
+    return NeuralBackgroundEstimator(fwhm=2.7, orientations=1)
+
+
+def matched(table, truth):
+    """Rows of the table, in the order of the true stars."""
+    dx = np.subtract.outer(truth['x_0'], u.Quantity(table['x_fit']).value)
+    dy = np.subtract.outer(truth['y_0'], u.Quantity(table['y_fit']).value)
+    nearest = np.hypot(dx, dy).argmin(axis=1)
+    assert np.hypot(dx, dy).min(axis=1).max() < 0.2
+    assert len(set(nearest)) == len(truth)
+    return table[nearest]
+
+
+def local_background(table):
+    name = next(name for name in ('local_bkg', 'localbkg') if name in table.colnames)
+    return u.Quantity(table[name]).value
+
+
+def test_psf_photometry_on_predicted_backgrounds(stars, star_estimator):
+    data, error, truth = stars
+    psfphot = PSFPhotometry(
+        CircularGaussianPRF(flux=1, fwhm=2.7),
+        (5, 5),
+        finder=DAOStarFinder(6.0, 2.0, exclude_border=True),
+        aperture_radius=4,
+        **{KEYWORD: star_estimator},
+    )
+    table = psfphot(data, error=error)
+    assert len(table) == len(truth)
+    table = matched(table, truth)
+    assert_allclose(table['flux_fit'], truth['flux'], rtol=0.05)
+    assert_allclose(local_background(table), LEVEL, atol=1)
+    residual = psfphot.make_residual_image(data)
+    assert abs(np.median(residual) - LEVEL) < 1
+
+
+def test_psf_photometry_with_units_and_given_positions(stars, star_estimator):
+    data, error, truth = stars
+    psfphot = PSFPhotometry(
+        CircularGaussianPRF(flux=1, fwhm=2.7),
+        (5, 5),
+        aperture_radius=4,
+        **{KEYWORD: star_estimator},
+    )
+    positions = QTable({'x': truth['x_0'], 'y': truth['y_0']})
+    plain = psfphot(data, error=error, init_params=positions)
+    table = psfphot(data * u.Jy, error=error * u.Jy, init_params=positions)
+    assert table['flux_fit'].unit == u.Jy
+    assert_allclose(table['flux_fit'].value, truth['flux'], rtol=0.05)
+    assert_allclose(table['flux_fit'].value, plain['flux_fit'], rtol=1e-6)
+
+
+def test_psf_photometry_of_one_source_with_a_mask(stars, star_estimator):
+    data, error, truth = stars
+    mask = np.zeros(STARS_SHAPE, bool)
+    x, y = truth['x_0'][0], truth['y_0'][0]
+    mask[np.hypot(*(np.indices(STARS_SHAPE) - np.array([y, x])[:, None, None])) > 25] = True
+    psfphot = PSFPhotometry(
+        CircularGaussianPRF(flux=1, fwhm=2.7),
+        (5, 5),
+        aperture_radius=4,
+        **{KEYWORD: star_estimator},
+    )
+    position = QTable({'x': [x], 'y': [y]})
+    table = psfphot(np.where(mask, np.nan, data), error=error, mask=mask, init_params=position)
+    assert_allclose(table['flux_fit'], truth['flux'][:1], rtol=0.05)
+
+
+@pytest.mark.parametrize('mode', ['new', 'all'])
+def test_iterative_psf_photometry_on_predicted_backgrounds(stars, star_estimator, mode):
+    data, error, truth = stars
+    psfphot = IterativePSFPhotometry(
+        CircularGaussianPRF(flux=1, fwhm=2.7),
+        (5, 5),
+        finder=DAOStarFinder(6.0, 2.0, exclude_border=True),
+        grouper=SourceGrouper(6),
+        aperture_radius=4,
+        mode=mode,
+        maxiters=2,
+        sub_shape=(15, 15),
+        **{KEYWORD: star_estimator},
+    )
+    table = matched(psfphot(data, error=error), truth)
+    assert_allclose(table['flux_fit'], truth['flux'], rtol=0.05)
+
+
+def test_estimator_takes_the_place_of_an_annulus(stars, star_estimator):
+    """Both are called in the same way and give the same kind of answer."""
+    data, _, truth = stars
+    x, y = np.array(truth['x_0']), np.array(truth['y_0'])
+    annulus = LocalBackground(8, 15)
+    for arguments in ((x, y), (list(x), list(y)), (x[0], y[0]), (x[:1], y[:1])):
+        ours, theirs = star_estimator(data, *arguments), annulus(data, *arguments)
+        assert np.shape(ours) == np.shape(theirs)
+        assert_allclose(ours, theirs, atol=2)
+    assert_array_equal(np.isnan(star_estimator(data, [x[0], -500], [y[0], 20])), [False, True])
+
+
+# Copies with other arguments
+
+
+def test_replaced_argument_is_the_only_change(make_estimator):
+    estimator = make_estimator(
+        instrument='pacs-scanmap-blue', centroid_func=centroid_com, batch_size=3, orientations=2
+    )
+    other = estimator.replace(batch_size=5)
+    assert (other.batch_size, estimator.batch_size) == (5, 3)
+    assert other.provenance == estimator.provenance
+    assert other.predictor == estimator.predictor
+    assert (other.centroid_func, other.device) == (centroid_com, estimator.device)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'expected'),
+    [
+        ({'instrument': 'spire-250'}, {'instrument': 'spire-250'}),
+        ({'fwhm': 5.0}, {'instrument': 'generic', 'fwhm': 5.0}),
+        ({'preset': 'paper'}, {'preset': 'paper', 'orientations': 1}),
+        ({'preset': 'paper', 'orientations': 4}, {'preset': 'paper', 'orientations': 4}),
+        ({'dtype': 'bfloat16'}, {'dtype': 'bfloat16'}),
+        ({'centroid_func': centroid_com}, {'centroid_func': 'centroid_com'}),
+    ],
+)
+def test_replaced_arguments_are_in_the_provenance(make_estimator, changes, expected):
+    estimator = make_estimator('minmax', orientations=8, instrument='pacs-scanmap-blue')
+    provenance = estimator.replace(**changes).provenance
+    assert {name: provenance[name] for name in expected} == expected
+    assert provenance['weights'] == estimator.provenance['weights']
+    assert estimator.provenance['instrument'] == 'pacs-scanmap-blue'
+
+
+def test_replaced_estimator_gives_the_results_of_a_new_one(make_estimator, sky):
+    replaced = make_estimator('minmax').replace(orientations=2, instrument='spire-250')
+    expected = make_estimator('minmax', orientations=2, instrument='spire-250')
+    assert_same(replaced.estimate(sky, SOURCES), expected.estimate(sky, SOURCES))
+
+
+def test_replaced_weights_are_others(make_estimator, networks):
+    other = make_estimator('local').replace(weights=networks['minmax'])
+    assert other.provenance['weights_sha256'] == read_info(networks['minmax']).sha256
+
+
+@pytest.mark.parametrize(
+    ('changes', 'exception', 'sentence'),
+    [
+        ({'orientations': 3}, ValueError, 'orientations must be 1, 2, 4 or 8, got 3'),
+        ({'weights': 'none-such'}, ValueError, 'weights must be one of'),
+        (
+            {'fwhm': 3, 'instrument': 'spire-250'},
+            ValueError,
+            "fwhm is for the instrument 'generic'",
+        ),
+        ({'colour': 'blue'}, TypeError, 'colour'),
+    ],
+)
+def test_wrong_changes_are_refused(estimator, changes, exception, sentence):
+    with pytest.raises(exception, match=sentence):
+        estimator.replace(**changes)
+
+
+def test_provenance_is_what_the_results_say(make_estimator, networks, sky):
+    estimator = make_estimator(instrument='pacs-scanmap-blue', orientations=2)
+    provenance = estimator.provenance
+    assert provenance['weights'] == str(networks['local'])
+    assert provenance['weights_sha256'] == read_info(networks['local']).sha256
+    meta = estimator.estimate(sky, SOURCES).sources.meta
+    assert {name: meta[name] for name in provenance} == provenance
+
+
+# A real map
+
+
+def test_prediction_on_a_real_map_is_better_than_an_annulus(small_data):
+    """Blank places of an extinction map, whose truth is known."""
+    data = fits.getdata(small_data / 'extinction_ophiuchus.fits')
+    places = [(x, y) for y in (20, 48, 76) for x in (20, 48, 76)]
+    result = NeuralBackgroundEstimator().estimate(data, places, mask_radius=6)
+    assert_array_equal(result.background[~result.mask], data[~result.mask])
+    masks = [mask.on_map() for mask in result.source_masks]
+    off = [result.source_image[mask].mean() for mask in masks]
+    annulus = LocalBackground(7, 12)(data, *np.transpose(places))
+    expected = [data[mask].mean() - level for mask, level in zip(masks, annulus, strict=True)]
+    assert np.std(off) < 0.7 * np.std(expected)
+
+
+# Copies, threads and global state
 
 
 @pytest.mark.parametrize(
@@ -738,8 +713,8 @@ def test_call_regards_the_mask(estimator, sky):
     [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))],
     ids=['copy', 'deepcopy', 'pickle'],
 )
-def test_copies_give_identical_results(make, sky, duplicate):
-    estimator = make(instrument='pacs-scanmap-blue', centroid_func=centroid_com)
+def test_copies_give_identical_results(make_estimator, sky, duplicate):
+    estimator = make_estimator(instrument='pacs-scanmap-blue', centroid_func=centroid_com)
     result = estimator.estimate(sky, SOURCES)
     other = duplicate(estimator)
     assert repr(other) == repr(estimator)
@@ -749,8 +724,8 @@ def test_copies_give_identical_results(make, sky, duplicate):
     assert_array_equal(copied.realization(3), result.realization(3))
 
 
-def test_threads_share_an_estimator(make):
-    estimator = make(batch_size=2)
+def test_threads_share_an_estimator(make_estimator):
+    estimator = make_estimator(batch_size=2)
     skies = [make_sky(seed=seed) for seed in range(4)]
     expected = [estimator.estimate(sky, SOURCES) for sky in skies]
     found, barrier = [None] * 4, threading.Barrier(4)
@@ -768,7 +743,7 @@ def test_threads_share_an_estimator(make):
         assert_same(other, result)
 
 
-def test_global_state_is_left_alone(weights, sky):
+def test_global_state_is_left_alone(networks, sky):
     def state():
         return (
             repr(np.random.get_state()),  # noqa: NPY002
@@ -783,133 +758,11 @@ def test_global_state_is_left_alone(weights, sky):
 
     before = state()
     # Another batch size, so that nothing was made before.
-    estimator = NeuralBackgroundEstimator(weights['minmax'], batch_size=7, orientations=2)
+    estimator = NeuralBackgroundEstimator(networks['minmax'], batch_size=7, orientations=2)
     result = estimator.estimate(sky, SOURCES)
     result.realization(3)
     estimator(sky, 60, 50)
     assert state() == before
-
-
-# Realizations
-
-
-@pytest.fixture(scope='module')
-def noise():
-    """A map of noise alone, and the network that is delivered."""
-    sky = np.random.default_rng(4).normal(5, 1, (128, 128))
-    estimator = NeuralBackgroundEstimator(orientations=1)
-    return sky, estimator.estimate(sky, [(30, 30), (90, 40), (40, 95)], mask_radius=7)
-
-
-def test_realization_is_reproducible(noise):
-    sky, result = noise
-    first, again, other = (result.realization(seed) for seed in (1, 1, 2))
-    assert_array_equal(first, again)
-    assert (first != other)[result.mask].mean() > 0.9
-    assert_array_equal(first[~result.mask], sky[~result.mask])
-    generator = result.realization(np.random.default_rng(1))
-    assert_array_equal(generator, first)
-
-
-def test_realization_has_the_scatter_of_the_map(noise):
-    sky, result = noise
-    scatter = sky[~result.mask].std()
-    off = [
-        abs(image[result.mask].std() - scatter)
-        for image in (result.realization(1), result.background)
-    ]
-    assert off[0] < 0.25 * scatter
-    assert off[0] < off[1]
-    assert abs(result.realization(1)[result.mask].mean() - 5) < 0.5
-
-
-def test_realization_does_not_change_the_background(noise):
-    _, result = noise
-    before = result.background.copy()
-    result.realization(5)[:] = 0
-    assert_array_equal(result.background, before)
-
-
-# Results as other things
-
-
-def test_ccddata_carries_unit_mask_and_wcs(estimator, sky):
-    mask = np.zeros(SHAPE, bool)
-    mask[3:6] = True
-    data = CCDData(sky, unit='Jy/pixel', mask=mask, wcs=make_wcs())
-    result = estimator.estimate(data, SOURCES)
-    ccd = result.to_ccddata()
-    assert isinstance(ccd, CCDData)
-    # Plain arrays, as ccd.data is.
-    assert result.unit == data.unit
-    assert_array_equal(ccd.data, result.background)
-    clean = data.data - result.source_image
-    assert_allclose(clean, result.background, rtol=0, atol=1e-4)
-    assert_array_equal(clean[~result.mask], sky[~result.mask])
-    assert ccd.unit == u.Unit('Jy/pixel')
-    assert_array_equal(ccd.mask, mask)
-    assert_array_equal(ccd.flags, result.mask)
-    assert ccd.wcs.wcs.compare(data.wcs.wcs)
-    assert ccd.meta['sha256'] == result.sources.meta['weights_sha256']
-    assert estimator.estimate(sky, []).to_ccddata().unit == u.dimensionless_unscaled
-
-
-def test_ccddata_can_be_written(make, weights, sky, tmp_path):
-    local = tmp_path / 'gewöhnliche weights.safetensors'
-    local.write_bytes(weights['local'].read_bytes())
-    variance = VarianceUncertainty(sky**2)
-    data = CCDData(sky, unit='Jy', mask=sky < 0, wcs=make_wcs(), uncertainty=variance)
-    radius = np.linspace(5, 6, len(SOURCES))
-    result = make(str(local)).estimate(data, SOURCES, mask_radius=radius)
-    path = tmp_path / 'source-free.fits'
-    result.to_ccddata().write(path)
-    ccd = CCDData.read(path)
-    assert_array_equal(ccd.data, result.background)
-    assert ccd.header['SHA256'] == result.sources.meta['weights_sha256']
-    assert ccd.uncertainty.uncertainty_type == 'std'
-
-
-def test_meta_says_how_it_was_made(make, weights, sky):
-    estimator = make(instrument='pacs-scanmap-blue')
-    meta = estimator.estimate(sky, SOURCES, mask_radius=6).sources.meta
-    assert {'csr_astro', 'astropy', 'photutils', 'numpy', 'torch'} <= set(meta)
-    assert meta['weights'] == str(weights['local'])
-    assert len(meta['weights_sha256']) == 64
-    expected = {'instrument': 'pacs-scanmap-blue', 'preset': 'default', 'orientations': 1,
-                'dtype': 'float32', 'mask_radius': '6'}  # fmt: skip
-    assert {key: meta[key] for key in expected} == expected
-
-
-def test_reprs_say_what_matters(estimator, sky):
-    text = repr(estimator)
-    assert "instrument='generic'" in text
-    assert "preset='default'" in text
-    result = estimator.estimate(u.Quantity(sky, 'Jy'), SOURCES)
-    assert isinstance(result, NeuralBackground)
-    assert '110 x 124 map in Jy, 5 sources' in repr(result)
-    assert f'{result.mask.sum()} pixels' in repr(result)
-
-
-@pytest.mark.parametrize('with_wcs', [False, True])
-@pytest.mark.parametrize('n', [0, 5])
-def test_plot_returns_three_axes(estimator, sky, n, with_wcs):
-    pyplot = pytest.importorskip('matplotlib.pyplot')
-    pyplot.switch_backend('Agg')
-    data = CCDData(sky, unit='Jy/pixel', wcs=make_wcs()) if with_wcs else sky
-    axes = estimator.estimate(data, SOURCES[:n]).plot()
-    try:
-        assert len(axes) == 3
-        axes[0].figure.canvas.draw()
-        assert [ax.get_title() for ax in axes] == ['map', 'without sources', 'sources']
-        assert_array_equal(axes[0].images[0].get_array(), sky)
-    finally:
-        pyplot.close(axes[0].figure)
-
-
-def test_plot_needs_three_axes(result):
-    figure = pytest.importorskip('matplotlib.figure').Figure()
-    with pytest.raises(ValueError, match='axes must be three'):
-        result.plot(axes=figure.subplots(1, 2))
 
 
 # Wrong arguments

@@ -1,3 +1,5 @@
+"""Tests of reading maps."""
+
 import gc
 import mmap
 
@@ -590,8 +592,8 @@ def test_file_stays_on_disk_until_pixels_are_asked_for(tmp_path):
         ('1342216069*MAPR*', (162, 94), 3.2, 160),
     ],
 )
-def test_archive_files_are_read_as_they_are(shared_data, name, shape, scale, wavelength):
-    (path,) = (shared_data / 'data' / 'pacs_gamma_dra').glob(name)
+def test_archive_files_are_read_as_they_are(real_data, name, shape, scale, wavelength):
+    (path,) = (real_data / 'pacs_gamma_dra').glob(name)
     image, header = read_image(path)
     assert image.shape == shape
     assert image.data.dtype == np.dtype('>f8')
@@ -608,6 +610,32 @@ def test_archive_files_are_read_as_they_are(shared_data, name, shape, scale, wav
     near = np.where(np.hypot(columns - x, rows - y) < 20, image.data, 0)
     row, column = np.unravel_index(near.argmax(), shape)
     assert np.hypot(column - x, row - y) < 2
+
+
+@pytest.mark.parametrize(('band', 'shape', 'scale'), [(250, 81, 6), (350, 65, 10), (500, 57, 14)])
+def test_real_map_is_read_as_it_is(small_data, band, shape, scale):
+    path = small_data / f'bet_and_spire{band}.fits'
+    image, header = read_image(path)
+    assert image.shape == (shape, shape)
+    assert image.dtype == np.dtype('f4')
+    assert image.unit == u.MJy / u.sr
+    assert image.pixel_scale == pytest.approx(scale, rel=1e-6)
+    assert_array_equal(image.data, fits.getdata(path))
+    assert (header['INSTRUME'], header['WAVELNTH']) == ('SPIRE', band)
+    # The star, at 1h09m43.9s +35d37m14s, is the brightest pixel.
+    x, y = image.wcs.wcs_world2pix(17.43302, 35.62056, 0)
+    row, column = np.unravel_index(np.nanargmax(image.data), image.shape)
+    assert np.hypot(column - x, row - y) < 1.5
+    assert_array_equal(image.valid(np.s_[:, :]), np.isfinite(image.data))
+
+
+def test_real_map_in_galactic_coordinates_is_read(small_data):
+    image, _ = read_image(small_data / 'extinction_ophiuchus.fits')
+    assert image.unit == u.mag
+    assert image.pixel_scale == pytest.approx(90, rel=1e-6)
+    place = image.wcs.pixel_to_world(48, 48).galactic
+    assert abs(place.l.wrap_at('180d').deg + 6) < 1
+    assert abs(place.b.deg - 16) < 1
 
 
 def test_header_of_the_image_comes_before_that_of_the_file(tmp_path):

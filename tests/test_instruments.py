@@ -1,3 +1,5 @@
+"""Tests of instruments: beams, masks, aperture corrections and headers."""
+
 import csv
 from dataclasses import asdict
 
@@ -242,11 +244,20 @@ def test_beam_in_pixels_stays_in_pixels():
         ('1342216069*MAPR*', 'pacs-scanmap-red'),
     ],
 )
-def test_archive_files_are_identified(shared_data, name, expected):
-    (path,) = (shared_data / 'data' / 'pacs_gamma_dra').glob(name)
+def test_archive_files_are_identified(real_data, name, expected):
+    (path,) = (real_data / 'pacs_gamma_dra').glob(name)
     image, header = read_image(path)
     assert identify_instrument(header) == identify_instrument(fits.getheader(path)) == expected
     instrument = get_instrument(expected)
+    assert image.pixel_scale == pytest.approx(instrument.pixel_scale, rel=1e-6)
+    assert instrument.on_pixels(image.pixel_scale).mask_radii == instrument.mask_radii
+
+
+@pytest.mark.parametrize('band', [250, 350, 500])
+def test_real_map_is_identified(small_data, band):
+    image, header = read_image(small_data / f'bet_and_spire{band}.fits')
+    assert identify_instrument(header) == f'spire-{band}'
+    instrument = get_instrument(f'spire-{band}')
     assert image.pixel_scale == pytest.approx(instrument.pixel_scale, rel=1e-6)
     assert instrument.on_pixels(image.pixel_scale).mask_radii == instrument.mask_radii
 

@@ -1,3 +1,5 @@
+"""Tests of masks: signal-to-noise ratio, radius, pixels and flags."""
+
 import math
 
 import numpy as np
@@ -13,12 +15,15 @@ from regions import (
     RectanglePixelRegion,
 )
 
-from csr_astro.flags import BITS, FLAGS, decode_flags
+from csr_astro.cutouts import extract_mask
+from csr_astro.flags import BITS, decode_flags
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
 from csr_astro.masking import (
+    combined_mask,
     disc,
     draw_masks,
+    flag_masks,
     mask_radii,
     measure_snr,
     region_mask,
@@ -335,11 +340,10 @@ def test_wrong_radii_are_refused(mask_radius, exception, sentence):
 # All masks
 
 
-def draw(positions, radii, *, flags=None):
+def draw(positions, radii):
     image = parse_image(np.zeros(SHAPE))
-    flags = np.zeros(len(positions), dtype=int) if flags is None else flags
-    masks = draw_masks(image, parse_sources(positions), np.asarray(radii, dtype=float), flags)
-    return masks, [decode_flags(value) for value in flags]
+    masks, flags = draw_masks(image, parse_sources(positions), np.asarray(radii, dtype=float))
+    return masks, decode_flags(flags)
 
 
 def test_every_source_has_a_mask_or_a_flag():
@@ -369,25 +373,80 @@ def test_region_larger_than_the_largest_window_is_flagged():
     assert flags == [['mask_too_large']] * 2
 
 
-def test_source_without_position_keeps_its_flag():
-    masks, flags = draw(
-        [(np.nan, 5), (5, 5)], [5, 5], flags=np.array([BITS['invalid_position'], 0])
-    )
-    assert flags == [['invalid_position'], []]
-    assert masks[0] is None
+def test_source_without_position_is_flagged():
+    masks, flags = draw([(np.nan, 5), (5, 5), (5, np.inf)], [5, 5, 221])
+    assert flags == [['invalid_position'], [], ['invalid_position']]
+    assert [m is None for m in masks] == [True, False, True]
 
 
-# Flags
+# Several masks
 
 
-def test_flags_are_single_bits_with_names():
-    bits = [flag.bit for flag in FLAGS]
-    assert bits == [1 << i for i in range(len(FLAGS))]
-    assert len({flag.name for flag in FLAGS}) == len(FLAGS)
-    for flag in FLAGS:
-        assert decode_flags(flag.bit) == [flag.name]
-    assert decode_flags(sum(bits)) == [flag.name for flag in FLAGS]
-    assert decode_flags(np.array([[0, 1], [2, 3]], dtype='>i4')) == [
-        [[], ['invalid_position']],
-        [['off_map'], ['invalid_position', 'off_map']],
-    ]
+def test_combined_mask_holds_the_pixels_of_all():
+    masks = [disc(10, 10, 4, SHAPE), None, disc(14, 11, 5, SHAPE), disc(49, 39, 6, SHAPE)]
+    combined = combined_mask(masks, SHAPE)
+    expected = distances(10, 10) <= 4
+    expected |= (distances(14, 11) <= 5) | (distances(49, 39) <= 6)
+    assert combined.dtype == bool
+    assert_array_equal(combined, expected)
+    assert_array_equal(combined_mask(iter(masks), SHAPE), expected)
+    # A new array each time.
+    combined[:] = False
+    assert_array_equal(combined_mask(masks, SHAPE), expected)
+
+
+@pytest.mark.parametrize('masks', [[], [None, None]])
+def test_combined_mask_of_nothing_is_empty(masks):
+    combined = combined_mask(masks, SHAPE)
+    assert combined.shape == SHAPE
+    assert not combined.any()
+
+
+def flag(masks, data=None):
+    image = parse_image(np.zeros(SHAPE) if data is None else data)
+    return decode_flags(flag_masks(image, masks))
+
+
+@pytest.mark.parametrize(
+    ('distance', 'expected'), [(6, ['overlap']), (7, ['touching']), (8, []), (0, ['overlap'])]
+)
+def test_masks_that_overlap_or_touch_are_flagged(distance, expected):
+    masks = [disc(15, 20, 3, SHAPE), disc(15 + distance, 20, 3, SHAPE), None]
+    assert flag(masks) == [expected, expected, []]
+
+
+def test_masks_that_touch_at_a_corner_are_flagged():
+    masks = [disc(10, 10, 0, SHAPE), disc(11, 11, 0, SHAPE), disc(13, 11, 0, SHAPE)]
+    assert flag(masks) == [['touching'], ['touching'], []]
+
+
+def test_masks_at_the_edge_or_with_invalid_pixels_are_flagged():
+    data = np.zeros(SHAPE)
+    data[20, 30], data[5, 5] = np.nan, np.inf
+    masks = [disc(1, 20, 3, SHAPE), disc(31, 20, 3, SHAPE), disc(3, 5, 4, SHAPE)]
+    assert flag(masks, data) == [['edge'], ['invalid_pixels'], ['edge', 'invalid_pixels']]
+
+
+@pytest.mark.parametrize('n', [1, 2, 255, 256, 65_536])
+def test_pixel_may_be_in_any_number_of_masks(n):
+    # Masks of one pixel; counts that small integers cannot hold are among them.
+    mask = disc(7, 9, 0, SHAPE)
+    flags = flag_masks(parse_image(np.zeros(SHAPE)), [mask, None] * n)
+    assert set(flags[::2]) == ({BITS['overlap']} if n > 1 else {0})
+    assert not flags[1::2].any()
+
+
+def test_mask_knows_which_pixels_it_holds():
+    mask = disc(2, 20, 5, SHAPE)
+    rows, columns = np.indices(SHAPE).reshape(2, -1)
+    held = mask.holds(rows, columns)
+    assert_array_equal(held.reshape(SHAPE), on_map(mask))
+    assert not mask.holds(np.array([-1, 20]), np.array([2, -1])).any()
+
+
+def test_mask_is_at_the_same_place_in_a_window():
+    mask = disc(20.4, 18.6, 5, SHAPE)
+    window = extract_mask(on_map(mask), [20.4], [18.6], 33)[0]
+    inside = np.zeros((33, 33), dtype=bool)
+    inside[mask.in_window(20.4, 18.6, 33)] = True
+    assert_array_equal(inside, window)

@@ -1,8 +1,8 @@
-"""What must hold for any map, any sources and any arguments?
+"""Tests of what holds for any map, any sources and any arguments.
 
-By default a few examples of each, in a minute. ``CSR_ASTRO_EXAMPLES`` in the
-environment sets how many `test_map_without_sources_keeps_its_promises` takes, and
-the others a multiple of it: 1000 make over 10,000 in all, other ones each time.
+A run takes a few examples of each. The environment variable ``CSR_ASTRO_EXAMPLES`` sets the
+number of `test_map_without_sources_keeps_its_promises`; the other tests take a multiple of it.
+1000 make over 10,000 in all, and other ones in each run.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What do attacks, kills, full disks and threads do to files and results? Nothing."""
+"""Tests that attacks, kills, full disks and threads harm neither files nor results."""
 
 import copy
 import errno
@@ -25,15 +25,12 @@ from photutils.centroids import centroid_com
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
 from csr_astro.cli import main
 from csr_astro.images import read_image
-from csr_astro.masking import SourceMask
 from csr_astro.nn.inpainter import Inpainter
 from csr_astro.nn.unet import PartialConvUNet
 from csr_astro.nn.weights import convert_checkpoint, load_model, read_info, save_weights
-from csr_astro.prediction import _claims
 from csr_astro.sources import read_sources
 from csr_astro.tables import write_table
 from csr_astro.utils.files import atomic_path
-from csr_astro.utils.warnings import ignored
 
 SHAPE = (90, 100)
 SOURCES = [(40.3, 60.2), (47.8, 62.6), (90.0, 33.4), (60.2, 1.0), (20.5, 20.5)]
@@ -385,19 +382,6 @@ def test_threads_share_a_result(weights, sky):
             assert_array_equal(matrix, expected[k])
 
 
-def test_filters_of_warnings_are_the_same_list_after_threads():
-    before, same = list(warnings.filters), warnings.filters
-
-    def work(_):
-        for _ in range(300):
-            with ignored(UserWarning, RuntimeWarning):
-                warnings.warn('never seen', stacklevel=1)
-
-    in_threads(8, work)
-    assert warnings.filters is same
-    assert list(warnings.filters) == before
-
-
 def test_loading_draws_no_random_numbers_and_needs_no_default_dtype(weights, sky):
     torch.set_default_dtype(torch.float64)
     try:
@@ -437,12 +421,6 @@ def test_single_precision_is_the_default_and_the_choice_is_recorded(weights, sky
         assert result.sources.meta['dtype'] == dtype
         table = InpaintedAperturePhotometry(3.0, estimator=estimator)(result)
         assert table.meta['dtype'] == dtype
-
-
-@pytest.mark.parametrize('n', [1, 2, 255, 256, 65_535, 65_536])
-def test_pixel_of_any_number_of_masks_is_counted(n):
-    mask = SourceMask(0, 0, np.ones((1, 1), dtype=bool), 0.5, clipped=False)
-    assert _claims([mask, None] * n, (1, 2)).tolist() == [[min(n, 2), 0]]
 
 
 def test_a_thousand_sources_on_one_place_are_all_measured(weights):

@@ -1,3 +1,5 @@
+"""Tests of reading sources."""
+
 import gzip
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Tests of the errors of predicted backgrounds."""
+
 import numpy as np
 import pytest
 from astropy import units as u
@@ -6,17 +8,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from photutils.aperture import CircularAperture
 
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
-from csr_astro.evaluation.accuracy import gaussian_fields
-from csr_astro.kriging import Kriging
-from csr_astro.kriging.stationary import kriging_variance
 from csr_astro.simulation.diffuse import lognormal_field, power_law_field
 from csr_astro.uncertainty import aperture_weights
 
 SHAPE = (128, 140)
 POSITIONS = [(40, 50), (90.3, 30.6), (100, 100)]
-SIZE = 97
-Y, X = np.indices((SIZE, SIZE)) - SIZE // 2
-R = np.hypot(X, Y)
 
 
 @pytest.fixture(scope='module')
@@ -42,24 +38,6 @@ def white(seed=0, sigma=2.0, shape=SHAPE):
 
 
 # Variances
-
-
-@pytest.mark.parametrize('field', [(-2.5, 0.06), (-3, 0.02), (-3.6, 0.2)])
-@pytest.mark.parametrize('radius', [5, 12])
-def test_variance_in_gaussian_fields_is_that_of_the_closed_form(field, radius):
-    """Of the sum in an aperture, over windows of several fields."""
-    groups, covariances = gaussian_fields(5, seed=1, fields=[field])
-    name = next(iter(groups))
-    hole, aperture = radius >= R, R <= 4
-    limit = kriging_variance(aperture.astype(float), ~hole, covariances[name])
-    places = X[aperture], Y[aperture]
-    found = []
-    for image in groups[name]:
-        for shift in ((0, 0), (0, 120), (120, 0), (120, 120)):
-            window = np.roll(image, shift, (0, 1))[:SIZE, :SIZE]
-            kriging = Kriging(window, ~hole, radius)
-            found.append((kriging.covariance(places) + kriging.own_noise(places)).sum() / limit)
-    assert np.mean(found) == pytest.approx(1, abs=0.1)
 
 
 def test_errors_of_white_noise_are_those_of_independent_pixels(estimator):
@@ -90,23 +68,6 @@ def test_rms_is_the_diagonal_of_the_covariance(result):
         assert_allclose(rms**2, covariance.matrix.diagonal(), rtol=1e-10)
         assert_allclose(covariance.matrix, covariance.matrix.T, rtol=1e-6)
         assert np.linalg.eigvalsh(covariance.matrix)[0] > 0
-
-
-@pytest.mark.parametrize('wing', [0, 30])
-def test_variance_of_sums_is_that_of_the_covariance(wing):
-    rng = np.random.default_rng(4)
-    rows, columns = np.mgrid[:81, :81] - 40
-    distance = np.hypot(rows, columns)
-    hole = distance <= 6
-    noise = rng.uniform(0.5, 2, hole.shape)
-    values = rng.normal(0, 1, hole.shape) + wing * (np.maximum(distance, 6) / 6) ** -2.5
-    kriging = Kriging(values, ~hole, 6, peak=1000, noise=noise)
-    assert np.any(kriging.wing) == (wing > 0)
-    places = columns[hole], rows[hole]
-    weights = rng.normal(size=(4, hole.sum()))
-    expected = weights @ kriging.covariance(places) @ weights.T
-    assert_allclose(kriging.variance(places, weights), expected.diagonal(), rtol=1e-9)
-    assert_array_equal(kriging.own_variance(places), kriging.own_noise(places).diagonal())
 
 
 def test_error_of_a_sum_is_that_of_its_pixels_together(result):
@@ -268,59 +229,7 @@ def test_far_sources_are_unrelated(estimator):
     assert not result.covariance(1, 2).any()
 
 
-# Realizations
-
-
-def test_draws_have_the_mean_and_the_covariance_that_are_reported(result):
-    n = 400
-    maps = result.realization(3, n=n)
-    assert maps.shape == (n, *SHAPE)
-    for i in range(3):
-        covariance = result.covariance(i + 1)
-        drawn = maps[:, covariance.y, covariance.x]
-        rms = np.sqrt(covariance.matrix.diagonal())
-        mean = np.asarray(result.background)[covariance.y, covariance.x]
-        assert np.abs((drawn.mean(axis=0) - mean) / rms * np.sqrt(n)).mean() < 2
-        assert_allclose(drawn.std(axis=0) / rms, 1, atol=0.2)
-        weights = np.ones(len(rms))
-        expected = np.sqrt(weights @ covariance.matrix @ weights)
-        assert drawn.sum(axis=1).std() == pytest.approx(expected, rel=0.15)
-
-
-def test_draws_join_the_map_and_each_other_without_a_seam(estimator):
-    """Steps between neighbouring pixels are as large at the rims as anywhere."""
-    sky = power_law_field((256, 256), -3, 8)[:200, :200]
-    positions = [(x + dx, y) for y in range(30, 190, 35) for x in (35, 90, 145) for dx in (0, 8)]
-    result = estimator.estimate(sky, positions, mask_radius=6)
-    maps = result.realization(1, n=5)
-    claims = np.zeros(sky.shape, dtype=int)
-    for number, mask in enumerate(result.source_masks, start=1):
-        rows, columns = mask.on_map()
-        free = claims[rows, columns] == 0
-        claims[rows[free], columns[free]] = number
-    left, right = claims[:, :-1], claims[:, 1:]
-    # As in the map itself, of whose steps between masks there are few.
-    rim, between = left * right == 0, left * right > 0
-    for tolerance, seam in ((0.12, (left != right) & rim), (0.25, (left != right) & between)):
-        assert seam.sum() > 100
-        steps = np.array([np.diff(image, axis=1)[seam].std() for image in maps])
-        assert steps.mean() == pytest.approx(np.diff(sky, axis=1)[seam].std(), rel=tolerance)
-
-
-def test_draws_do_not_depend_on_the_other_sources(estimator, sky, result):
-    alone = estimator.estimate(sky, POSITIONS[1:2], mask_radius=7)
-    expected = result.realization(5) - result.background
-    found = alone.realization(5) - alone.background
-    rows, columns = alone.source_masks[0].on_map()
-    # Other masks are no background, and so change what is known a little.
-    assert np.corrcoef(found[rows, columns], expected[rows, columns])[0, 1] > 0.95
-
-
-def test_draws_do_not_depend_on_the_order_of_the_sources(estimator, sky):
-    positions = [(40, 50), (49, 52), (90, 60)]
-    first = estimator.estimate(sky, positions, mask_radius=6).realization(2)
-    second = estimator.estimate(sky, positions[::-1], mask_radius=6).realization(2)
-    assert_allclose(first, second, rtol=0, atol=1e-6)
+# Large masks
 
 
 @pytest.mark.parametrize('radius', [25, 60])
@@ -341,8 +250,6 @@ def test_large_masks_have_errors_too(estimator, radius):
 def test_bad_requests_are_refused(estimator, sky, result):
     with pytest.raises(ValueError, match='no source with id 4; ids are 1 to 3'):
         result.covariance(4)
-    with pytest.raises(ValueError, match='n must be a positive integer, got 0'):
-        result.realization(1, n=0)
     lost = estimator.estimate(sky, [(1e4, 5), (40, 50)], mask_radius=5)
     with pytest.raises(ValueError, match='source 1 has no prediction: off_map'):
         lost.covariance(1)

@@ -1,4 +1,4 @@
-"""Kriging: the best linear prediction of a random field from the pixels around."""
+"""Kriging: best linear prediction of a random field from the surrounding pixels."""
 
 import lazy_loader
 

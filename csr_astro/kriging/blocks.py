@@ -1,4 +1,4 @@
-"""Averages over blocks of pixels: many pixels of a window as few numbers."""
+"""Averages of windows over blocks of pixels."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import numpy as np
 
 __all__ = ['BLOCKS', 'block_means', 'block_window']
 
-#: Pixels per side of the blocks.
+#: Widths of the blocks in pixels.
 BLOCKS = (1, 3, 9)
-# Single pixels up to this far outside the mask, blocks of 3 x 3 up to that far, then 9 x 9;
-# what gaps leave of those is used up to the third distance.
+# Distances from the mask in pixels: single pixels up to the first, blocks of 3 x 3 up to the
+# second, then 9 x 9. Remains of incomplete 9 x 9 blocks are used up to the third.
 _FINE, _MIDDLE, _FAR = 3.5, 8.0, 24.0
 
 
 def block_means(
     values: np.ndarray, valid: np.ndarray, radius: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[int, slice]]:
-    """Average the valid pixels of a window, the farther from the mask the coarser.
+    """Average the valid pixels of a window in blocks that grow with the distance from the mask.
 
-    Pixels near the mask stay single; beyond them come whole blocks of 3 x 3 and of 9 x 9.
+    Pixels near the mask stay single; farther out are complete blocks of 3 x 3 and 9 x 9.
 
     Parameters
     ----------
     values, valid : (S, S) `~numpy.ndarray`
-        Window with the source at pixel (S // 2, S // 2).
+        Window with the source at pixel (S // 2, S // 2), and True for valid pixels.
     radius : float
         Radius of the mask in pixels.
 
@@ -32,9 +32,9 @@ def block_means(
     dx, dy : (B,) `~numpy.ndarray` of int
         Centres of the blocks, relative to the source's pixel.
     mean, count : (B,) `~numpy.ndarray` of float
-        Mean and number of the pixels of each block.
+        Mean and number of pixels of each block.
     parts : dict of int to slice
-        Blocks of 1, 3 and 9 pixels a side among the B.
+        Slices of the blocks of 1, 3 and 9 pixels per side among the B.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def block_means(
     found = {}
     for n in (9, 3):
         if n == 3:
-            # Far out, what is left of broken blocks is not worth its price.
+            # Far from the mask, remains of incomplete blocks are dropped to save time.
             left &= distance[3] <= radius + _FAR
         # Blocks are centred on multiples of n from the source's pixel: symmetric about it.
         before = -(half - n // 2) % n
@@ -91,23 +91,24 @@ def block_means(
 def block_window(
     values: np.ndarray, valid: np.ndarray, noise: np.ndarray | None, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """A window averaged over blocks of n x n pixels, n odd.
+    """Average a window over blocks of n x n pixels.
 
     Parameters
     ----------
     values, valid : (S, S) `~numpy.ndarray`
-        Window with the source at pixel (S // 2, S // 2).
+        Window with the source at pixel (S // 2, S // 2), and True for valid pixels.
     noise : (S, S) `~numpy.ndarray` of float, or None
-        Variances of the pixels' noise.
+        Noise variance of each pixel.
     n : int
-        Odd.
+        Width of the blocks in pixels, odd.
 
     Returns
     -------
     values, valid : (C, C) `~numpy.ndarray`
-        With the source's block in the middle; blocks are valid of which half is.
+        Window with the source's block in the middle; blocks are valid if at least half
+        of their pixels are.
     noise : (C, C) `~numpy.ndarray` of float, or None
-        Variances of the blocks' noise.
+        Noise variance of each block.
 
     Examples
     --------

@@ -10,7 +10,7 @@ from csr_astro.kriging.ordinary import Kriging
 
 __all__ = ['kriging_fill', 'kriging_fills']
 
-# Masks wider than this are filled on a grid of block averages.
+# Masks with a larger radius are filled on a grid of block averages.
 _MAX_RADIUS = 45.0
 
 
@@ -21,29 +21,29 @@ def kriging_fill(
     radius: float,
     peak: float | None = None,
 ) -> np.ndarray:
-    """Conditional mean of the background behind a mask.
+    """Predict the background behind a mask by ordinary kriging.
 
-    Ordinary kriging (the mean is unknown and constant) with the variogram of
-    the window.
+    The prediction is the conditional mean given the valid pixels, with the variogram
+    of the window and an unknown, constant mean.
 
     Parameters
     ----------
     values : (S, S) `~numpy.ndarray` of float
         Window with the source at pixel (S // 2, S // 2); finite where valid.
     valid : (S, S) `~numpy.ndarray` of bool
-        Pixels that are background; none of them in the hole.
+        True for background pixels, none of them in the hole.
     hole : (S, S) `~numpy.ndarray` of bool
-        Pixels to predict.
+        True for pixels to predict.
     radius : float
         Radius of the hole in pixels.
     peak : float, optional
-        Brightest pixel of the source. If it is given, wings of the source that
-        reach outside the hole are looked for, and do not count as background.
+        Brightest pixel of the source. If given, wings of the source outside the hole
+        are fitted and subtracted from the background.
 
     Returns
     -------
     prediction : (H,) `~numpy.ndarray` of float
-        In the order of ``numpy.nonzero(hole)``; 0 where nothing is valid.
+        In the order of ``numpy.nonzero(hole)``; 0 without valid pixels.
 
     Notes
     -----
@@ -67,7 +67,7 @@ def kriging_fill(
 
 
 def _fill(values, valid, hole, radius, peak):
-    """Prediction, and the wing that was taken off, (S, S) or 0."""
+    """Return the prediction, and the subtracted wing, (S, S) or 0."""
     rows, columns = np.nonzero(hole)
     if not valid.any():
         return np.zeros(len(rows)), 0.0
@@ -81,19 +81,19 @@ def _fill(values, valid, hole, radius, peak):
 def kriging_fills(
     values: np.ndarray, valid: np.ndarray, hole: np.ndarray, radius: np.ndarray, peak: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`kriging_fill` for a stack of windows.
+    """Apply `kriging_fill` to a stack of windows.
 
     Parameters
     ----------
     values, valid, hole : (N, S, S) `~numpy.ndarray`
         As in `kriging_fill`.
     radius, peak : (N,) `~numpy.ndarray` of float
+        As in `kriging_fill`.
 
     Returns
     -------
     fills, wings : (N, S, S) `~numpy.ndarray` of float64
-        Predictions, 0 outside the holes; what of the window is taken for wings
-        of the source.
+        Predictions, 0 outside the holes, and subtracted wings of the sources.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def kriging_fills(
 
 
 def _coarse_fill(values, valid, hole, radius):
-    """The same on block averages, for masks of thousands of pixels."""
+    """Predict on block averages, for masks of thousands of pixels."""
     n = 3
     half = len(values) // 2
     mean, good, _ = block_window(values, valid, None, n)

@@ -1,8 +1,8 @@
-"""Ordinary kriging in one window: prediction behind a mask, and covariance of its errors.
+"""Ordinary kriging in a window: prediction behind a mask, and covariance of its errors.
 
 The prediction is the conditional mean of a Gaussian field given the valid pixels, with the
 variogram of the window around the mask (`csr_astro.kriging.variogram`). Pixels far from the
-mask enter as averages over blocks, so that a few hundred numbers stand for thousands of pixels.
+mask enter as averages over blocks, so that a few hundred numbers represent thousands of pixels.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ if TYPE_CHECKING:
 __all__ = ['Kriging']
 
 
-# So much of the variogram between neighbours is taken as noise, whatever the fit says: a map's
-# smoothness is known no better, and to trust it is to extrapolate wildly. On real maps it pays.
+# Fraction of the variogram between neighbours that always counts as noise, because predictions
+# that trust the fitted smoothness extrapolate wildly on real maps.
 _JITTER = 0.03
-# Wings of the source outside its mask, as powers of the distance. They are taken off when the
-# pixels ask for them at more than this many standard errors, and the source is so much brighter
-# than they are: a clump of the background is not.
+# Wings of the source outside its mask, as powers of the distance. They are subtracted if their
+# amplitude exceeds this many standard errors, and the source is this much brighter, unlike a clump
+# of the background.
 _WING_SLOPES = (2.5, 5.0)
 _THRESHOLD = 3.0
 _CONTRAST = 10.0
-# Discs next to the mask that are left out to see how well the field is understood, and how many
-# blocks one must hold.
+# Number of discs next to the mask that are left out to test the prediction, and smallest number of
+# blocks in one.
 _LEFT_OUT = 12
 _MIN_LEFT_OUT = 3
 
 
 class Kriging:
-    """Ordinary kriging in one window: the mean is unknown and constant.
+    """Ordinary kriging in a window, with an unknown, constant mean.
 
     Parameters
     ----------
     values : (S, S) `~numpy.ndarray` of float
         Window with the source at pixel (S // 2, S // 2); finite where valid.
     valid : (S, S) `~numpy.ndarray` of bool
-        Pixels that are background, at least one.
+        True for background pixels, at least one.
     radius : float
-        Radius in pixels of what is to be predicted.
+        Radius in pixels of the area to predict.
     peak : float, optional
-        Brightest pixel of the source. If it is given, wings of the source that
-        reach outside the radius are looked for, and do not count as background.
+        Brightest pixel of the source. If given, wings of the source outside the radius
+        are fitted and subtracted from the background.
     noise : (S, S) `~numpy.ndarray` of float, optional
-        Known variance of each pixel's own noise; by default it is the same for
-        all, and follows from the variogram.
+        Known noise variance of each pixel; by default it is the same for all and
+        follows from the variogram.
 
     Attributes
     ----------
     variogram : `~csr_astro.kriging.variogram.Variogram` or None
-        None if the window does not vary.
+        None if the window is constant.
     wing : (S, S) `~numpy.ndarray` of float or 0
-        What was taken for wings of the source.
+        Subtracted wing of the source.
 
     Examples
     --------
-    Behind 61 pixels of white noise of variance 4, the sum is known no better
-    than its noise and the mean around it:
+    In white noise of variance 4, the error of a sum of 61 pixels is their noise and
+    the error of the mean around them:
 
     >>> import numpy as np
     >>> from csr_astro.kriging.ordinary import Kriging
@@ -100,14 +100,14 @@ class Kriging:
             return
         self._noise = None
         if noise is not None:
-            # The white noise of the variogram is taken for what is known of it, and the rest.
+            # The white noise of the variogram is the known noise and a uniform rest.
             known = np.where(valid, noise, 0.0)
             self._noise = noise, block_means(known, valid, radius)[2], _near_mean(known, valid)
         distance = np.hypot(*self._centers)
         shapes = [_wing(distance, radius, slope) for slope in _WING_SLOPES]
         steps = np.arange(size) - size // 2
         found = None
-        # Without the source's wing, found in the first round, the variogram is another one.
+        # The second round fits the variogram again, without the wing found in the first.
         for _ in range(2):
             weights = fit_variogram(*measure_variogram(values, valid))
             if weights is None:
@@ -143,12 +143,12 @@ class Kriging:
         return f'<Kriging: {self.variogram or "a window that does not vary"}>'
 
     def predict(self, places: Places) -> np.ndarray:
-        """The conditional mean.
+        """Compute the conditional mean.
 
         Parameters
         ----------
         places : (x, y) of (P,) `~numpy.ndarray` of int
-            Pixels that are not valid, relative to the central one.
+            Offsets of pixels that are not valid from the central pixel.
 
         Returns
         -------
@@ -159,7 +159,7 @@ class Kriging:
         return self._level + self._to_data(places) @ self._solved
 
     def covariance(self, places: Places, others: Places | None = None) -> np.ndarray:
-        """Covariance of the errors of the prediction, but for the noise of the pixels themselves.
+        """Compute the covariance of the prediction errors, without the noise of the pixels.
 
         Parameters
         ----------
@@ -169,9 +169,8 @@ class Kriging:
         Returns
         -------
         covariance : (P, Q) `~numpy.ndarray` of float
-            Of the structure, of the unknown mean, and of the wing if one was found; 0
-            in a window that does not vary. The truth differs from the prediction by
-            `own_noise`, too.
+            Covariance of the structure, of the unknown mean and of the wing, if any; 0 in
+            a constant window. Errors of a prediction also include `own_noise`.
         """
         same = others is None
         others = places if others is None else others
@@ -186,14 +185,14 @@ class Kriging:
         return covariance
 
     def variance(self, places: Places, weights: np.ndarray) -> np.ndarray:
-        """Variance of the errors of weighted sums, as it follows from `covariance`, but sooner.
+        """Compute the variance of the errors of weighted sums, faster than by `covariance`.
 
         Parameters
         ----------
         places : (x, y) of (P,) `~numpy.ndarray` of int
             As in `predict`.
         weights : (K, P) `~numpy.ndarray` of float
-            Of the pixels in each sum.
+            Weights of the pixels in each sum.
 
         Returns
         -------
@@ -210,7 +209,7 @@ class Kriging:
         return np.maximum(variance, 0)
 
     def own_noise(self, places: Places, others: Places | None = None) -> np.ndarray:
-        """Covariance of the white noise of pixels that are predicted.
+        """Compute the covariance of the white noise of predicted pixels.
 
         Parameters
         ----------
@@ -228,14 +227,14 @@ class Kriging:
         return covariance
 
     def own_variance(self, places: Places, *, given: bool = True) -> np.ndarray:
-        """Variance of the white noise of pixels that are predicted.
+        """Compute the variance of the white noise of predicted pixels.
 
         Parameters
         ----------
         places
             As in `predict`.
         given : bool, optional
-            Whether ``noise`` counts, or only what the variogram has beyond it.
+            Whether to include ``noise``, or only the noise of the variogram beyond it.
 
         Returns
         -------
@@ -250,25 +249,25 @@ class Kriging:
         return max(self.variogram.noise - mean, 0) + given * noise[y, x]
 
     def left_out(self) -> np.ndarray:
-        """How badly the valid pixels near the mask are predicted from all others.
+        """Measure how badly the valid pixels near the mask are predicted from all others.
 
         Returns
         -------
         surprise : (5,) `~numpy.ndarray` of float
-            Mean squares of errors over their expected standard deviation, and so 1
-            on average in a Gaussian field: of single pixels at the rim, of the
-            blocks of 3 x 3 beyond, and of the means of discs of 4 pixels' radius and
-            of the mask's own radius next to it; and, of the pixels at the rim, the
-            variance over that expected. 1 where there is none.
+            Mean squared errors over their expected variance: of single pixels at the rim,
+            of the blocks of 3 x 3 beyond, and of the means of discs next to the mask with
+            a radius of 4 pixels and of the mask's radius. Last, the variance of the pixels
+            at the rim over the expected one. 1 on average in a Gaussian field, and 1 for
+            pixels or discs that are missing.
         """
         surprise = np.ones(5)
         if self.variogram is None:
             return surprise
-        # The inverse covariance (its lower triangle), but for the unknown mean.
+        # Lower triangle of the inverse covariance, without the term of the unknown mean.
         precision = linalg.lapack.dpotri(self._factor, lower=1)[0]
         diagonal = precision.diagonal() - self._ones**2 / self._ones.sum()
         if not diagonal.max() > 0:
-            # A single number, of which the unknown mean takes all.
+            # A single block only determines the unknown mean.
             return surprise
         single = self._solved**2 / np.maximum(diagonal, 1e-12 * diagonal.max())
         for number, n in enumerate((1, 3)):
@@ -289,7 +288,7 @@ class Kriging:
         return surprise
 
     def _left_out_disc(self, precision, x, y, radius):
-        """Squared error over its variance of the mean of a disc predicted from outside of it."""
+        """Return the squared error of a disc's mean, predicted from outside, over its variance."""
         dx, dy = self._centers
         inside = np.flatnonzero((dx - x) ** 2 + (dy - y) ** 2 <= radius**2)
         if len(inside) < _MIN_LEFT_OUT:
@@ -306,10 +305,10 @@ class Kriging:
         error, variance = weight @ solved
         return error**2 / variance if variance > 0 else None
 
-    # ------------------------------------------------------------------------------------ pieces
+    # ----------------------------------------------------------------------------------- helpers
 
     def _data_covariance(self):
-        """Covariance of the valid blocks; only the lower triangle is filled."""
+        """Compute the covariance of the valid blocks; only the lower triangle is filled."""
         dx, dy = self._centers
         covariance = np.empty((len(dx), len(dx)))
         for p in BLOCKS:
@@ -327,7 +326,7 @@ class Kriging:
         return covariance
 
     def _to_data(self, places):
-        """Covariance of places with the valid blocks; the last is kept for who asks again."""
+        """Compute the covariance of places with the valid blocks; the last result is kept."""
         kept, covariance = self._last
         if kept is places:
             return covariance
@@ -340,9 +339,10 @@ class Kriging:
         return covariance
 
     def _whitened(self, to_data, total=1.0):
-        """What the pixels tell of places or sums, and what the unknown mean and the wing add.
+        """Return the factors of the variance known from the pixels, and of the mean and wing.
 
-        ``to_data`` are their covariances with the pixels, ``total`` the sums of their weights.
+        The first reduces the variance of places or sums, the others add to it. ``to_data``
+        are the covariances with the pixels, ``total`` the sums of the weights.
         """
         missing = total - to_data @ self._ones
         rows = [
@@ -356,23 +356,23 @@ class Kriging:
 
 
 def _common(places, others):
-    """Indices of the pixels that are in two lists."""
+    """Return the indices of the pixels that are in both lists."""
     first, second = (np.asarray(p[1]) * 2**20 + p[0] for p in (places, others))
     _, rows, columns = np.intersect1d(first, second, return_indices=True)
     return rows, columns
 
 
 def _near_mean(values, valid):
-    """Mean of the valid pixels, weighted as in the variogram."""
+    """Return the mean of the valid pixels, weighted as in the variogram."""
     weight = local_weight(len(values)) * valid
     return (weight * values).sum() / weight.sum()
 
 
 def _cholesky(covariance, step):
-    """Factor of a covariance, of which only the lower triangle is filled."""
+    """Return the Cholesky factor of a covariance given by its lower triangle."""
     diagonal = np.diag_indices(len(covariance))
     variance = covariance[diagonal]
-    # Rounding may leave a smooth map's matrix not quite positive.
+    # Rounding may make the matrix of a smooth map indefinite.
     for jitter in (1, 100, 10_000):
         covariance[diagonal] = variance + jitter * _JITTER * step
         try:
@@ -384,20 +384,20 @@ def _cholesky(covariance, step):
 
 
 def _wing(distance, radius, slope):
-    """A source's profile outside its mask, 1 at the rim."""
+    """Return the profile of a source outside its mask, 1 at the rim."""
     return (np.maximum(distance, radius) / max(radius, 1)) ** -slope
 
 
 def _wing_amplitude(products):
-    """Amplitude of the wing that the pixels ask for (0 unless they do so clearly), error, shape.
+    """Fit the amplitude of a wing; return it (0 if not significant), its error and its shape.
 
-    ``products`` are the scalar products by the inverse covariance of a constant,
+    ``products`` are the scalar products, under the inverse covariance, of a constant,
     the pixels, and the shapes of wings.
     """
     constant, data, shapes = products[0], products[1], products[2:]
     level = shapes[:, 0] / constant[0]
     information = np.diagonal(shapes[:, 2:]) - shapes[:, 0] * level
-    # Few pixels cannot tell a wing from a constant.
+    # Few pixels cannot distinguish a wing from a constant.
     known = information > 1e-9 * np.diagonal(shapes[:, 2:])
     significance = np.zeros(len(shapes))
     estimate = data[2:] - data[0] * level
@@ -406,6 +406,6 @@ def _wing_amplitude(products):
     best = significance[number]
     if best <= _THRESHOLD:
         return 0.0, 0.0, number
-    # Shrunk by what noise alone would give.
+    # Reduced by the amplitude that noise alone could give.
     error = 1 / np.sqrt(information[number])
     return best * error * (1 - (_THRESHOLD / best) ** 2), error, number

@@ -1,8 +1,7 @@
-"""What do the valid pixels of a Gaussian field say about the others?
+"""Simple kriging of stationary Gaussian fields: conditional mean and variance.
 
-Their conditional mean given the valid pixels (simple kriging) and its variance.
-The covariance is stationary, so that multiplying with it takes two fast Fourier
-transforms, and conjugate gradients find the weights without any matrix.
+Products with the stationary covariance take two fast Fourier transforms, and conjugate
+gradients find the weights without a matrix.
 """
 
 import numpy as np
@@ -11,26 +10,26 @@ from scipy import fft
 __all__ = ['estimate_covariance', 'kriging_mean', 'kriging_variance', 'power_law_covariance']
 
 
-# Standard deviation of the taper of an estimated covariance, in pixels: wider ones follow
-# Gaussian fields a little better, and bright gradients of real maps much worse.
+# Standard deviation of the taper of an estimated covariance, in pixels. Wider tapers are slightly
+# better for Gaussian fields, and much worse for bright gradients of real maps.
 _TAPER = 10.0
 # Separations up to this many pixels are not averaged over rings of one pixel's width.
 _EXACT = 4
 # Separations with fewer pairs of pixels than this fraction of the most common one are not used.
 _MIN_PAIRS = 0.01
-# Least power over the largest: white noise that keeps an estimated covariance invertible.
+# Smallest power over the largest: white noise that keeps an estimated covariance invertible.
 _NUGGET = 1e-4
-# Least power over the largest that the preconditioner divides by.
+# Smallest power over the largest that the preconditioner divides by.
 _FLOOR = 1e-7
 
 
 def power_law_covariance(shape: tuple[int, int], slope: float, noise: float = 0.0) -> np.ndarray:
-    """Covariance of a periodic power-law field of unit variance plus white noise.
+    """Compute the covariance of a periodic power-law field of unit variance plus white noise.
 
     Parameters
     ----------
     shape : (int, int)
-        (ny, nx) of the periodic field.
+        Shape (ny, nx) of the periodic field.
     slope : float
         Slope of the power spectrum, ``P(k) ∝ k**slope`` without a mean, as in
         `~csr_astro.simulation.diffuse.power_law_field`.
@@ -40,7 +39,7 @@ def power_law_covariance(shape: tuple[int, int], slope: float, noise: float = 0.
     Returns
     -------
     covariance : (ny, nx) `~numpy.ndarray` of float
-        By separation, in the order of `numpy.fft.fftfreq`.
+        Covariance by separation, in the order of `numpy.fft.fftfreq`.
 
     Examples
     --------
@@ -62,18 +61,18 @@ def power_law_covariance(shape: tuple[int, int], slope: float, noise: float = 0.
 def estimate_covariance(
     values: np.ndarray, valid: np.ndarray, *, taper: float = _TAPER
 ) -> np.ndarray:
-    """Covariance of the valid pixels as a function of their distance.
+    """Estimate the covariance of the valid pixels as a function of their distance.
 
-    The variance less half the mean squared difference of the pairs of valid
-    pixels at each separation. (That is the autocorrelation of the gapped field
-    over that of its mask, without the error that comes from other pixels
-    forming the pairs at other separations.) It is averaged over directions and
-    tapered, and its negative power is clipped.
+    The estimate is the variance minus half the mean squared difference of the pairs
+    of valid pixels at each separation. (The autocorrelation of the gapped field over
+    that of its mask has an additional error, because different pixels form the pairs
+    at different separations.) It is averaged over directions and tapered, and its
+    negative power is clipped.
 
     Parameters
     ----------
     values : (ny, nx) array of float
-        A window; what stands in invalid pixels has no influence.
+        A window; values of invalid pixels have no influence.
     valid : (ny, nx) array of bool
         True for the pixels to use; at least one.
     taper : float, optional
@@ -95,9 +94,9 @@ def estimate_covariance(
     (True, True)
     """
     grid = tuple(fft.next_fast_len(2 * n, real=True) for n in values.shape)
-    # About their mean, lest a large level cost digits.
+    # Relative to the mean, because a large level would cost precision.
     centred = np.where(valid, values - values[valid].mean(), 0)
-    # No squares of very large or very small numbers.
+    # Scaled, so that squares neither overflow nor underflow.
     unit = np.abs(centred).max() or 1.0
     centred /= unit
     mask, field, square = fft.rfft2(np.stack([valid.astype(float), centred, centred**2]), s=grid)
@@ -105,14 +104,14 @@ def estimate_covariance(
     differences = fft.irfft2((square * mask.conj()).real - np.abs(field) ** 2, s=grid)
 
     distance = np.hypot(*np.ix_(*(n * fft.fftfreq(n) for n in grid)))
-    # Every separation near 0 counts by itself, lest the noise's step there be smoothed.
+    # Separations near 0 are not averaged, which would smooth the step of the noise there.
     ring = np.rint(np.where(distance <= _EXACT, distance**2, _EXACT**2 + distance))
     ring = ring.astype(int).ravel()
     count = np.bincount(ring, pairs.ravel())
     used = count > _MIN_PAIRS * count.max()
     used[0] = False
     if not used.any():
-        # Single pixels.
+        # No pairs of valid pixels.
         return np.zeros(grid)
     radius = np.bincount(ring, (pairs * distance).ravel())[used] / count[used]
     variogram = np.bincount(ring, differences.ravel())[used] / count[used]
@@ -125,14 +124,14 @@ def estimate_covariance(
 
 
 class _Covariance:
-    """Multiplies windows with a stationary covariance, and about with its inverse."""
+    """Stationary covariance, with products and solutions for windows."""
 
     def __init__(self, covariance, shape):
         self.shape = shape
         self.grid = covariance.shape[-2:]
         self.power = fft.rfft2(covariance).real
-        # The power may be negative where only a part of the grid is looked at, and 0 where a
-        # field has no mean.
+        # The power may be negative if the window is part of the grid, and 0 for the mean of a
+        # field without one.
         size = np.abs(self.power)
         floor = np.maximum(_FLOOR * size.max(axis=(-2, -1), keepdims=True), np.finfo(float).tiny)
         self.inverse_power = 1 / np.maximum(size, floor)
@@ -145,7 +144,7 @@ class _Covariance:
         return self._filter(field, self.power)
 
     def solve(self, target, valid, tolerance, max_iterations):
-        """Weights w, 0 outside the valid pixels, with K w = target on them."""
+        """Solve K w = target on the valid pixels, for weights w that are 0 elsewhere."""
         weights = np.zeros_like(target)
         residual = target
         direction = np.zeros_like(target)
@@ -170,7 +169,7 @@ def _dot(a, b):
 
 
 def _ratio(a, b):
-    """``a / b``, and 0 where nothing is left to improve."""
+    """Return ``a / b``, and 0 for windows that have converged."""
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
@@ -183,29 +182,29 @@ def kriging_mean(
     tolerance: float = 1e-4,
     max_iterations: int = 500,
 ) -> np.ndarray:
-    """Conditional mean of a Gaussian field given its valid pixels.
+    """Compute the conditional mean of a Gaussian field given its valid pixels.
 
     Parameters
     ----------
     values : (..., ny, nx) array of float
-        Windows; what stands in invalid pixels has no influence.
+        Windows; values of invalid pixels have no influence.
     valid : (..., ny, nx) array of bool
         True for the pixels that are given.
     covariance : (..., my, mx) array of float
-        By separation, on a periodic grid in the order of `numpy.fft.fftfreq`:
-        of at least twice the window's size, or of any size of at least the
-        window's if the field is periodic with that grid.
+        Covariance by separation, on a periodic grid in the order of
+        `numpy.fft.fftfreq`. The grid has at least twice the window's size, or at least
+        the window's size if the field is periodic with that grid.
     mean : float or array, optional
         Mean of the field.
     tolerance : float, optional
-        Largest residual of the linear system over its right-hand side.
+        Largest residual of the linear system, relative to its right-hand side.
     max_iterations : int, optional
-        Steps of the conjugate gradients at most.
+        Largest number of conjugate-gradient steps.
 
     Returns
     -------
     prediction : (..., ny, nx) `~numpy.ndarray` of float
-        In all pixels; in the valid ones equal to ``values`` to the tolerance.
+        Prediction in all pixels; in valid ones it equals ``values`` to the tolerance.
 
     Examples
     --------
@@ -232,10 +231,10 @@ def kriging_variance(
     tolerance: float = 1e-6,
     max_iterations: int = 500,
 ) -> np.ndarray:
-    """Conditional variance of a weighted sum of pixels given the valid ones.
+    """Compute the conditional variance of a weighted sum of pixels given the valid ones.
 
-    ``a·K a − (K a)_v · K_vv⁻¹ (K a)_v``: the mean squared error of the sum of
-    `kriging_mean`, of which no prediction from the same pixels has a smaller one.
+    ``a·K a − (K a)_v · K_vv⁻¹ (K a)_v`` is the mean squared error of the sum of
+    `kriging_mean`. No prediction from the same pixels has a smaller one.
 
     Parameters
     ----------
@@ -250,7 +249,7 @@ def kriging_variance(
 
     Examples
     --------
-    Of the sum of four pixels of white noise nothing is known:
+    Other pixels do not constrain the sum of four pixels of white noise:
 
     >>> import numpy as np
     >>> from csr_astro.kriging.stationary import kriging_variance, power_law_covariance

@@ -1,7 +1,7 @@
-"""How alike are pixels at some distance?
+"""Variograms of windows: measurement, fit, and covariance of pixels.
 
-The variogram of a window is measured, and fitted by a sum of physical models:
-power laws seen through a beam, correlated noise, white noise.
+A measured variogram is fitted by a sum of physical models: power laws seen through a
+beam, correlated noise and white noise.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _LAGS = (
 )  # fmt: skip
 _MAX_LAG = 36
 _DISTANCES = np.hypot(*np.transpose(_LAGS))
-# Pairs of pixels count by a Gaussian of this many pixels about the source: maps change.
+# Width in pixels of the Gaussian weight of pairs about the source, because maps are not uniform.
 _LOCAL = 40.0
-# Fewer pairs than this (by weight) say nothing about a lag.
+# Lags with a smaller weighted number of pairs are not used.
 _MIN_PAIRS = 10.0
-# Short lags decide how a prediction leaves the rim; beyond this they count less and less.
+# Lags beyond this get less weight, because short lags determine the prediction near the rim.
 _FIT_LAG = 8.0
 # The models: Gaussian-correlated noise of these scales, and power laws of these exponents
 # seen through beams of these standard deviations, all in pixels.
@@ -54,7 +54,7 @@ _ORBIT_STARTS = np.cumsum([0] + [len(orbit) for orbit in _ORBITS[:-1]])
 
 
 def _smooth_power(h, exponent, variance):
-    """Mean of ``|h + z|**exponent`` for a Gaussian ``z`` of this variance per axis."""
+    """Return the mean of ``|h + z|**exponent`` for a Gaussian ``z`` of this variance per axis."""
     if variance == 0:
         return h**exponent
     scaled = special.hyp1f1(-exponent / 2, 1, -(h**2) / (2 * variance))
@@ -62,10 +62,10 @@ def _smooth_power(h, exponent, variance):
 
 
 def _models(h, variance):
-    """Variograms of all models at distances ``h``, between averages over blocks.
+    """Return the variograms of all models at distances ``h``, between averages over blocks.
 
-    ``variance`` is that of a pixel's place in the two blocks together; the
-    blocks are taken as Gaussian, so that all covariances stay consistent.
+    ``variance`` is that of a pixel's position in the two blocks together. Blocks are
+    treated as Gaussian, so that all covariances are consistent.
     """
     values = [np.ones_like(h)]
     for scale in _NOISE_SCALES:
@@ -78,17 +78,17 @@ def _models(h, variance):
     return np.array(values)
 
 
-# Models are scaled to about 1 at a typical distance, so that their weights compare.
+# Models are scaled to about 1 at a typical distance, so that their weights are comparable.
 _SCALES = _models(np.array([6.0]), 0.0)[:, 0]
 _DESIGN = (_models(_DISTANCES, 0.0) / _SCALES[:, None]).T
 
 
 @lru_cache(maxsize=16)
 def _table(size, first, second):
-    """The models, without white noise, by squared whole-number distance in a window."""
+    """Return the models without white noise, by squared integer distance in a window."""
     distance = np.sqrt(np.arange(2 * (size - 1) ** 2 + 1.0))
     variance = (first**2 - 1) / 12 + (second**2 - 1) / 12
-    # The hypergeometric functions are slow: knots are dense where they bend.
+    # A spline, because hypergeometric functions are slow; knots are dense where they bend.
     knots = np.concatenate([np.arange(0, 24, 0.125), np.arange(24, distance[-1] + 2, 0.5)])
     table = interpolate.CubicSpline(knots, _models(knots, variance), axis=1)(distance)
     if variance == 0:
@@ -100,12 +100,12 @@ def _table(size, first, second):
 
 
 def local_weight(size: int) -> np.ndarray:
-    """Weight of the pixels of a window, (size, size): a Gaussian about the central one.
+    """Compute the Gaussian weight of the pixels of a window, (size, size), about its centre.
 
     Parameters
     ----------
     size : int
-        Width of the window.
+        Width of the window in pixels.
 
     Examples
     --------
@@ -119,20 +119,20 @@ def local_weight(size: int) -> np.ndarray:
 
 
 def measure_variogram(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Half the mean squared difference of pixels, by their distance.
+    """Measure half the mean squared difference of pixels, by their distance.
 
     Parameters
     ----------
     values : (S, S) `~numpy.ndarray` of float
         Window with the source at pixel (S // 2, S // 2).
     valid : (S, S) `~numpy.ndarray` of bool
-        Pixels that are background.
+        True for background pixels.
 
     Returns
     -------
     variogram, pairs : `~numpy.ndarray` of float
-        At the distances to which the models are fitted; the number of pairs,
-        weighted by a Gaussian about the source.
+        Variogram at the distances of the fit, and number of pairs weighted by a
+        Gaussian about the source.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def measure_variogram(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray
 
 
 def fit_variogram(variogram: np.ndarray, pairs: np.ndarray) -> np.ndarray | None:
-    """Weights of the models that give a measured variogram.
+    """Fit the weights of the models to a measured variogram.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def fit_variogram(variogram: np.ndarray, pairs: np.ndarray) -> np.ndarray | None
     Returns
     -------
     weights : `~numpy.ndarray` of float, or None
-        Not negative; None for a map without any variation.
+        Non-negative weights; None for a constant map.
 
     Examples
     --------
@@ -181,7 +181,7 @@ def fit_variogram(variogram: np.ndarray, pairs: np.ndarray) -> np.ndarray | None
     used = pairs > _MIN_PAIRS
     if not used.any() or not variogram[used].max() > 0:
         return None
-    # In units of the largest, so that the solver's absolute tolerances fit every map.
+    # In units of the largest, because the tolerances of the solver are absolute.
     unit = variogram[used].max()
     scaled = variogram / unit
     precision = np.where(used, 1 / np.maximum(scaled, 1e-4), 0)
@@ -193,24 +193,24 @@ def fit_variogram(variogram: np.ndarray, pairs: np.ndarray) -> np.ndarray | None
 
 
 class Variogram:
-    """The variogram of a window as a covariance of pixels and of blocks of pixels.
+    """Variogram of a window as a covariance of pixels and of blocks of pixels.
 
-    Any constant large enough makes a variogram a covariance; an unknown mean
-    takes it up.
+    The covariance is a large constant minus the variogram; the unknown mean absorbs
+    the constant.
 
     Parameters
     ----------
     weights : `~numpy.ndarray` of float
-        From `fit_variogram`.
+        Weights from `fit_variogram`.
     size : int
-        Width of the window: places in it are less than this apart.
+        Width of the window in pixels: the largest separation along an axis, plus 1.
 
     Attributes
     ----------
     noise : float
         Variance of the white noise.
     step : float
-        The variogram between neighbouring pixels.
+        Variogram between neighbouring pixels.
 
     Examples
     --------
@@ -236,14 +236,14 @@ class Variogram:
     def covariance(
         self, places: Places, others: Places, blocks: tuple[int, int] = (1, 1)
     ) -> np.ndarray:
-        """Covariance without the white noise.
+        """Compute the covariance without the white noise.
 
         Parameters
         ----------
         places, others : (x, y) of (M,) and of (N,) `~numpy.ndarray` of int
-            Where two lists of blocks are centred.
+            Centres of two lists of blocks.
         blocks : (int, int), optional
-            How many pixels wide they are.
+            Widths of the blocks in pixels.
 
         Returns
         -------
@@ -255,7 +255,7 @@ class Variogram:
         return self._by_distance(*blocks, int(squared.max(initial=0))).take(squared)
 
     def _by_distance(self, first, second, longest):
-        """By squared distance; most weights are 0."""
+        """Return the covariance by squared distance; zero weights are skipped."""
         models = _table(self._size, max(first, second), min(first, second))
         total = np.full(longest + 1, self._sill)
         for k in np.flatnonzero(self._weights):

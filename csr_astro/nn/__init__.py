@@ -1,7 +1,7 @@
-"""The network: partial convolutions, the U-Net built from them, and its weights.
+"""Neural network: partial convolutions, U-Net and weights.
 
-Nothing in this subpackage knows about FITS, WCS, units or catalogues: it maps
-stacks of cutouts and their validity masks to stacks of predictions.
+The subpackage maps stacks of cutouts and their validity masks to stacks of
+predictions. It does not use FITS, WCS, units or catalogues.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Where does the arithmetic run, and how precisely?"""
+"""Device and precision of computations."""
 
 import torch
 
@@ -6,12 +6,12 @@ __all__ = ['best_dtype', 'resolve_device']
 
 
 def resolve_device(device: str | torch.device | None = None) -> torch.device:
-    """A `torch.device`: the one asked for, else a GPU if there is one, else the CPU.
+    """Return the requested `torch.device`, by default a GPU if available, else the CPU.
 
     Parameters
     ----------
     device : str or `torch.device`, optional
-        The one asked for.
+        Requested device.
     """
     if device is None:
         if torch.cuda.is_available():
@@ -27,20 +27,20 @@ def resolve_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """``torch.bfloat16`` where the hardware computes in it, else ``torch.float32``.
+    """Return ``torch.bfloat16`` if the hardware supports it, else ``torch.float32``.
 
-    A CPU without bfloat16 instructions emulates them two or three times slower
-    than it computes in single precision.
+    A CPU without bfloat16 instructions emulates them, two or three times slower
+    than single precision.
 
     Parameters
     ----------
     device : `torch.device`
-        Where it computes.
+        Device of the computation.
     """
     if device.type == 'cuda':
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     elif device.type == 'cpu':
-        # Private before torch had get_capabilities; absent from other builds.
+        # Private functions, because get_capabilities is newer; some builds lack them.
         checks = (
             getattr(torch.cpu, name, bool)
             for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported')

@@ -1,4 +1,4 @@
-"""What does the smoothest guess behind a hole look like?"""
+"""Smooth fill of invalid pixels."""
 
 import torch
 from torch.nn import functional as F
@@ -7,20 +7,20 @@ __all__ = ['push_pull_fill']
 
 
 def push_pull_fill(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Fill invalid pixels from masked averages down a pyramid, bilinear up.
+    """Fill invalid pixels by masked averages down a pyramid and interpolation up.
 
     Parameters
     ----------
     image : `torch.Tensor`, (B, 1, H, W)
-        Finite values; those of invalid pixels have no influence.
+        Finite values; invalid pixels have no influence.
     mask : `torch.Tensor`, (B, 1, H, W)
         1 where the image is valid, else 0.
 
     Returns
     -------
     filled : `torch.Tensor`, (B, 1, H, W)
-        The image, its invalid pixels replaced; 0 everywhere where no pixel of
-        an image is valid.
+        The image with its invalid pixels replaced; 0 for an image without valid
+        pixels.
 
     Examples
     --------

@@ -1,8 +1,7 @@
-"""How does a network that knows only numbers near 1 see a map, and how do we read its answer?
+"""Inpainting of cutouts: normalisation, smooth fill and network in one module.
 
-Normalisation, smooth fill and network in one module that takes and returns
-cutouts in the map's own numbers. Training and inference both use it, so that
-they cannot disagree.
+The module takes and returns cutouts in the unit of the map. Training and inference
+both use it, so that they cannot differ.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ if TYPE_CHECKING:
 __all__ = ['FILLS', 'NORMALIZATIONS', 'Inpainter', 'local_normalization', 'minmax_normalization']
 
 
-# What the network's output is added to, and how many hints the network takes with it.
+# Fills to which the network's output is added, and the number of hints that they need.
 FILLS = {'none': 0, 'push-pull': 0, 'kriging': 2}
 
-# Normalised pixels beyond this many scales are clipped: a neighbour's bright
-# unmasked core must not drown the rest.
+# Normalised pixels are clipped at this many scales, so that the bright core of an unmasked
+# neighbour does not dominate.
 _CLIP = 30.0
-# Of sources the network sees, logarithmically, what is brighter than this many scales. Where
-# nothing is, it can expect no wings; of the background itself it must see nothing.
+# Range in scales of masked pixels whose logarithm the network is shown, so that it can expect wings
+# of bright sources. It must not see fainter pixels, which may be background.
 _BRIGHT, _BRIGHTEST = 10.0, 1e6
-# How far beyond the disc the local normalisation looks, in pixels.
+# Added to the mask radius for the width of the local normalisation, in pixels.
 _LOCAL_MARGIN = 10.0
 
 
@@ -49,16 +48,16 @@ def _radial_weight(image, radius):
 def local_normalization(
     image: torch.Tensor, valid: torch.Tensor, finite: torch.Tensor, radius: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted mean and standard deviation of the valid pixels around the source.
+    """Compute the weighted mean and standard deviation of the valid pixels.
 
-    The weight is a Gaussian about the central pixel, of standard deviation
-    ``radius`` + 10 pixels. Nothing under the mask has any influence.
+    The weight is a Gaussian about the central pixel with a standard deviation of
+    ``radius`` + 10 pixels. Pixels under the mask have no influence.
 
     Parameters
     ----------
     image, valid, finite : `torch.Tensor`, (B, 1, H, W)
-        Finite numbers; 1 where they are valid background; 1 where they are
-        measured at all, sources included.
+        Finite numbers; 1 for valid background; 1 for measured pixels, sources
+        included.
     radius : `torch.Tensor`, (B,)
         Radius of the central disc in pixels.
 
@@ -78,7 +77,7 @@ def local_normalization(
     del finite
     weight = valid * _radial_weight(image, radius)
     total = weight.sum(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(image.dtype).tiny)
-    # About one of the valid pixels, so that a constant image has no scatter but 0.
+    # Relative to a valid pixel, so that the scatter of a constant image is exactly 0.
     flat_image, flat_valid = image.flatten(-2), valid.flatten(-2)
     first = flat_image.gather(-1, flat_valid.argmax(dim=-1, keepdim=True))[..., None]
     difference = (image - first) * valid
@@ -95,9 +94,9 @@ def local_normalization(
 def minmax_normalization(
     image: torch.Tensor, valid: torch.Tensor, finite: torch.Tensor, radius: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Middle and half range of all measured pixels, the source included.
+    """Compute the middle and half range of all measured pixels, sources included.
 
-    The published normalisation to [−1, 1] (paper, Sect. 2.4.2).
+    This is the published normalisation to [−1, 1] (paper, Sect. 2.4.2).
 
     Parameters
     ----------
@@ -131,21 +130,22 @@ NORMALIZATIONS = {'local': local_normalization, 'minmax': minmax_normalization}
 
 
 class Inpainter(nn.Module):
-    """A network with the normalisation that it was trained with.
+    """Network with the normalisation of its training.
 
     Parameters
     ----------
     network : `~csr_astro.nn.unet.PartialConvUNet`
+        The network.
     normalization : {'local', 'minmax'}, optional
         A key of ``NORMALIZATIONS``.
     fill : {'none', 'push-pull', 'kriging'}, optional
-        What the network's output is added to: nothing (the paper),
+        Fill to which the network's output is added: none (the paper),
         `~csr_astro.nn.fill.push_pull_fill`, or that with
-        `~csr_astro.kriging.kriging_fill` behind the central mask. The network
-        then takes two hints: the kriging, and how bright the sources are.
+        `~csr_astro.kriging.kriging_fill` behind the central mask. The latter needs a
+        network with two hints: the kriging fill, and the brightness of the sources.
     dtype : `torch.dtype`, optional
-        Precision of the network's arithmetic; everything around it keeps the
-        image's own precision.
+        Precision of the network's arithmetic; all other computations keep the
+        precision of the image.
 
     Examples
     --------
@@ -194,7 +194,7 @@ class Inpainter(nn.Module):
         central: torch.Tensor,
         radius: torch.Tensor,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
-        """Everything that the network is shown.
+        """Prepare the input of the network.
 
         Parameters
         ----------
@@ -204,11 +204,11 @@ class Inpainter(nn.Module):
         Returns
         -------
         normalized : `torch.Tensor`, (B, 1, H, W)
-            Float32, clipped, 0 where invalid, wings of the central source taken off.
+            Float32, clipped, 0 in invalid pixels; for ``fill='kriging'`` without the wings
+            of the central source.
         hints : tuple of `torch.Tensor`, (B, 1, H, W)
-            For ``fill='kriging'`` the kriging behind the central mask, 1 in that
-            mask, the logarithm of bright pixels under all masks, 1 in those
-            pixels; else none.
+            For ``fill='kriging'`` the kriging fill, 1 in the central mask, the logarithm
+            of bright pixels under all masks, and 1 in those pixels; else none.
         location, scale : `torch.Tensor`, (B, 1, 1, 1)
         """
         location, scale = NORMALIZATIONS[self.normalization](image, valid, finite, radius)
@@ -218,7 +218,7 @@ class Inpainter(nn.Module):
             return normalized, (), location, scale
         central = (central > 0).float()
         hidden = ((finite > 0) & (valid == 0)).float()
-        # A core that was not measured is taken for bright.
+        # A core that was not measured is assumed to be bright.
         peak = torch.where(central * hidden > 0, units, -torch.inf).amax(dim=(-3, -2, -1))
         peak = torch.where(torch.isfinite(peak), peak, torch.inf)
         arrays = (tensor[:, 0].cpu().numpy() for tensor in (normalized, valid > 0, central > 0))
@@ -238,7 +238,7 @@ class Inpainter(nn.Module):
         *,
         reach: int | None = None,
     ) -> torch.Tensor:
-        """Prediction in normalised units.
+        """Predict the background in normalised units.
 
         Parameters
         ----------
@@ -263,7 +263,7 @@ class Inpainter(nn.Module):
             return central_pixels(push_pull_fill(normalized, valid), reach) + output
         guess, central = hints[:2]
         fill = torch.where(central > 0, guess, normalized)
-        # Most cutouts have no other hole near the centre, and what is outside is not wanted.
+        # Only cutouts with another hole within reach need the push-pull fill.
         unknown = (central_pixels(valid + central, reach) == 0).flatten(1).any(dim=1)
         if unknown.any():
             smooth = push_pull_fill(normalized[unknown], valid[unknown])
@@ -278,14 +278,14 @@ class Inpainter(nn.Module):
         central: torch.Tensor,
         radius: torch.Tensor,
     ) -> torch.Tensor:
-        """Predict the background in the image's own numbers.
+        """Predict the background in the unit of the image.
 
         Parameters
         ----------
         image : `torch.Tensor`, (B, 1, H, W)
-            Finite numbers, the source at pixel (H // 2, W // 2).
+            Finite numbers, with the source at pixel (H // 2, W // 2).
         valid, finite, central : `torch.Tensor`, (B, 1, H, W)
-            1 where the image is valid background; where it is measured; in the
+            1 for valid background; for measured pixels, sources included; for the
             central mask.
         radius : `torch.Tensor`, (B,)
             Radius of the central disc in pixels.

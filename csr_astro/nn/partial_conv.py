@@ -1,7 +1,6 @@
-"""How does a convolution ignore invalid pixels?
+"""Partial convolution (Liu et al. 2018) and its transpose.
 
-Partial convolution (Liu et al. 2018) and its transpose, for tensors whose
-validity mask is the same for every channel.
+The validity mask of a tensor is the same for all its channels.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ __all__ = ['PartialConv2d', 'PartialConvTranspose2d']
 
 
 class _PartialConv(nn.Module):
-    """What the two directions share: the weight, the bias and the rescaling.
+    """Base class with the weight, the bias and the rescaling of both directions.
 
-    Both take one or more tensors that are concatenated along the channel axis.
-    The mask is the same for every channel of one tensor, so its window sum is
-    a one-channel convolution weighted by the number of channels: the arithmetic
-    of the textbook layer, which convolves the mask in every channel, is halved.
+    Layers take one or more tensors that are concatenated along the channel axis.
+    The mask of a tensor is the same for all its channels, so its window sum is a
+    one-channel convolution weighted by the number of channels. This halves the
+    arithmetic of the textbook layer, which convolves the mask in every channel.
     """
 
     def __init__(
@@ -45,8 +44,8 @@ class _PartialConv(nn.Module):
         self.padding = padding
         self.weight = nn.Parameter(torch.empty(self._weight_shape()))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        # A buffer, so that it follows the module to its device; not a weight, and so there in
-        # networks without numbers too.
+        # A buffer, so that it follows the module to its device. It is not a weight: networks on the
+        # meta device, which have no weights yet, need its numbers too.
         window = torch.ones(1, 1, kernel_size, kernel_size, dtype=torch.float32, device='cpu')
         self.register_buffer('window', window, persistent=False)
         if not self.weight.is_meta:
@@ -63,7 +62,7 @@ class _PartialConv(nn.Module):
             Inputs, concatenated along the channel axis; the ``C_i`` sum to
             ``in_channels``.
         masks : list of `torch.Tensor`, each (B, 1, H, W)
-            1 where the tensor of the same place is valid, else 0.
+            1 where the tensor of the same index is valid, else 0.
 
         Returns
         -------
@@ -105,7 +104,7 @@ class PartialConv2d(_PartialConv):
     kernel_size, stride, padding : int
         As in `torch.nn.Conv2d`; padding counts as invalid.
     bias : bool, optional
-        Whether a bias is added where the output is valid.
+        Whether to add a bias where the output is valid.
 
     Examples
     --------
@@ -141,7 +140,7 @@ class PartialConvTranspose2d(_PartialConv):
     kernel_size, stride, padding : int
         As in `torch.nn.ConvTranspose2d`.
     bias : bool, optional
-        Whether a bias is added where the output is valid.
+        Whether to add a bias where the output is valid.
 
     Examples
     --------
@@ -153,8 +152,8 @@ class PartialConvTranspose2d(_PartialConv):
     ((1, 1, 16, 16), (1, 1, 16, 16))
     """
 
-    # The weight of a transposed convolution is (in, out, k, k): torch's fan_out is our fan-in,
-    # of which each output pixel sees one in stride².
+    # The weight of a transposed convolution is (in, out, k, k): torch's fan_out is the fan-in
+    # here, and each output pixel sees 1 / stride² of it.
     _fan_mode = 'fan_out'
 
     def __init__(
@@ -180,7 +179,7 @@ class PartialConvTranspose2d(_PartialConv):
         return self.in_channels * self.kernel_size**2 / self.stride**2
 
     def seen_by(self, span: tuple[int, int], size: int) -> tuple[int, int]:
-        """Which rows of the input have an influence on some rows of the output.
+        """Return the rows of the input that influence some rows of the output.
 
         Parameters
         ----------
@@ -192,7 +191,7 @@ class PartialConvTranspose2d(_PartialConv):
         Returns
         -------
         span : (int, int)
-            The same of the input.
+            First row of the input, and the one after the last.
         """
         # Row i of the input adds to rows stride·i − padding + (0 ... kernel_size − 1).
         first, last = span[0] + self.padding, span[1] - 1 + self.padding

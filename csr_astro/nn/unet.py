@@ -1,7 +1,4 @@
-"""Which network predicts the background behind a source?
-
-The partial-convolution U-Net of the paper's Table 4, at any width.
-"""
+"""Partial-convolution U-Net of the paper (Table 4), at any width."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ DECODER = (
     (64, 1, 3, 1, 1),
 )
 
-# Five strided layers, and a 3 x 3 layer without padding at the bottom.
+# Sizes of images: five layers of stride 2, and a 3 x 3 layer without padding at the bottom.
 _SIZE_STEP = 32
 _SIZE_MIN = 96
 
@@ -56,7 +53,7 @@ def _scaled(channels, width):
 
 
 class _Block(nn.Module):
-    """Partial convolution, then BatchNorm and ReLU unless it is the last layer."""
+    """Partial convolution, with BatchNorm and ReLU unless it is the last layer."""
 
     def __init__(self, conv, *, last=False):
         super().__init__()
@@ -70,7 +67,7 @@ class _Block(nn.Module):
 
 
 class PartialConvUNet(nn.Module):
-    """The paper's network (Sect. 3.2, Table 4).
+    """Partial-convolution U-Net (paper, Sect. 3.2, Table 4).
 
     Parameters
     ----------
@@ -78,8 +75,7 @@ class PartialConvUNet(nn.Module):
         Factor on every number of channels. 1 is the paper's network, with
         35.07 million trainable parameters; 0.5 has 8.8 million.
     n_hints : int, optional
-        Number of images besides that the network is shown, each with a
-        validity mask of its own.
+        Number of additional input images, each with its own validity mask.
 
     Examples
     --------
@@ -125,22 +121,21 @@ class PartialConvUNet(nn.Module):
         *,
         reach: int | None = None,
     ) -> torch.Tensor:
-        """Predict the image, invalid pixels included.
+        """Predict the image, including its invalid pixels.
 
         Parameters
         ----------
         image : `torch.Tensor`, (B, 1, H, W)
-            Normalised image; what stands in its invalid pixels has no influence,
-            as long as it is finite. H and W are multiples of 32 from 96 up.
+            Normalised image. Values of invalid pixels have no influence, but must be
+            finite. H and W are multiples of 32 from 96 up.
         mask : `torch.Tensor`, (B, 1, H, W)
-            1 where the image is valid background, 0 where it is to be predicted.
+            1 for valid background, 0 for pixels to predict.
         hints, hint_masks : sequence of ``n_hints`` `torch.Tensor`, (B, 1, H, W)
-            Images besides, and 1 where they are valid.
+            Additional images, and 1 where they are valid.
         reach : int, optional
-            How many pixels from the central one, (H // 2, W // 2), the prediction
-            reaches; by default over the whole image. Pixels of the decoder that
-            have no influence on it are not computed, which saves time, and so
-            BatchNorm must not be learning.
+            Largest distance of a predicted pixel from the central one, (H // 2, W // 2),
+            along each axis; by default the whole image. Decoder pixels without influence
+            on the prediction are not computed, so BatchNorm must be in evaluation mode.
 
         Returns
         -------
@@ -171,20 +166,20 @@ class PartialConvUNet(nn.Module):
                 skip, skip_mask = (_crop(each, spans[number]) for each in skips.pop())
                 tensors, masks = [*tensors, skip], [*masks, skip_mask]
             found = block(tensors, masks)
-            # The layer's first row comes from the first one that it was given.
+            # The first row of the layer's output comes from the first row of its input.
             origin = [block.conv.stride * start for start, _ in spans[number]]
             tensors, masks = ([_crop(each, spans[number + 1], origin)] for each in found)
         return tensors[0]
 
     def _decoder_spans(self, shape, sizes, reach):
-        """The rows and columns that each layer of the decoder is given and, last, that are wanted.
+        """Return the rows and columns of the input of each decoder layer, and of the output.
 
         Parameters
         ----------
         shape : (int, int)
-            Of the image.
+            Shape of the image.
         sizes : list of (int, int)
-            Shapes of what the encoder's layers return.
+            Shapes of the outputs of the encoder layers.
         reach : int or None
             As in `forward`.
 
@@ -204,19 +199,19 @@ class PartialConvUNet(nn.Module):
 
 
 def _central_spans(shape, reach):
-    """Rows and columns up to some pixels from the central one, or all of them."""
+    """Return the rows and columns within reach of the central pixel, or all of them."""
     return [(0, n) if reach is None else (n // 2 - reach, n // 2 + reach + 1) for n in shape]
 
 
 def central_pixels(tensor: torch.Tensor, reach: int | None) -> torch.Tensor:
-    """What `PartialConvUNet.forward` predicts with ``reach``, of another tensor.
+    """Crop a tensor to the pixels that `PartialConvUNet.forward` predicts with ``reach``.
 
     Parameters
     ----------
     tensor : `torch.Tensor`, (..., H, W)
-        Of an image.
+        Tensor with the height and width of an image.
     reach : int or None
-        How many pixels from the central one; None for all.
+        Largest distance from the central pixel along each axis; None for all pixels.
 
     Returns
     -------
@@ -233,7 +228,7 @@ def central_pixels(tensor: torch.Tensor, reach: int | None) -> torch.Tensor:
 
 
 def _crop(tensor, spans, origin=(0, 0)):
-    """Some rows and columns of a tensor whose first ones are those of ``origin``."""
+    """Crop a tensor whose first row and column are those of ``origin``."""
     rows, columns = (
         slice(start - first, stop - first)
         for (start, stop), first in zip(spans, origin, strict=True)
@@ -242,11 +237,11 @@ def _crop(tensor, spans, origin=(0, 0)):
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """The memory layout in which convolutions run fastest.
+    """Return the memory layout in which convolutions run fastest.
 
     Parameters
     ----------
     device : `torch.device`
-        Where they run.
+        Device of the convolutions.
     """
     return torch.channels_last if device.type in ('cpu', 'cuda') else torch.contiguous_format

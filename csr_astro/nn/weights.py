@@ -1,8 +1,8 @@
-"""Where do weights come from, and are they what they claim to be?
+"""Reading, checking and writing of network weights.
 
-Weights are safetensors files, which hold numbers and cannot run code. Their
-header says how the network is built; the registry ``data/weights.toml`` says
-which files are bundled and what their SHA-256 is.
+Weights are safetensors files, which hold numbers and cannot run code. Their header
+describes the network; the registry ``data/weights.toml`` lists the bundled files and
+their SHA-256.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ _DESCRIPTIVE = ('title', 'training_data', 'licence', 'description')
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What a weights file says of itself.
+    """Description of a weights file.
 
     Attributes
     ----------
@@ -52,12 +52,12 @@ class WeightsInfo:
     width : float
         Width of the network; 1 is the paper's.
     normalization : str
-        ``'local'`` or ``'minmax'``.
+        Normalisation: ``'local'`` or ``'minmax'``.
     fill : str
-        What the network's output is added to: ``'none'``, ``'push-pull'`` or
+        Fill to which the network's output is added: ``'none'``, ``'push-pull'`` or
         ``'kriging'``.
     title, training_data, licence, description : str
-        The model card.
+        Entries of the model card.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class WeightsInfo:
 
 
 def list_weights() -> list[str]:
-    """Names of the bundled weights.
+    """List the names of the bundled weights.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def list_weights() -> list[str]:
 
 
 def _locate(name_or_path):
-    """(name, path, expected hash or None) of registered weights or of a file."""
+    """Return (name, path, expected hash or None) of registered weights or of a file."""
     registry = read_data('weights.toml')
     if isinstance(name_or_path, str) and name_or_path in registry:
         entry = registry[name_or_path]
@@ -115,7 +115,7 @@ def _locate(name_or_path):
     try:
         found = path.is_file()
     except OSError:
-        # A name too long for a file.
+        # The name is too long for a file.
         found = False
     if not found:
         raise ValueError(
@@ -126,7 +126,7 @@ def _locate(name_or_path):
 
 
 def _checked_header(handle, path):
-    """The header of an open safetensors file, its entries parsed and checked."""
+    """Parse and check the header of an open safetensors file."""
     header = handle.metadata() or {}
     if header.get('format') != FORMAT:
         raise ValueError(
@@ -172,7 +172,7 @@ def _open(path):
 
 
 def read_info(name_or_path: str | PathLike) -> WeightsInfo:
-    """What weights say of themselves, their hash checked, the numbers not loaded.
+    """Read the description of weights and check their hash, without loading the numbers.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def load_model(
     name_or_path : str or path-like, optional
         A name from `list_weights`, or the path of a safetensors file.
     device : str or `torch.device`, optional
-        Where to put it; the CPU by default.
+        Device of the model; the CPU by default.
     dtype : `torch.dtype`, optional
         Precision of the network's arithmetic: ``torch.float32`` or
         ``torch.bfloat16``.
@@ -226,8 +226,8 @@ def load_model(
     Raises
     ------
     ValueError
-        If the file is not what it claims to be: another format, an altered
-        hash, missing, additional or misshaped tensors; if the device cannot be used.
+        If the file has another format, an altered hash, or missing, additional or
+        misshaped tensors, or if the device cannot be used.
 
     Examples
     --------
@@ -240,7 +240,7 @@ def load_model(
         raise ValueError(f'dtype must be torch.float32 or torch.bfloat16, got {dtype!r}.')
     device = resolve_device('cpu' if device is None else device)
     info = read_info(name_or_path)
-    # Without numbers of its own: random ones would be drawn from the user's generator.
+    # On the meta device, because random weights would be drawn from the user's generator.
     with torch.device('meta'):
         network = PartialConvUNet(width=info.width, n_hints=FILLS[info.fill])
     expected = {
@@ -279,7 +279,7 @@ def _compare_shapes(found, expected, path):
 
 
 def save_weights(path: str | PathLike, model: Inpainter, **card: str) -> None:
-    """Write a model as safetensors, convolution kernels in half precision.
+    """Write a model as safetensors, with convolution kernels in half precision.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ def save_weights(path: str | PathLike, model: Inpainter, **card: str) -> None:
     model : `~csr_astro.nn.inpainter.Inpainter`
         The model.
     **card : str
-        ``title``, ``training_data``, ``licence`` and ``description``.
+        Model card: ``title``, ``training_data``, ``licence`` and ``description``.
 
     Examples
     --------
@@ -333,18 +333,18 @@ def _write(path, network, normalization, fill, kernel_dtype, card):
 
 
 def read_state_dict(path: str | PathLike) -> dict[str, torch.Tensor]:
-    """Tensors by name from a PyTorch file, which cannot execute code.
+    """Read the tensors of a PyTorch file, without executing code.
 
     Parameters
     ----------
     path : path-like
-        Holds a state dict, alone or below ``'state_dict'`` or
+        Path of a file with a state dict, alone or below ``'state_dict'`` or
         ``'model_state_dict'``.
 
     Returns
     -------
     state : dict of str to `torch.Tensor`
-        On the CPU.
+        Tensors by name, on the CPU.
 
     Examples
     --------
@@ -365,7 +365,7 @@ def read_state_dict(path: str | PathLike) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # noqa: BLE001
-        # A file that is no checkpoint fails in as many ways as there are files.
+        # torch.load raises exceptions of many kinds for files that are not checkpoints.
         reason = str(error).strip().split('\n')[0]
         raise ValueError(
             f'{str(path)!r} is not a PyTorch state dict that can be loaded safely ({reason}).'
@@ -384,24 +384,24 @@ def convert_checkpoint(checkpoint: str | PathLike, path: str | PathLike, **card:
     """Convert a checkpoint of the paper's authors to safetensors.
 
     Their layers compute ``W·(X⊙M)/ΣM + b``, without the ``Σ1`` of Liu et al.
-    (2018): kernels are divided by ``Σ1``, and give the same network.
+    (2018). Kernels are divided by ``Σ1``, which gives the same network.
 
     Parameters
     ----------
     checkpoint : path-like
-        PyTorch file that holds a state dict with ``e1.conv.input_conv.weight``
-        and so on, alone or below ``'state_dict'`` or ``'model_state_dict'``;
-        loaded with ``weights_only=True``, so that it cannot execute code.
+        PyTorch file with a state dict of ``e1.conv.input_conv.weight`` and so on,
+        alone or below ``'state_dict'`` or ``'model_state_dict'``; loaded with
+        ``weights_only=True``, so that it cannot execute code.
     path : path-like
-        The safetensors file to write, single precision.
+        The safetensors file to write, in single precision.
     **card : str
         As in `save_weights`.
 
     Raises
     ------
     ValueError
-        If the file is not such a checkpoint, or lacks a tensor, has an
-        additional one or one of another shape.
+        If the file is not such a checkpoint, or has missing, additional or misshaped
+        tensors.
 
     Examples
     --------

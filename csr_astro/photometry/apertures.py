@@ -1,4 +1,4 @@
-"""How bright is a source, when the background behind it is predicted?"""
+"""Aperture photometry on predicted backgrounds."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 __all__ = ['InpaintedAperturePhotometry']
 
 _ACCEPTED = 'radii (pixels or an angle), photutils apertures or regions, one or many'
-# An aperture that holds less of a source than this measures something else.
+# Smallest enclosed-energy fraction that is accepted as an aperture correction.
 _SMALLEST_FRACTION = 1e-9
-# Beyond this an integer is no float.
+# Larger integers do not convert to floats.
 _HUGE = 10**300
-# Apertures and annuli of more pixels than this are a slip of the pen, and do not fit into memory.
+# Apertures and annuli with a larger radius in pixels are mistakes, and do not fit into memory.
 _MAX_RADIUS = 2000.0
-# Of the sky, by which apertures at the same place may differ.
+# Largest separation of sky apertures at the same position.
 _SAME_PLACE = 1e-3 * u.arcsec
 _METHODS = ('exact', 'center', 'subpixel')
-# Where a source without a position is measured: nowhere.
+# Position off the map for sources that are not measured.
 _NOWHERE = -1e6
 
 
@@ -57,30 +57,30 @@ class InpaintedAperturePhotometry:
     ----------
     apertures : float, Quantity, aperture, region, or a sequence of them
         Radii in pixels or as an angle, or shapes that are moved to each source.
-        One aperture gives columns without a number, a sequence numbered ones,
-        as in `~photutils.aperture.aperture_photometry`.
+        Columns are numbered for a sequence, not for one aperture, as in
+        `~photutils.aperture.aperture_photometry`.
     estimator : `~csr_astro.NeuralBackgroundEstimator`
-        Predicts the background.
+        Estimator of the background.
     method : {'exact', 'center', 'subpixel'}, optional
-        How pixels on the rim of an aperture count.
+        Weighting of pixels on the rim of an aperture, as in photutils.
     aperture_correction : str, float, sequence of float or None, optional
         Enclosed-energy fraction by which fluxes are divided: ``'eef'`` or
         ``'vesta'`` for the instrument's tables of real sources and of injected
         Vesta PSFs, a number for all or one for each aperture, or ``'none'``. By
-        default ``'eef'`` for an instrument that has such a table, which is one of
-        circular apertures: for other shapes give a number or ``'none'``. Without a
-        table, none.
+        default ``'eef'`` if the instrument has a table, else ``'none'``. Tables are
+        for circular apertures: for other shapes give a number or ``'none'``.
     annulus : (float, float), Quantity or 'instrument', optional
-        Inner and outer radius of a classical background annulus (pixels or
-        angle), whose fluxes are then given for comparison as ``annulus_flux``.
+        Inner and outer radius of a classical background annulus (pixels or angle),
+        or ``'instrument'`` for the instrument's own; adds the column
+        ``annulus_flux`` for comparison.
 
     Raises
     ------
     TypeError
-        If the estimator is none, or an aperture is neither a radius nor a shape.
+        If the estimator is of another class, or an aperture is not a radius or shape.
     ValueError
-        If a value is out of range, or, when measuring, if an aperture is not in the
-        table of enclosed energy.
+        If a value is out of range or, when measuring, if an aperture is not in the
+        enclosed-energy table.
 
     Examples
     --------
@@ -152,30 +152,30 @@ class InpaintedAperturePhotometry:
         Parameters
         ----------
         data : NDData, CCDData, image HDU, HDUList, Quantity, array, NeuralBackground
-            The map, or what the estimator has already made of it.
+            The map, or a result that the estimator made from it.
         sources : SkyCoord, regions, table or (N, 2) array, optional
             The sources, as in `NeuralBackgroundEstimator.estimate`; by default
-            the positions of the first aperture, if that has any.
+            the positions of the first aperture, if it has any.
         mask, error, wcs, mask_radius : optional
             As in `NeuralBackgroundEstimator.estimate`.
 
         Returns
         -------
         table : `~astropy.table.QTable`
-            One row per source, in the order given. The columns of photutils'
+            One row per source, in the order given. Columns are those of
             `~photutils.aperture.aperture_photometry` of the installed version:
             ``id``, positions, ``aperture_sum`` of the map and
             ``aperture_sum_err``, which includes the error of the background;
             and ``background_sum``, ``flux`` (their difference over the
             enclosed-energy fraction), ``flux_err``, ``annulus_flux`` on request,
-            ``snr``, ``mask_name``, ``mask_radius`` and ``flags``. The unit of
-            fluxes is that of the sum, times pixel where the map is per pixel.
+            ``snr``, ``mask_name``, ``mask_radius`` and ``flags``. Fluxes are in the
+            unit of the sum, times pixel for maps in units per pixel.
 
-            NaN, masked and off-map pixels take no part in ``background_sum`` and
-            ``flux`` (flag ``aperture_invalid``); ``aperture_sum`` is photutils'
-            own. Where an aperture is larger than the mask (flag
-            ``aperture_exceeds_mask``), what was removed is the flux inside the
-            mask; the fraction at the mask's radius is used.
+            NaN, masked and off-map pixels are left out of ``background_sum`` and
+            ``flux`` (flag ``aperture_invalid``); ``aperture_sum`` is that of
+            photutils. If an aperture extends beyond the mask (flag
+            ``aperture_exceeds_mask``), ``flux`` is that inside the mask, over the
+            enclosed-energy fraction at the radius of the mask.
         """
         if isinstance(data, NeuralBackground):
             if any(value is not None for value in (sources, mask, error, wcs, mask_radius)):
@@ -213,11 +213,11 @@ class InpaintedAperturePhotometry:
         shapes = [_place(a, x, y, image.wcs, scale) for a in self.apertures]
         fractions = self._fractions(shapes, sources['mask_radius'], instrument)
         table = self._table(image, shapes, len(x))
-        # photutils cannot hold a position that is not finite; the table can.
+        # photutils refuses positions that are not finite; the table keeps them.
         for name, position in zip(table.colnames[1:3], ('x_center', 'y_center'), strict=True):
             table[name].view(np.ndarray)[unmeasured] = sources[position][unmeasured]
         if 'sky_center' in sources.colnames:
-            # photutils 2 only has it for apertures on the sky.
+            # photutils 2 adds the column only for apertures on the sky.
             table['sky_center'] = sources['sky_center']
             names = [name for name in table.colnames if name != 'sky_center']
             table = table[[*names[:3], 'sky_center', *names[3:]]]
@@ -227,7 +227,7 @@ class InpaintedAperturePhotometry:
         level = None
         if self.annulus is not None:
             level = self._annulus_level(image, x, y, instrument)
-            # A classical background is subtracted in the whole aperture, whatever the mask.
+            # A classical background is subtracted in the whole aperture, regardless of the mask.
             wholes = self._fractions(shapes, np.full(len(x), np.inf), instrument)
 
         flux_unit = _flux_unit(image.unit)
@@ -264,9 +264,9 @@ class InpaintedAperturePhotometry:
         return '' if self._single else f'_{i}'
 
     def _table(self, image, shapes, n):
-        """The table that photutils itself returns for the map, as a plain QTable."""
+        """Return the table of photutils for the map, as a plain QTable."""
         if not n:
-            # photutils refuses empty lists: take its columns from one position, and no rows.
+            # photutils refuses empty lists: take its columns from one position, without rows.
             shapes = [_moved(shape, [0.0], [0.0]) for shape in shapes]
         with one_at_a_time:
             # Without units: a Quantity would copy a map of integers.
@@ -285,20 +285,20 @@ class InpaintedAperturePhotometry:
         return table[:n]
 
     def _errors(self, result, shapes, table):
-        """1-sigma error of each aperture's sum over the predicted background, and flags."""
+        """Compute the 1-sigma error of each aperture sum over the background, and flags."""
         image, n = result.image, len(table)
         flags = np.zeros(n, dtype=int)
         errors = np.full((len(shapes), n), np.nan)
         own = None
         if image.error is not None:
-            # What photutils makes of the map's error holds the noise, and the source's own.
+            # The error of photutils includes the noise of the map and of the source itself.
             names = [f'aperture_sum_err{self._suffix(k)}' for k in range(len(shapes))]
             own = np.array([u.Quantity(table[name]).value for name in names])
         for i, source_mask in enumerate(result.source_masks):
             if source_mask is None:
                 continue
             (rows, columns), pixels = source_mask.on_map(), None
-            # What is predicted behind neighbours is related to what is predicted here.
+            # Predictions behind neighbours are correlated with that behind the source.
             box = _common_box([shape[i] for shape in shapes], image.shape)
             near = result.errors.predicted_near(i, box)
             if not source_mask.holds(*near).all():
@@ -318,7 +318,7 @@ class InpaintedAperturePhotometry:
         return errors, flags
 
     def _annulus_level(self, image, x, y, instrument):
-        """Mean of the valid pixels whose centres are in the ring around each source."""
+        """Compute the mean of the valid pixels with centres in the annulus around each source."""
         if isinstance(self.annulus, str):
             inner, outer = instrument.annulus
         else:
@@ -336,13 +336,13 @@ class InpaintedAperturePhotometry:
         return level
 
     def _correction(self, instrument):
-        """What fluxes are divided by: a table's name, a list of fractions, or 'none'."""
+        """Return the aperture correction: a table's name, a list of fractions, or 'none'."""
         if self.aperture_correction is None:
             return 'none' if instrument.corrections is None else 'eef'
         return self.aperture_correction
 
     def _fractions(self, shapes, mask_radius, instrument):
-        """Enclosed-energy fraction of each aperture (outer) and source (inner)."""
+        """Return a list of the enclosed-energy fractions of all sources, for each aperture."""
         correction = self._correction(instrument)
         n = len(mask_radius)
         if correction == 'none':
@@ -357,7 +357,7 @@ class InpaintedAperturePhotometry:
                     "aperture_correction= as a number, or 'none'."
                 )
             if n:
-                # The aperture itself must be in the table; a mask may be smaller than all of it.
+                # The aperture must be in the table; a mask may be smaller than its smallest radius.
                 instrument.enclosed_energy(shape.r, correction)
             radius = np.fmin(shape.r, mask_radius)
             fractions.append(instrument.enclosed_energy(radius, correction, outside='nan'))
@@ -372,12 +372,12 @@ def _is_radius(value):
 
 
 def _is_length(unit):
-    """Whether a radius can have this unit: pixels or an angle."""
+    """Return whether a radius can have this unit: pixels or an angle."""
     return unit.is_equivalent(u.arcsec) or unit in (u.pix, u.dimensionless_unscaled)
 
 
 def _parse_apertures(apertures):
-    """A list of radii (float or Quantity) and apertures, and whether one alone was given."""
+    """Return a list of radii (float or Quantity) and apertures, and whether it was only one."""
     if isinstance(apertures, Regions):
         apertures = list(apertures)
     single = isinstance(apertures, Aperture | Region) or (
@@ -412,7 +412,7 @@ def _parse_apertures(apertures):
 
 
 def _at_same_place(first, other):
-    """Whether an aperture, if it has positions, has those of the first."""
+    """Return whether an aperture has the positions of the first, or none."""
     if not isinstance(other, Aperture):
         return True
     if np.shape(first.positions) != np.shape(other.positions):
@@ -497,14 +497,14 @@ def _check_size(pixels, name):
 
 
 def _place(aperture, x, y, wcs, scale):
-    """The aperture as a photutils pixel aperture at all positions."""
+    """Return the aperture as a photutils pixel aperture at all positions."""
     if not isinstance(aperture, Aperture):
         aperture = CircularAperture((0.0, 0.0), _pixels(aperture, scale, 'the aperture'))
     elif isinstance(aperture, SkyAperture):
         if wcs is None:
             raise ValueError('apertures on the sky need a WCS, and the data have none.')
         aperture = aperture.to_pixel(wcs)
-    # Of its box, which is up to a pixel larger on each side.
+    # From the bounding box, which is up to a pixel larger on each side.
     _check_size(max(np.atleast_1d(aperture.bbox)[0].shape) / 2 - 1, 'the aperture')
     return _moved(aperture, x, y) if len(x) else aperture
 
@@ -516,19 +516,19 @@ def _moved(aperture, x, y):
 
 
 def _common_box(apertures, shape):
-    """Rows and columns of a map that hold all of some apertures with one position."""
+    """Return the rows and columns of a map that contain all apertures of one position."""
     boxes = np.array([(b.iymin, b.iymax, b.ixmin, b.ixmax) for b in (a.bbox for a in apertures)])
     low, high = boxes.min(axis=0).clip(0), boxes.max(axis=0).clip(0)
     return slice(low[0], min(high[1], shape[0])), slice(low[2], min(high[3], shape[1]))
 
 
 def _describe(aperture):
-    """One line: some apertures print themselves on several."""
+    """Describe an aperture in one line; the text of some apertures has several."""
     return repr(aperture) if isinstance(aperture, Aperture) else str(aperture)
 
 
 def _exceeds(shape, source_masks):
-    """True for sources of which a pixel of the aperture, by its centre, is not in the mask."""
+    """Return True for sources whose aperture contains a pixel centre outside the mask."""
     if not source_masks:
         return np.zeros(0, dtype=bool)
     exceeds = []
@@ -541,7 +541,7 @@ def _exceeds(shape, source_masks):
         height, width = source_mask.pixels.shape
         within = (y >= 0) & (y < height) & (x >= 0) & (x < width)
         if source_mask.clipped:
-            # What is off the map is in no mask.
+            # Pixels off the map are in no mask, and do not count.
             y, x = y[within], x[within]
             exceeds.append(not source_mask.pixels[y, x].all())
         else:
@@ -550,14 +550,14 @@ def _exceeds(shape, source_masks):
 
 
 def _sums(result, shape, method, n):
-    """Sums of the valid pixels in an aperture at n positions, and where it is incomplete.
+    """Sum the valid pixels in an aperture at n positions, and find incomplete apertures.
 
-    Only windows of the map are read: it may be larger than the memory.
+    Only windows of the map are read, because it may be larger than the memory.
 
     Returns
     -------
     total, background, area : (n,) `~numpy.ndarray` of float
-        Of the map, of the map without sources, and of ones; NaN off the map.
+        Sums of the map, of the source-free map, and of ones; NaN off the map.
     incomplete : (n,) `~numpy.ndarray` of bool
         True where a pixel of the aperture is NaN, masked or off the map.
     """
@@ -580,7 +580,7 @@ def _sums(result, shape, method, n):
 
 
 def _flux_unit(unit):
-    """Jy for Jy/pixel and so on; other units as they are."""
+    """Return Jy for Jy/pixel and so on, and other units unchanged."""
     if unit is None:
         return u.dimensionless_unscaled
     powers = dict(zip(unit.bases, unit.powers, strict=True))

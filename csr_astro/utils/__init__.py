@@ -1,1 +1,1 @@
-"""Helpers without astronomy: files, warnings, optional packages, robust statistics."""
+"""Helper functions for files, warnings, optional packages and statistics."""

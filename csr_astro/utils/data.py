@@ -1,4 +1,4 @@
-"""The package's own tables and models, read once from the ``data`` folder."""
+"""Access to the data files of the package."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def read_data(name: str) -> dict[str, Any]:
     Parameters
     ----------
     name : str
-        Path below ``data``, with its suffix.
+        Path relative to ``data``, with its suffix.
 
     Returns
     -------
     content : dict
-        The same object at every call: do not modify it.
+        Content of the file, the same object at every call: do not modify it.
 
     Examples
     --------

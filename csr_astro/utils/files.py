@@ -1,4 +1,4 @@
-"""How is a file written so that nobody ever sees half of it?"""
+"""Atomic writing of files, and names of FITS files."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _TEMPORARY = '.csr-astro-'
 
 @contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends well.
+    """Yield a temporary path that replaces ``path`` when the block succeeds.
 
     Parameters
     ----------
     path : path-like
-        Where the finished file shall be; replaced if it exists.
+        Path of the finished file, replaced if it exists.
 
     Yields
     ------
     temporary : `pathlib.Path`
-        Write here. Its name ends like that of ``path``, because writers choose
-        formats and compression by it. Removed if the block raises.
+        Path to write to. It has the suffixes of ``path``, because writers choose
+        formats and compression by them. Removed if the block raises.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f'cannot write {str(path)!r}: no such folder {str(path.parent)!r}.')
-    # Opened for everybody whom the umask admits; a temporary file of the system is private.
+    # Permissions follow the umask; files made by `tempfile` would be private.
     suffix = ''.join(path.suffixes)[-20:]
     temporary = path.with_name(f'{_TEMPORARY}{secrets.token_hex(8)}{suffix}')
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -48,24 +48,24 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
 
 
 def sweep(folder: PathLike) -> None:
-    """Remove what processes that were killed had begun to write in a folder.
+    """Remove the temporary files that killed processes left in a folder.
 
     Parameters
     ----------
     folder : path-like
-        Nobody writes there now.
+        Folder to which no process is writing.
     """
     for path in Path(folder).glob(f'{_TEMPORARY}*'):
         path.unlink(missing_ok=True)
 
 
 def fits_files(folder: PathLike) -> list[Path]:
-    """The FITS files in a folder, by name.
+    """List the FITS files in a folder, sorted by name.
 
     Parameters
     ----------
     folder : path-like
-        Other files in it are left alone.
+        Folder to search; other files are ignored.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def fits_files(folder: PathLike) -> list[Path]:
     Raises
     ------
     FileNotFoundError
-        If there are none.
+        If the folder contains no FITS files.
 
     Examples
     --------
@@ -95,12 +95,12 @@ def fits_files(folder: PathLike) -> list[Path]:
 
 
 def stem(path: Path) -> Path:
-    """The path without ``.fits``, ``.fits.gz`` and the like.
+    """Remove ``.fits``, ``.fits.gz`` and similar suffixes from a path.
 
     Parameters
     ----------
     path : `pathlib.Path`
-        Of a FITS file.
+        Path of a FITS file.
 
     Returns
     -------

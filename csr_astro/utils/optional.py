@@ -1,4 +1,4 @@
-"""What is said where a package is missing that only some of the work needs?"""
+"""Imports of optional dependencies."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ['require']
 
 
 def require(module: str, purpose: str, extra: str, package: str | None = None) -> ModuleType:
-    """A module of an optional dependency, or an error that says how to get it.
+    """Import a module of an optional dependency, or raise an error that says how to install it.
 
     Parameters
     ----------
     module : str
-        What is imported.
+        Name of the module.
     purpose : str
-        What needs it: the beginning of the sentence, with its verb.
+        Beginning of the error message with its verb, such as ``'plots need'``.
     extra : str
-        The extra of this package that installs it.
+        Extra of this package that installs the dependency.
     package : str, optional
-        Name of what is installed, if it is not that of the module.
+        Name of the package to install, if it differs from that of the module.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def require(module: str, purpose: str, extra: str, package: str | None = None) -
     Raises
     ------
     ImportError
-        If it is not installed.
+        If the module is not installed.
 
     Examples
     --------

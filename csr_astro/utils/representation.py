@@ -1,4 +1,4 @@
-"""Tables in HTML that represent objects in notebooks."""
+"""HTML representations of objects for notebooks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ['html_table']
 
 
 def html_table(title: str, rows: Mapping[str, object]) -> str:
-    """A table of what an object holds, for ``_repr_html_``.
+    """Format the content of an object as an HTML table, for ``_repr_html_``.
 
     Parameters
     ----------
     title : str
-        What the object is.
+        Title of the table.
     rows : dict
-        What is in it; what is None or empty is left out.
+        Values by name; None and empty strings are left out.
 
     Returns
     -------
     table : str
-        HTML, in which nothing that a user named can be markup.
+        HTML table with all text escaped.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How much does the map scatter around a source?"""
+"""Robust scatter of maps around sources."""
 
 import numpy as np
 
@@ -7,8 +7,9 @@ __all__ = ['RING_WIDTH', 'plane_residual', 'ring_scatter']
 # Width of the ring around a mask, in pixels.
 RING_WIDTH = 10
 _MIN_PIXELS = 12
-# Pixels this many robust scatters off the plane do not belong to the background.
+# Pixels more than this many robust scatters off the plane are clipped.
 _CLIP = 5.0
+# Smallest number of pixels in a fit with clipping.
 _MIN_CLIPPED = 50
 
 
@@ -18,23 +19,23 @@ def _distance(size):
 
 
 def plane_residual(values: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Subtract from each cutout the plane that fits its good pixels best.
+    """Subtract from each cutout the plane that best fits its good pixels.
 
     Parameters
     ----------
     values : (N, S, S) array of float64
-        Cutouts; what stands in bad pixels has no influence.
+        Cutouts; values of bad pixels have no influence.
     good : (N, S, S) array of bool
-        Pixels to fit, by least squares; where there are 50 of them, a second
-        time without those over five robust scatters off the first plane, which
-        are unmasked sources.
+        Pixels to fit by least squares. With at least 50 of them, the fit is repeated
+        without pixels more than five robust scatters off the first plane, which are
+        unmasked sources.
 
     Returns
     -------
     residual : (N, S, S) `~numpy.ndarray` of float64
-        0 where not good.
+        Residual, 0 in bad pixels.
     """
-    # A constant is subtracted first: planes through large numbers lose digits.
+    # The mean is subtracted first, because large values would cost precision.
     count = np.maximum(good.sum(axis=(1, 2)), 1)
     level = np.where(good, values, 0).sum(axis=(1, 2)) / count
     centred = np.where(good, values - level[:, None, None], 0)
@@ -47,7 +48,7 @@ def plane_residual(values: np.ndarray, good: np.ndarray) -> np.ndarray:
 
 
 def _plane(values, used):
-    """The plane through the used pixels of each cutout by least squares, everywhere."""
+    """Fit a plane to the used pixels of each cutout, and evaluate it at all pixels."""
     size = values.shape[-1]
     steps = (np.arange(size) - size // 2) / size
     basis = np.stack([np.ones((size, size)), *np.meshgrid(steps, steps)])
@@ -58,7 +59,7 @@ def _plane(values, used):
 
 
 def _robust_scatter(samples, good):
-    """1.4826 × median absolute deviation along the last axis; NaN where nothing is good."""
+    """Compute 1.4826 × median absolute deviation along the last axis; NaN without good pixels."""
     values = np.where(good, samples, np.nan)
     empty = ~good.any(axis=-1)
     values[empty] = 0
@@ -68,16 +69,16 @@ def _robust_scatter(samples, good):
 
 
 def ring_scatter(values: np.ndarray, valid: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Robust scatter of the ring around each mask, about a plane.
+    """Measure the robust scatter in the ring around each mask, about a plane.
 
     Parameters
     ----------
     values : (N, S, S) array of float64
         Cutouts with the source at pixel (S // 2, S // 2).
     valid : (N, S, S) array of bool
-        Valid background.
+        True for valid background.
     radius : (N,) array of float
-        Radius of the mask; the ring is ``RING_WIDTH`` pixels wide.
+        Radius of each mask in pixels; the ring is ``RING_WIDTH`` pixels wide.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How are warnings that mean nothing to the user left out, when others run in threads?"""
+"""Thread-safe suppression of warnings."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 __all__ = ['ignored', 'one_at_a_time']
 
-#: Held around what astropy, photutils and SciPy do inside `warnings.catch_warnings` of its own.
+#: Lock for calls of astropy, photutils and SciPy that use `warnings.catch_warnings`.
 one_at_a_time = threading.RLock()
 _lock = threading.Lock()
 
 
 @contextmanager
 def ignored(*categories: type[Warning]) -> Iterator[None]:
-    """Leave warnings of some kinds out while a block runs.
+    """Ignore warnings of some kinds inside a block.
 
-    `warnings.catch_warnings` puts back the list of filters that it found; two
-    threads in it at once leave the one's filters to everybody. Here a filter
-    of one's own is put in, and exactly that is taken out again.
+    `warnings.catch_warnings` restores the list of filters that it found. If two
+    threads use it at once, the filters of one of them remain. This function
+    removes only the filters that it added.
 
     Parameters
     ----------
     *categories : type
-        Kinds of warnings.
+        Kinds of warnings to ignore.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def ignored(*categories: type[Warning]) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            # Somebody else's catch_warnings may have copied the list, or left its copy, meanwhile.
+            # Another catch_warnings may have copied the list, or restored its copy, meanwhile.
             present: Any = warnings.filters
             for filters in (entered, present):
                 filters[:] = [each for each in filters if not any(each is mine for mine in own)]

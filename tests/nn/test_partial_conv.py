@@ -1,3 +1,5 @@
+"""Tests of the partial convolution."""
+
 import pytest
 import torch
 from helpers_textbook import DECODER, ENCODER, textbook_layer

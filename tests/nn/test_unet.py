@@ -1,3 +1,5 @@
+"""Tests of the partial-convolution U-Net."""
+
 import pytest
 import torch
 from helpers_textbook import DECODER, ENCODER, TextbookNetwork, random_discs

@@ -1,3 +1,5 @@
+"""Tests of weights files: reading, writing, the registry and checkpoints of the authors."""
+
 import hashlib
 import os
 import pickle
@@ -18,6 +20,7 @@ from csr_astro.nn.weights import (
     read_info,
     save_weights,
 )
+from csr_astro.utils.data import DATA, read_data
 
 CARD = {
     'title': 'Ä title',
@@ -40,22 +43,6 @@ def make_model(normalization='local', fill='push-pull'):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def registry(request, tmp_path, monkeypatch):
-    """A registry that holds one small file, 'small', unless the test is about the bundled one."""
-    if 'bundled' in request.node.name:
-        return None
-    file = tmp_path / 'data' / 'weights' / 'small.safetensors'
-    file.parent.mkdir(parents=True)
-    save_weights(file, make_model(), **CARD)
-    toml = file.parent.parent / 'weights.toml'
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    toml.write_text(f'[small]\nfile = "small.safetensors"\nsha256 = "{sha256}"\n')
-    monkeypatch.setattr(weights, '_DATA', toml.parent)
-    monkeypatch.setattr(weights, '_REGISTRY', toml)
-    return file
 
 
 @pytest.fixture
@@ -148,25 +135,41 @@ def test_saving_replaces_an_existing_file(good):
 # The registry
 
 
-def test_registered_weights_load_by_name():
-    assert list_weights() == ['small']
-    info = load_model('small').info
-    assert (info.name, info.path.name) == ('small', 'small.safetensors')
+@pytest.mark.parametrize('name', list_weights())
+def test_registered_weights_load_by_name(name):
+    info = load_model(name).info
+    assert (info.name, info.path.suffix) == (name, '.safetensors')
+    assert info.path.is_file()
+
+
+@pytest.fixture
+def altered(tmp_path, monkeypatch):
+    """Registered weights with another byte at some place."""
+
+    def alter(place):
+        path = read_info('default').path
+        content = bytearray(path.read_bytes())
+        content[int(place * len(content)) if isinstance(place, float) else place] ^= 1
+        copy = tmp_path / 'weights' / path.name
+        copy.parent.mkdir()
+        copy.write_bytes(content)
+        monkeypatch.setattr(weights, 'DATA', tmp_path)
+
+    return alter
 
 
 @pytest.mark.parametrize('function', [read_info, load_model])
-@pytest.mark.parametrize('position', [20, 0.5, -1])
-def test_altered_registered_file_is_refused(registry, function, position):
-    content = bytearray(registry.read_bytes())
-    content[int(position * len(content)) if position == 0.5 else position] ^= 1
-    registry.write_bytes(content)
-    assert_refused(function, 'small', sentence='were altered .SHA-256')
+@pytest.mark.parametrize('place', [20, 0.5, -1])
+def test_altered_registered_file_is_refused(altered, function, place):
+    altered(place)
+    assert_refused(function, 'default', sentence='were altered .SHA-256')
 
 
 @pytest.mark.parametrize('function', [read_info, load_model])
-@pytest.mark.parametrize('name', ['Small', 'no-such-file.safetensors', '', '.'])
+@pytest.mark.parametrize('name', ['Default', 'no-such-file.safetensors', '', '.'])
 def test_unknown_name_is_refused_with_the_known_ones(function, name):
-    assert_refused(function, name, sentence=r"one of \['small'\] or the path of a .safetensors")
+    sentence = r"one of \['default'.*\] or the path of a .safetensors"
+    assert_refused(function, name, sentence=sentence)
 
 
 def test_bundled_default_loads():
@@ -192,11 +195,10 @@ def test_wrong_device_or_precision_is_refused(options, sentence):
 
 
 def test_bundled_files_are_those_of_the_registry():
-    entries = weights._registry()
+    entries = read_data('weights.toml')
     assert 'default' in entries
     assert sorted(entries) == list_weights()
-    folder = weights._DATA / 'weights'
-    files = {path.name: path for path in folder.glob('*.safetensors')}
+    files = {path.name: path for path in (DATA / 'weights').glob('*.safetensors')}
     assert {entry['file'] for entry in entries.values()} == set(files)
     for entry in entries.values():
         content = files[entry['file']].read_bytes()

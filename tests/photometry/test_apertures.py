@@ -1,3 +1,5 @@
+"""Tests of aperture photometry on predicted backgrounds."""
+
 import tracemalloc
 
 import numpy as np
@@ -39,6 +41,7 @@ from regions import (
 
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
 from csr_astro.flags import decode_flags
+from csr_astro.images import read_image
 
 SHAPE = (120, 130)
 SOURCES = np.array([(40.3, 60.2), (90.0, 33.4), (47.8, 66.6), (100.2, 90.1)])
@@ -591,7 +594,7 @@ def test_repr_says_what_matters(blue):
     assert "annulus='instrument'" in text
 
 
-# A real star
+# Real stars
 
 
 @pytest.mark.parametrize(
@@ -603,9 +606,9 @@ def test_repr_says_what_matters(blue):
         ('*1342216069*MAPR*', 'red', 0.621, 1.074, 0.06, [9, 10, 12]),
     ],
 )
-def test_flux_of_gamma_draconis(shared_data, pattern, band, reference, colour, tolerance, radii):
+def test_flux_of_gamma_draconis(real_data, pattern, band, reference, colour, tolerance, radii):
     """Table 5 of the paper; the file as the archive delivers it."""
-    (path,) = (shared_data / 'data' / 'pacs_gamma_dra').glob(pattern)
+    (path,) = (real_data / 'pacs_gamma_dra').glob(pattern)
     estimator = NeuralBackgroundEstimator(
         instrument=f'pacs-scanmap-{band}', centroid_func=centroid_2dg
     )
@@ -615,6 +618,27 @@ def test_flux_of_gamma_draconis(shared_data, pattern, band, reference, colour, t
     assert table['flags'][0] == 0
     ratios = [table[f'flux_{i}'][0].to_value('Jy') / colour / reference for i in range(len(radii))]
     assert_allclose(ratios, 1, rtol=0, atol=tolerance)
+
+
+def test_spectrum_of_beta_andromedae_is_that_of_a_photosphere(small_data):
+    """In apertures of one beam the fluxes fall with the square of the wavelength."""
+    star = SkyCoord(17.43302 * u.deg, 35.62056 * u.deg)
+    scaled = []
+    for band in (250, 350, 500):
+        estimator = NeuralBackgroundEstimator(
+            instrument=f'spire-{band}', centroid_func=centroid_2dg
+        )
+        fwhm = estimator.instrument.fwhm
+        photometry = InpaintedAperturePhotometry(fwhm, estimator=estimator, annulus='instrument')
+        image, _ = read_image(small_data / f'bet_and_spire{band}.fits')
+        table = photometry(image, star)
+        assert table['flags'][0] == 0
+        # An annulus far from the cirrus gives the same, within the errors of both.
+        assert_allclose(table['flux'].value, table['annulus_flux'].value, rtol=0.05)
+        assert table['flux'][0] > 10 * table['flux_err'][0]
+        pixel = (image.pixel_scale * u.arcsec) ** 2
+        scaled.append((table['flux'][0] * pixel).to_value('Jy') * (band / 250) ** 2)
+    assert_allclose(scaled, np.mean(scaled), rtol=0.1)
 
 
 # Wrong arguments

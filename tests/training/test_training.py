@@ -37,7 +37,6 @@ from csr_astro.training.losses import (
 )
 from csr_astro.training.module import TrainingModule
 from csr_astro.training.recipe import Recipe, list_recipes, read_recipe
-from csr_astro.utils.files import atomic_path
 
 # Cutouts
 
@@ -731,68 +730,6 @@ def test_lightning_is_imported_by_training_only():
         "assert 'lightning' not in sys.modules"
     )
     subprocess.run([sys.executable, '-c', code], check=True)
-
-
-# Files
-
-
-def test_file_appears_when_it_is_finished(tmp_path):
-    path = tmp_path / 'map.v2.fits.gz'
-    path.write_text('older')
-    with atomic_path(path) as temporary:
-        temporary.write_text('newer')
-        assert path.read_text() == 'older'
-        assert temporary.parent == tmp_path
-        assert temporary.name.endswith('.fits.gz')
-    assert path.read_text() == 'newer'
-    assert names(tmp_path) == [path.name]
-
-
-def test_reader_of_the_older_file_is_not_disturbed(tmp_path):
-    path = tmp_path / 'log.csv'
-    path.write_text('older')
-    with path.open() as reader:
-        with atomic_path(path) as temporary:
-            temporary.write_text('newer')
-        assert reader.read() == 'older'
-
-
-@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize('existing', [True, False])
-def test_nothing_is_left_behind_on_error(tmp_path, error, existing):
-    path = tmp_path / 'log.csv'
-    if existing:
-        path.write_text('older')
-
-    def fail():
-        with atomic_path(path) as temporary:
-            temporary.write_text('half')
-            raise error
-
-    with pytest.raises(error):
-        fail()
-    assert names(tmp_path) == [path.name] * existing
-    assert not existing or path.read_text() == 'older'
-
-
-@pytest.mark.parametrize('umask', [0o022, 0o077])
-def test_file_permissions_follow_the_umask(tmp_path, umask):
-    previous = os.umask(umask)
-    try:
-        with atomic_path(tmp_path / 'file') as temporary:
-            temporary.write_text('content')
-        assert os.umask(umask) == umask
-    finally:
-        os.umask(previous)
-    assert (tmp_path / 'file').stat().st_mode & 0o777 == 0o666 & ~umask
-
-
-def test_missing_folder_is_named(tmp_path):
-    with (
-        pytest.raises(FileNotFoundError, match=r'no such folder .*missing'),
-        atomic_path(tmp_path / 'missing' / 'file'),
-    ):
-        pass
 
 
 # Simulation

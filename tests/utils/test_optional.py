@@ -1,4 +1,4 @@
-"""What is said when an optional dependency is missing."""
+"""Tests of what is said when an optional dependency is missing."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""How objects show themselves."""
+"""Tests of how objects show themselves."""
 
 import re
 from dataclasses import replace

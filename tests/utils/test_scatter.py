@@ -1,3 +1,5 @@
+"""Tests of robust scatter and plane fits."""
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
