@@ -19,7 +19,7 @@ from scipy import ndimage, optimize
 
 import csr_astro
 from csr_astro.instruments import get_instrument
-from csr_astro.simulation.psf import pacs_brightness
+from csr_astro.simulation.pacs import pacs_brightness
 
 BANDS = {'blue': 70, 'green': 100, 'red': 160}
 # The wings end here: 1 arcmin, to which the Vesta PSFs are normalised.

@@ -1,4 +1,4 @@
-"""Does it work here, and what does it do? A simulated field shows both."""
+"""Demonstration of the package on a simulated field."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _APERTURE = 4.0
 
 
 def simulated_field(seed: int = 1) -> tuple[np.ndarray, np.ndarray, QTable]:
-    """Dust-like emission with noise, and the same with sources of known flux.
+    """A field of dust-like emission and noise, without and with sources of known flux.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def simulated_field(seed: int = 1) -> tuple[np.ndarray, np.ndarray, QTable]:
     truth : (ny, nx) `~numpy.ndarray`
         The field without sources.
     data : (ny, nx) `~numpy.ndarray`
-        With sources.
+        The field with sources.
     catalog : `~astropy.table.QTable`
         Columns ``x``, ``y`` (pixels) and ``flux``.
     """
@@ -55,13 +55,13 @@ def simulated_field(seed: int = 1) -> tuple[np.ndarray, np.ndarray, QTable]:
 def run_demo(
     folder: PathLike, *, weights: PathLike = 'default', seed: int = 1, progress: bool = False
 ) -> QTable:
-    """Simulate a field, remove its sources, measure them, and write what came out.
+    """Simulate a field, remove its sources, measure them, and write the results.
 
     Parameters
     ----------
     folder : path-like
-        Where ``demo.fits`` (map, source-free map, truth, mask),
-        ``demo.ecsv`` (injected and measured fluxes) and ``demo.png`` are written.
+        Folder for ``demo.fits`` (map, source-free map, truth, mask), ``demo.ecsv`` (injected
+        and measured fluxes) and ``demo.png``; made if missing.
     weights : str or path-like, optional
         As in `~csr_astro.NeuralBackgroundEstimator`.
     seed : int, optional
@@ -72,7 +72,7 @@ def run_demo(
     Returns
     -------
     table : `~astropy.table.QTable`
-        One row per source: the photometry, and ``injected``.
+        A row per source: the photometry, and ``injected``, the true flux.
     """
     from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
 

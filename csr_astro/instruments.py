@@ -88,6 +88,10 @@ class Instrument:
         Background annulus of classical photometry, in pixels.
     colour_correction_star : float or None
         Colour correction by which the flux of a stellar photosphere is divided.
+    psf_model : str or None
+        Key of the model of the PSF in ``data/psf_models.toml``; a Gaussian otherwise.
+    zero_is_blank : bool
+        Whether areas of zeros in a map were not observed, as in the archive's maps of PACS.
     angular : bool
         Whether only the angular size of the beam is known, so that radii in
         pixels need the pixel scale of the map.
@@ -113,6 +117,8 @@ class Instrument:
     wavelength: float | None = None
     corrections: str | None = None
     colour_correction_star: float | None = None
+    psf_model: str | None = None
+    zero_is_blank: bool = False
     angular: bool = False
 
     def __repr__(self) -> str:
@@ -336,6 +342,8 @@ def get_instrument(
         wavelength=entry['wavelength'],
         corrections=entry['aperture_corrections'],
         colour_correction_star=entry['colour_correction_star'],
+        psf_model=entry['psf_model'],
+        zero_is_blank=entry['zero_is_blank'],
     )
 
 

@@ -472,7 +472,7 @@ def test_simulation_adds_the_flux_it_says_or_tells_why_not(data):
         return
     assert image.tobytes() == before
     assert len(simulation.sources) == number
-    assert_array_equal(np.isfinite(simulation.image), finite)
+    assert_array_equal(np.isfinite(simulation.data), finite)
 
 
 @examples(0.1)

@@ -92,7 +92,7 @@ def _add_field(command: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Write simulated maps, their tables and, if asked for, a dataset."""
-    from csr_astro.simulation.simulate import write_simulations
+    from csr_astro.simulation.write import write_simulations
 
     fields = [_real_field(args, path) for path in args.maps]
     if args.field or args.match:

@@ -26,6 +26,7 @@ def add_parser(commands: Commands) -> None:
             'train tiny -o run',
             'train default --maps maps/train --validation maps/validation --psf psf.fits -o run',
             'train default --maps maps/train --validation maps/validation -o run --resume',
+            'train paper --dataset cutouts -o run',
             'train fine-tune --maps mine/train --validation mine/validation -o run',
         ],
     )
@@ -34,6 +35,10 @@ def add_parser(commands: Commands) -> None:
     )
     command.add_argument('--maps', metavar='FOLDER', help='FITS maps to learn from')
     command.add_argument('--validation', metavar='FOLDER', help='FITS maps of other fields')
+    command.add_argument(
+        '--dataset', metavar='FOLDER',
+        help='learn from the cutouts of "csr-astro simulate --dataset" instead of maps',
+    )
     command.add_argument(
         '--psf', nargs='+', default=[], metavar='FILE', help='FITS images of the PSF'
     )
@@ -54,12 +59,42 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: Namespace) -> None:
     """Train a network by a recipe and write its weights."""
-    from csr_astro.images import read_image
-    from csr_astro.training.data import CutoutSampler, read_maps
+    from csr_astro.training.data import dataset_samplers
     from csr_astro.training.loop import train
     from csr_astro.training.recipe import read_recipe
 
     recipe = read_recipe(args.recipe)
+    if args.dataset is None:
+        *samplers, training_data = _map_samplers(args, recipe)
+    elif args.maps or args.validation or args.psf:
+        raise ValueError('a --dataset holds maps and sources: give no --maps, --validation, --psf.')
+    else:
+        samplers = dataset_samplers(args.dataset, seed=recipe.seed)
+        training_data = 'simulated sources on real maps, as the dataset holds them'
+    path = train(
+        recipe,
+        *samplers,
+        args.output,
+        resume=args.resume,
+        device=args.device,
+        card={
+            'title': args.title,
+            'licence': args.licence,
+            'training_data': args.training_data or training_data,
+        },
+        devices=args.devices,
+        workers=args.workers,
+    )
+    # Each device runs this command; the first one speaks.
+    if os.environ.get('LOCAL_RANK', '0') == '0':
+        print(f'best weights: {path}')
+
+
+def _map_samplers(args, recipe):
+    """Samplers of real maps and synthetic fields, and what the model card says of them."""
+    from csr_astro.images import read_image
+    from csr_astro.training.data import CutoutSampler, read_maps
+
     maps = read_maps(args.maps) if args.maps else {}
     validation = read_maps(args.validation, block_sizes=(1,)) if args.validation else {}
     psfs = [read_image(path)[0].data for path in args.psf]
@@ -77,23 +112,5 @@ def run(args: Namespace) -> None:
         source_fraction=recipe.source_fraction,
         seed=recipe.seed + 1000,
     )
-    card = {
-        'title': args.title,
-        'licence': args.licence,
-        'training_data': args.training_data
-        or f'{len(maps)} kinds of real maps ({", ".join(maps) or "none"}) and synthetic fields',
-    }
-    path = train(
-        recipe,
-        sampler,
-        validation_sampler,
-        args.output,
-        resume=args.resume,
-        device=args.device,
-        card=card,
-        devices=args.devices,
-        workers=args.workers,
-    )
-    # Each device runs this command; the first one speaks.
-    if os.environ.get('LOCAL_RANK', '0') == '0':
-        print(f'best weights: {path}')
+    kinds = f'{len(maps)} kinds of real maps ({", ".join(maps) or "none"}) and synthetic fields'
+    return sampler, validation_sampler, kinds

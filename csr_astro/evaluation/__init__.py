@@ -1,4 +1,4 @@
-"""How good are the predictions, by numbers anybody can repeat?"""
+"""Evaluation of predictions: errors, fluxes, structure, standard stars, reports."""
 
 import lazy_loader
 
@@ -7,8 +7,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[
         'accuracy',
         'baselines',
+        'discs',
         'figures',
         'flux_recovery',
+        'gaussian',
+        'injected',
         'pixel_pdf',
         'positions',
         'power_spectrum',
@@ -17,5 +20,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         'source_strips',
         'standard_stars',
         'statistics',
+        'windows',
     ],
 )

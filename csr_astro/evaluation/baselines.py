@@ -1,7 +1,7 @@
-"""What do other methods say of the background behind a source?
+"""Other methods that predict the background behind a source.
 
-Every peer is a function ``fill(values, valid, hole, x, y, radius)`` of one
-window of the map and returns the pixels of the hole.
+Each is a function ``fill(values, valid, hole, x, y, radius)`` of one window of the map that
+returns the pixels of the hole, see `BASELINES`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from photutils.background import Background2D
 
 from csr_astro.kriging.stationary import estimate_covariance, kriging_mean
 from csr_astro.utils.optional import require
+from csr_astro.utils.plane import fit_plane
 from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ __all__ = [
 ]
 
 
-# The annulus begins this far outside the disc, and is this wide, in pixels.
+# Distance of the annulus from the disc, and its width, in pixels.
 GAP, WIDTH = 2.0, 10.0
-# Fills that grow from the rim inward see this many pixels around the disc.
+# Fills that grow from the rim inward are given this many pixels around the disc.
 _RIM = 8
 
 
@@ -56,7 +57,7 @@ def annulus(
     outer: float | None = None,
     statistic: Callable[[np.ndarray], float] = np.median,
 ) -> np.ndarray:
-    """One number for the whole disc, from a ring around it.
+    """One value for the whole disc, from a ring around it.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def annulus(
         Radii of the ring in pixels; by default 2 and 12 more than that of the
         disc.
     statistic : callable, optional
-        What is taken of the ring's pixels, whose centres lie in it.
+        Function of the pixels whose centres lie in the ring.
 
     Returns
     -------
@@ -118,17 +119,14 @@ def plane(
     near = valid & (_distance(values.shape, x, y) <= radius + GAP + WIDTH)
     if near.sum() < 3:
         return np.full(hole.sum(), np.nan)
-    yy, xx = np.indices(values.shape)
-    basis = np.stack([np.ones(values.shape), (xx - x) / radius, (yy - y) / radius], axis=-1)
     level = values[near].mean()
-    coefficients, *_ = np.linalg.lstsq(basis[near], values[near] - level, rcond=None)
-    return level + basis[hole] @ coefficients
+    return level + fit_plane(values[np.newaxis] - level, near[np.newaxis])[0][hole]
 
 
 def background_2d(
     values: np.ndarray, valid: np.ndarray, hole: np.ndarray, x: float, y: float, radius: float
 ) -> np.ndarray:
-    """`photutils.background.Background2D` with boxes of the disc's diameter.
+    """Background of `photutils.background.Background2D` in boxes of the disc's diameter.
 
     Parameters
     ----------
@@ -168,7 +166,7 @@ def background_2d(
 
 
 def _crop(hole):
-    """The rows and columns around the hole that a fill from its rim can see."""
+    """Rows and columns around the hole that a fill from its rim is given."""
     return tuple(
         slice(max(index.min() - _RIM, 0), index.max() + _RIM + 1) for index in np.nonzero(hole)
     )
@@ -187,7 +185,7 @@ def _fill_crop(fill, values, valid, hole):
 def biharmonic(
     values: np.ndarray, valid: np.ndarray, hole: np.ndarray, x: float, y: float, radius: float
 ) -> np.ndarray:
-    """`skimage.restoration.inpaint_biharmonic`.
+    """Biharmonic inpainting by `skimage.restoration.inpaint_biharmonic`.
 
     Parameters
     ----------
@@ -217,7 +215,7 @@ def biharmonic(
 def maskfill(
     values: np.ndarray, valid: np.ndarray, hole: np.ndarray, x: float, y: float, radius: float
 ) -> np.ndarray:
-    """The fill of the package maskfill (van Dokkum & Pasha 2024).
+    """Fill by the package maskfill (van Dokkum & Pasha 2024).
 
     Parameters
     ----------
@@ -274,12 +272,12 @@ def lpi(
     del x, y, radius
     if not valid.any():
         return np.full(hole.sum(), np.nan)
-    # No larger than need be: the transforms are what takes time.
+    # The transforms take most of the time: the window is as small as possible.
     window = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(valid | hole))
     values, valid, hole = values[window], valid[window], hole[window]
     covariance = estimate_covariance(values, valid)
     level = values[valid].mean()
-    # The covariance is known to percents; the solution need not be better.
+    # The covariance is known to a few per cent, so the solution need not be more accurate.
     return kriging_mean(values, valid, covariance, mean=level, tolerance=1e-3)[hole]
 
 
@@ -293,7 +291,7 @@ def kriging_limit(
     *,
     covariance: np.ndarray,
 ) -> np.ndarray:
-    """The best that can be predicted of a Gaussian field of known covariance and mean 0.
+    """The best linear prediction for a Gaussian field of known covariance and mean 0.
 
     Parameters
     ----------
@@ -325,12 +323,11 @@ def _require(module, package=None):
     return require(module, 'this comparison needs', 'evaluate', package)
 
 
-#: The peers by name: functions ``fill(values, valid, hole, x, y, radius)`` that return the
-#: pixels of the hole, in the order of ``values[hole]``, NaN if they have nothing to go by.
-#: ``values`` is a window of the map (S, S); ``valid`` is True for its measured pixels outside
-#: all discs, and nothing else of ``values`` may be looked at; ``hole`` is True for the pixels
-#: to predict; ``x``, ``y`` are the source's position in the window and ``radius`` is that of its
-#: disc, in pixels.
+#: Methods by name: functions ``fill(values, valid, hole, x, y, radius)`` that return the pixels
+#: of the hole in the order of ``values[hole]``, NaN if too few pixels are valid. ``values`` is a
+#: window of the map (S, S); ``valid`` is True for its measured pixels outside all discs, and no
+#: other pixels of ``values`` may be used; ``hole`` is True for the pixels to predict; ``x``,
+#: ``y`` are the source's position in the window and ``radius`` that of its disc, in pixels.
 BASELINES: dict[str, Callable] = {
     'annulus_mean': partial(annulus, statistic=np.mean),
     'annulus_median': partial(annulus, statistic=np.median),
@@ -340,17 +337,17 @@ BASELINES: dict[str, Callable] = {
     'maskfill': maskfill,
     'lpi': lpi,
 }
-# What peers need that is no dependency of the package: module, package.
+# Modules that are no dependencies of the package, and the packages that hold them.
 _NEEDED = {'biharmonic': ('skimage.restoration', 'scikit-image'), 'maskfill': ('maskfill', None)}
 
 
 def get_baselines(names: Sequence[str] | None = None) -> dict[str, Callable]:
-    """Peers by their names.
+    """Methods by their names.
 
     Parameters
     ----------
     names : sequence of str, optional
-        Keys of `BASELINES`; by default all that can be used here.
+        Keys of `BASELINES`; by default all whose packages are installed.
 
     Returns
     -------
@@ -359,7 +356,7 @@ def get_baselines(names: Sequence[str] | None = None) -> dict[str, Callable]:
     Raises
     ------
     ImportError
-        If a package is missing that one of ``names`` needs.
+        If a package that one of ``names`` needs is missing.
 
     Examples
     --------

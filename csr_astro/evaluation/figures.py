@@ -1,7 +1,7 @@
-"""What do the numbers of an evaluation look like, in a paper's column?
+"""Figures of an evaluation, for the column of a paper.
 
-Every function takes tables of this package and returns a `~matplotlib.figure.Figure`. Colours are
-told apart by colour-blind readers, and in grey by lines, markers and hatches.
+Every function takes tables of this package and returns a `~matplotlib.figure.Figure`. Colours can
+be told apart by colour-blind readers, and lines, markers and hatches in grey.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 #: Widths of a column and of a page of a journal, in inches.
 COLUMN, PAGE = 3.46, 7.09
-# Okabe & Ito; with a dash, a marker and a hatch for those who see no colours.
+# Colours of Okabe & Ito, each with a dash, a marker and a hatch.
 _STYLES = (
     ('#0072b2', '-', 'o', ''),
     ('#d55e00', '--', 's', '////'),
@@ -53,7 +53,7 @@ _LABELS = {
     'annulus_median': 'annulus',
     'lpi': 'LPI',
 }
-# Which of the styles they have.
+# Number of the style of each name.
 _PLACES = {
     'original': 0,
     'network': 0,
@@ -63,8 +63,8 @@ _PLACES = {
     'source_free': 2,
     'realization': 3,
 }
-# Ratios this near to 1 are on a linear axis, others on a logarithmic one: faint sources scatter a
-# hundred times more than bright ones. Ticks on either side of 1, and what is shown at most.
+# The axis of ratios is linear within this distance of 1 and logarithmic beyond: faint sources
+# scatter a hundred times more than bright ones. Ticks on either side of 1, and the largest range.
 _LINEAR, _TICKS, _FARTHEST = 0.02, (0.02, 0.1, 0.5), 1.0
 
 
@@ -104,12 +104,12 @@ def _figure(width, height, rows=1, columns=1, **options):
 
 
 def label(name: str) -> str:
-    """What a map or method is called in figures and text.
+    """Name of a map or method in figures and text.
 
     Parameters
     ----------
     name : str
-        Of a column or a map.
+        Name of a column or a map.
 
     Examples
     --------
@@ -123,12 +123,12 @@ def label(name: str) -> str:
 def _unit(unit):
     if unit in (None, u.dimensionless_unscaled):
         return ''
-    # A prime alone is easily missed.
+    # A prime is easily missed.
     return ' [arcmin]' if unit == u.arcmin else f' [{unit.to_string("latex_inline")}]'
 
 
 def _styled(names):
-    """Names with their styles: a map looks alike in all figures."""
+    """Yield names with their styles; a known name has the same style in all figures."""
     free = [k for k in range(len(_STYLES)) if k not in map(_PLACES.get, names)] or [0]
     for name in names:
         place = _PLACES.get(name)
@@ -193,7 +193,7 @@ def plot_flux_ratios(
             ax.set_title(f'aperture of {size}', pad=3)
         for ax in axes.flat[len(apertures) :]:
             ax.set_axis_off()
-            # What is above has no axis below it that could carry its labels.
+            # The panel above has none below it that carries the labels of the axis.
             above = axes[-2, axes.shape[1] - 1]
             above.tick_params(labelbottom=True)
         figure.supylabel('measured / injected flux', fontsize=8)
@@ -252,7 +252,7 @@ def _from_axis(value):
 
 
 def _plain(value):
-    """A number of three digits, without an exponent."""
+    """Text of a number with three digits, without an exponent."""
     return f'{value:.0f}' if value >= 100 else f'{value:.3g}'
 
 
@@ -409,7 +409,7 @@ def _round_ticks(axis):
 
 
 def _mark(ax, marks, unit):
-    """Lines at the frequencies of lengths."""
+    """Mark the frequencies of lengths by lines."""
     low, high = ax.get_xlim()
     for name, length in (marks or {}).items():
         place = (1 / u.Quantity(length)).to_value(unit)
@@ -420,7 +420,7 @@ def _mark(ax, marks, unit):
 
 
 def _scale_axis(ax, unit):
-    """Lengths on top: the inverse of frequencies."""
+    """Add an axis of lengths, the inverse of frequencies, on top."""
 
     def invert(values):
         with np.errstate(divide='ignore'):
@@ -495,7 +495,7 @@ def plot_pixel_pdf(
     histograms : list of `~astropy.table.QTable`
         As from `~csr_astro.evaluation.pixel_pdf.pixel_histogram`.
     titles : list of str, optional
-        Of the panels.
+        Titles of the panels.
     log : bool, optional
         Whether densities are on a logarithmic axis.
 

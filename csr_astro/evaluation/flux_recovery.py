@@ -1,7 +1,7 @@
-"""How much of the flux that was put into a map is measured? (paper, Sect. 5.2)
+"""Ratios of measured to injected flux (paper, Sect. 5.2).
 
-Ratios of measured to injected flux, for every aperture, by the network, by the classical annulus
-and by any other method; and what they are for each flux level.
+They are given for each source and aperture, by the network, by the classical annulus and by any
+other method, and summarised for each flux level.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable, Table, vstack
-from photutils.aperture import CircularAperture
 
-from csr_astro.cutouts import extract, extract_mask, window_corner, window_size
+from csr_astro.cutouts import window_size
+from csr_astro.evaluation.statistics import median_and_iqr
+from csr_astro.evaluation.windows import circle_weights, cut_windows, window_center
 from csr_astro.photometry import InpaintedAperturePhotometry
-from csr_astro.uncertainty import aperture_weights
+from csr_astro.simulation.units import map_units_per_millijansky
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 
-# Radii of apertures: of the paper, in arcsec, and in beams where no table of corrections ends.
+# Radii of apertures: those of the paper in arcsec, and in beams for other instruments.
 _ARCSEC = (4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 18.0)
 _BEAMS = (0.75, 1.0, 1.5, 2.0)
 _BOOTSTRAP = 200
@@ -77,9 +78,9 @@ def recovered_fluxes(
     Parameters
     ----------
     result : `~csr_astro.NeuralBackground`
-        Made from the map with the sources.
+        The removal from the map with the sources.
     flux : (N,) array or Quantity
-        Injected, in the order of the sources; plain numbers are sums of the map.
+        Injected fluxes, in the order of the sources; plain numbers are sums of the map.
     apertures : sequence of float, optional
         Radii in pixels; `default_apertures` otherwise.
     fraction : callable, optional
@@ -94,13 +95,14 @@ def recovered_fluxes(
         A row per source and aperture: ``id``, ``snr``, ``radius`` (of the mask) and
         ``aperture`` in pixels, ``flux``, the ratios ``network`` with its stated error
         ``network_err``, ``annulus`` (the instrument's, on the map as it was) and those of
-        ``methods``; and ``flags``. NaN where there is no measurement. An aperture larger
-        than the mask counts the mask's pixels, over the fraction at its radius.
+        ``methods``; and ``flags``. NaN without a measurement. For an aperture larger than the
+        mask, the flux in the mask is divided by the fraction at the mask's radius.
 
     Raises
     ------
     ValueError
-        If there is not one flux for each source, or its unit is not that of a sum of the map.
+        If the number of fluxes is not that of the sources, or their unit is not that of a sum
+        of the map.
 
     Examples
     --------
@@ -120,7 +122,7 @@ def recovered_fluxes(
     flux = _injected(flux, result)
     if fraction is None:
         fraction = _fraction_of(instrument)
-    # The fraction of injected sources may not be that of the instrument: it is divided by below.
+    # The enclosed energy of injected sources may not be the instrument's: it is applied below.
     photometry = InpaintedAperturePhotometry(
         apertures, estimator=result.estimator, aperture_correction='none', annulus='instrument'
     )
@@ -154,8 +156,6 @@ def _injected(flux, result):
         raise ValueError(f'flux must be one for each of {len(result)} sources, got {flux.shape}.')
     if flux.unit == u.dimensionless_unscaled:
         return flux.value.astype(float)
-    from csr_astro.simulation.simulate import map_units_per_millijansky
-
     factor = map_units_per_millijansky(result.image, result.instrument.fwhm)
     try:
         return flux.to_value(u.mJy) * factor
@@ -171,7 +171,7 @@ def _fraction_of(instrument):
 
 
 def _background_sums(result, apertures, methods):
-    """Sums of map and background under the part of each aperture that is in the mask."""
+    """Sums of map and background in the part of each aperture that is in the mask."""
     image, sources = result.image, result.sources
     used = [i for i, mask in enumerate(result.source_masks) if mask is not None]
     sums = {name: np.full((2, len(apertures), len(result)), np.nan) for name in methods}
@@ -180,23 +180,15 @@ def _background_sums(result, apertures, methods):
     x, y = (np.array(sources[name], dtype=float)[used] for name in ('x_center', 'y_center'))
     reach = max(result.source_masks[i].radius for i in used)
     size = int(window_size(reach)) + 1
-    # One at a time: what is common to all is only which pixels nobody may look at.
     for k, i in enumerate(used):
+        # One at a time, because the windows of all sources may not fit into memory.
         mask = result.source_masks[i]
-        values = extract(image, x[k : k + 1], y[k : k + 1], size)[0]
-        covered = extract_mask(result.mask, x[k : k + 1], y[k : k + 1], size)[0]
-        hole = np.zeros(values.shape, dtype=bool)
-        hole[mask.in_window(x[k], y[k], size)] = True
-        hole &= np.isfinite(values)
-        valid = np.isfinite(values) & ~covered
+        (values,), (valid,), (hole,) = cut_windows(
+            image, result.mask, [mask], x[k : k + 1], y[k : k + 1], size
+        )
         seen, values = values[hole], np.where(valid, values, np.nan)
-        rows, columns = np.nonzero(hole)
-        x0, y0 = window_corner(x[k], y[k], size)
-        center = x[k] - x0, y[k] - y0
-        weights = np.array([
-            aperture_weights(CircularAperture(center, a), columns, rows, 'exact')
-            for a in apertures
-        ])
+        center = window_center(x[k], y[k], size)
+        weights = circle_weights(center, apertures, *np.nonzero(hole))
         for name, method in methods.items():
             filled = method(values, valid, hole, *center, mask.radius)
             sums[name][:, :, i] = weights @ seen, weights @ filled
@@ -204,14 +196,15 @@ def _background_sums(result, apertures, methods):
 
 
 def flux_levels_of(flux: np.ndarray, largest: int = 8) -> np.ndarray:
-    """Level of each source: its own flux if there are few, else the median of its bin.
+    """Flux level of each source: its own flux, or the median of its bin for many fluxes.
 
     Parameters
     ----------
     flux : (N,) array of float
         Fluxes.
     largest : int, optional
-        Number of levels; with more different fluxes they are put into bins of as many sources.
+        Number of levels. More different fluxes than this are put into bins of equal numbers of
+        sources.
 
     Returns
     -------
@@ -237,10 +230,10 @@ def summarize_recovery(table: QTable, *, seed: int = 0) -> Table:
     Parameters
     ----------
     table : `~astropy.table.QTable`
-        As from `recovered_fluxes`, of one map or stacked, with a column ``level`` or else
-        that of `flux_levels_of`.
+        As from `recovered_fluxes`, of one map or stacked. The levels are the column ``level``,
+        or those of `flux_levels_of`.
     seed : int, optional
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -269,13 +262,7 @@ def summarize_recovery(table: QTable, *, seed: int = 0) -> Table:
                 ratio = np.array(part[name], dtype=float)
                 ratio = ratio[np.isfinite(ratio)]
                 row = [level, aperture, name, len(ratio), np.nanmedian(part['snr'])]
-                if not len(ratio):
-                    rows.append([*row, *[np.nan] * 4])
-                    continue
-                sample = ratio[rng.integers(0, len(ratio), (_BOOTSTRAP, len(ratio)))]
-                low, middle, high = np.percentile(np.vstack([ratio, sample]), [25, 50, 75], axis=1)
-                iqr = high - low
-                rows.append([*row, middle[0], middle[1:].std(), iqr[0], iqr[1:].std()])
+                rows.append([*row, *median_and_iqr(ratio, rng, _BOOTSTRAP)])
     names = ['level', 'aperture', 'method', 'n', 'snr', 'ratio', 'ratio_err', 'iqr', 'iqr_err']
     summary = Table(rows=rows or None, names=names)
     for name in names[4:]:
@@ -284,7 +271,7 @@ def summarize_recovery(table: QTable, *, seed: int = 0) -> Table:
 
 
 def ratio_columns(table: QTable) -> list[str]:
-    """Names of the methods whose ratios a table holds.
+    """Names of the methods whose ratios are in a table.
 
     Parameters
     ----------

@@ -1,7 +1,4 @@
-"""Do pixels of a source-free map have the values that they should have?
-
-Histograms and moments inside the filled discs and of whole maps (paper, Sect. 5.3.2).
-"""
+"""Histograms and moments of pixels in filled discs and whole maps (paper, Sect. 5.3.2)."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ def _iqr(values, axis=None):
     return high - low
 
 
-#: Names of the moments, and what they are of an array of values.
+#: Moments by name, as functions of an array of values.
 MOMENTS = {
     'mean': np.mean,
     'median': np.median,
@@ -50,7 +47,7 @@ def pixel_moments(values: QuantityLike) -> dict[str, float | u.Quantity]:
     Parameters
     ----------
     values : array-like or Quantity
-        Pixels; those that are not finite take no part.
+        Pixels; those that are not finite are ignored.
 
     Returns
     -------
@@ -89,27 +86,27 @@ def disc_moments(
     maps : dict of str to NDData, CCDData, image HDU, Quantity or array
         Maps of one shape and unit, by name.
     source_masks : list of `~csr_astro.masking.SourceMask` or None
-        The discs, as in `NeuralBackground.source_masks`. A pixel of several discs is one of
-        the first.
+        The discs, as in `~csr_astro.NeuralBackground.source_masks`. A pixel of several discs
+        belongs to the first.
     reference : str, optional
         The map that others are compared with.
     seed : int, optional
-        Of bootstrap and test.
+        Seed of bootstrap and test.
 
     Returns
     -------
     table : `~astropy.table.QTable`
         A row per map: ``map``, ``n`` (pixels that are finite in all maps), the `MOMENTS`
         each with a 1-sigma error ``*_err`` from bootstrap samples of the discs; ``ks``, the
-        largest difference between the cumulative distributions of this map and the
-        reference, and ``p_value``, how often one as large is found when in each disc the two
-        are swapped at random. The usual p value of Kolmogorov and Smirnov takes pixels for
-        independent, which neighbours are not.
+        largest difference between the cumulative distributions of this map and the reference;
+        ``p_value``, the fraction of at least as large differences when the two maps are swapped
+        at random in each disc. The usual p value of Kolmogorov and Smirnov assumes independent
+        pixels, which neighbours are not.
 
     Raises
     ------
     ValueError
-        If there is no such map, or no pixel.
+        If the reference is no map, or no pixel is finite.
 
     Examples
     --------
@@ -211,26 +208,25 @@ def pixel_histogram(
     maps : dict of str to NDData, CCDData, image HDU, Quantity or array
         Maps of one shape and unit, by name.
     where : (ny, nx) array of bool, optional
-        Pixels that count; all by default. Those that are not finite in one of the maps count
-        in none.
+        Pixels to count; all by default. Pixels that are not finite in one of the maps are
+        counted in none.
     bins : int, optional
-        Number of bins between the smallest and the largest value, without the outermost 0.1
-        per cent of the first map's.
+        Number of bins between the 0.1 and the 99.9 percentile of the first map.
     normalized : bool, optional
-        Of η = ln(I / ⟨I⟩) instead, the N-PDF that lognormals and power laws are fitted to;
-        ⟨I⟩ is each map's mean, and pixels that are not positive do not count.
+        Whether to count η = ln(I / ⟨I⟩), the N-PDF that lognormals and power laws are fitted
+        to; ⟨I⟩ is each map's mean, and pixels that are not positive are ignored.
 
     Returns
     -------
     histogram : `~astropy.table.QTable`
-        ``low`` and ``high`` of the bins, and for each map ``NAME``, the density per unit, with
-        its error ``NAME_err`` if pixels were independent. Densities are over all pixels, those
-        outside the bins too.
+        ``low`` and ``high`` of the bins, and for each map ``NAME`` the density per unit and its
+        error ``NAME_err`` for independent pixels. Densities are normalised by all pixels, also
+        those outside the bins.
 
     Raises
     ------
     ValueError
-        If there are no values to count.
+        If no value can be counted.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""On which maps, and where on them, are methods compared?"""
+"""Maps and positions on which methods are compared."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from scipy import signal
 
 from csr_astro.cutouts import MAX_RADIUS
 from csr_astro.evaluation.baselines import GAP, WIDTH
-from csr_astro.images import IMAGE_NAMES, find_image_hdu, open_fits
-from csr_astro.utils.files import fits_files, stem
+from csr_astro.images import IMAGE_NAMES, find_image_hdu
+from csr_astro.simulation.tiles import read_tiles
+from csr_astro.utils.files import fits_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +40,8 @@ def read_groups(paths: Sequence[PathLike]) -> dict[str, list[np.ndarray]]:
     Parameters
     ----------
     paths : list of path-like
-        FITS files, and folders of them. Of a file with an extension ``image``,
-        ``SCI`` or ``DATA`` that is the map; of others every two-dimensional
-        image is one.
+        FITS files, and folders of them. An extension ``image``, ``SCI`` or ``DATA`` is the map
+        of its file; in other files every two-dimensional image is one.
 
     Returns
     -------
@@ -50,14 +50,13 @@ def read_groups(paths: Sequence[PathLike]) -> dict[str, list[np.ndarray]]:
 
     Examples
     --------
-    >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> import numpy as np
     >>> from astropy.io import fits
     >>> from csr_astro.evaluation.positions import read_groups
     >>> with TemporaryDirectory() as folder:
     ...     for n in (1, 2):
-    ...         fits.writeto(Path(folder) / f'field_tile0{n}.fits', np.zeros((20, 30)))
+    ...         fits.writeto(f'{folder}/field_tile0{n}.fits', np.zeros((20, 30)))
     ...     groups = read_groups([folder])
     >>> {name: len(maps) for name, maps in groups.items()}
     {'field': 2}
@@ -66,19 +65,16 @@ def read_groups(paths: Sequence[PathLike]) -> dict[str, list[np.ndarray]]:
     for path in map(Path, paths):
         files += fits_files(path) if path.is_dir() else [path]
     groups: dict[str, list[np.ndarray]] = {}
-    for file in files:
-        with open_fits(file) as hdus:
-            named = any(hdu.name.lower() in IMAGE_NAMES for hdu in hdus)
-            chosen = [hdus[find_image_hdu(hdus)]] if named else hdus
-            images = [
-                np.array(hdu.data, dtype=float)
-                for hdu in chosen
-                if hdu.is_image and hdu.header.get('NAXIS') == 2
-            ]
+    for file, group, images in read_tiles(files, _map_hdus):
         if not images:
             raise ValueError(f'{str(file)!r} holds no two-dimensional image.')
-        groups.setdefault(stem(file).name.split('_tile')[0], []).extend(images)
+        groups.setdefault(group, []).extend(images)
     return groups
+
+
+def _map_hdus(hdus):
+    named = any(hdu.name.lower() in IMAGE_NAMES for hdu in hdus)
+    return [hdus[find_image_hdu(hdus)]] if named else hdus
 
 
 def _cover(finite, inner, outer):
@@ -99,14 +95,14 @@ def blank_positions(
     min_disc: float = 0.8,
     min_ring: float = 0.25,
 ) -> QTable:
-    """Random places of maps where a disc and enough of its surroundings are valid.
+    """Random positions on maps at which a disc and enough of its surroundings are valid.
 
     Parameters
     ----------
     images : list of (ny, nx) array
         Maps, NaN where blank.
     n : int
-        Number of places, no two on one pixel.
+        Number of positions, no two on one pixel.
     radius : float
         Radius of the disc in pixels.
     rng : `numpy.random.Generator` or int
@@ -159,13 +155,13 @@ def draw_positions(
     groups : dict of str to list of (ny, nx) array
         Maps of one kind share a name, as from `read_groups`.
     radii : sequence of float
-        Of the discs, in pixels.
+        Radii of the discs, in pixels.
     n : int, optional
         Number of positions.
     aperture : float, optional
         Largest radius of an aperture.
     seed : int, optional
-        Decides where they are.
+        Decides the positions.
 
     Returns
     -------
@@ -191,7 +187,7 @@ def draw_positions(
     parts = []
     for group, images in groups.items():
         for radius in radii:
-            # The other groups that are measured have no influence.
+            # Positions do not depend on the other groups.
             rng = np.random.default_rng([seed, crc32(group.encode()), round(100 * radius)])
             try:
                 places = blank_positions(images, n, radius, rng, aperture=aperture)
@@ -207,7 +203,7 @@ def draw_positions(
 
 
 def separate_positions(x: np.ndarray, y: np.ndarray, distance: float) -> list[list[int]]:
-    """Groups of positions that are far enough from each other to be measured at once.
+    """Groups of positions that are far enough apart to be measured at once.
 
     Parameters
     ----------
@@ -219,7 +215,7 @@ def separate_positions(x: np.ndarray, y: np.ndarray, distance: float) -> list[li
     Returns
     -------
     groups : list of list of int
-        Indices of the positions, each of them once.
+        Indices of the positions, each once.
 
     Examples
     --------
@@ -240,12 +236,12 @@ def separate_positions(x: np.ndarray, y: np.ndarray, distance: float) -> list[li
 
 
 def check_radii(radii, aperture):
-    """Refuse radii that no disc or aperture can have.
+    """Refuse radii that are not positive, or too large for a window.
 
     Parameters
     ----------
     radii : sequence of float
-        Of discs.
+        Radii of discs.
     aperture : float
         Radius of the aperture.
     """
@@ -257,7 +253,7 @@ def check_radii(radii, aperture):
 
 
 def read_positions(path: PathLike) -> Table:
-    """Read positions that an earlier evaluation saved.
+    """Read the positions of an earlier evaluation.
 
     Parameters
     ----------
@@ -305,7 +301,7 @@ def check_positions(positions, groups):
     positions : `~astropy.table.Table`
         As from `draw_positions`.
     groups : dict of str to list of (ny, nx) array
-        The maps that they are on.
+        The maps.
     """
     if not isinstance(groups, Mapping):
         raise TypeError(

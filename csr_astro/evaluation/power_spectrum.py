@@ -1,8 +1,4 @@
-"""Which scales of a map did a removal change?
-
-Power spectra (paper, Sect. 5.3.1) and the Δ-variance (Stutzki et al. 1998), both of maps with
-gaps and edges.
-"""
+"""Power spectra (paper, Sect. 5.3.1) and Δ-variance of maps with gaps and edges."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 from scipy import fft, ndimage
 
 from csr_astro.images import parse_image
+from csr_astro.utils.plane import fit_plane
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,16 +34,16 @@ _SMALLEST = 16
 # Logarithmic bins per decade of frequency; the first ones are wider, to hold some modes each.
 _PER_DECADE = 12
 _FEWEST_MODES = 8
-# Spectra steeper than this are flattened before they meet the window, above the frequency of
-# so many waves per side.
+# Spectra steeper than this are flattened before the window is applied, above the frequency of
+# this many waves per side.
 _STEEP, _KNEE = -1.0, 4.0
-# Around holes inside a map the window rises within so many pixels.
+# Width in pixels within which the window rises around holes inside a map.
 _HOLE_TAPER = 3.0
 # Ratio of the diameters of annulus and core (Ossenkopf et al. 2008, Sect. 3).
 _RATIO = 1.5
-# Beyond so many lags a filter is zero.
+# Distance beyond which a filter is zero, in lags.
 _REACH = 1.6
-# A filter of which less than this is on valid pixels says nothing.
+# Least part of a filter that must lie on valid pixels.
 _COVERED = 1e-3
 
 
@@ -61,13 +58,12 @@ def power_spectrum(
     taper: float = 0.1,
     n_bins: int | None = None,
 ) -> QTable:
-    """Isotropic power spectrum of a map, gaps and edges accounted for.
+    """Isotropic power spectrum of a map, corrected for gaps and edges.
 
     The valid pixels, without their plane, are multiplied by a window that fades out towards
-    edges and gaps. What the window does to the spectrum is then undone, by inverting the
-    matrix that says how much of the power of each bin it moves into each other (Hivon et al.
-    2002, on a plane). Steep spectra are flattened before (Das et al. 2009). Waves as long as
-    the map are not reported.
+    edges and gaps. The effect of the window is then undone by inverting the matrix of the power
+    that it moves from each bin into the others (Hivon et al. 2002, on a plane). Steep spectra
+    are flattened before (Das et al. 2009). Waves as long as the map are not reported.
 
     Parameters
     ----------
@@ -76,7 +72,7 @@ def power_spectrum(
     mask : (ny, nx) array of bool, optional
         True for more invalid pixels.
     wcs : WCS, optional
-        That of the data by default.
+        World coordinate system; by default that of the data.
     taper : float, optional
         Width over which the window rises at the edge, over the smaller side; 0 for a
         periodic map.
@@ -88,14 +84,13 @@ def power_spectrum(
     spectrum : `~astropy.table.QTable`
         ``frequency`` (mean of a bin, in cycles per arcmin, or per pixel without a WCS),
         ``n_modes`` (number of independent waves), ``power`` in the unit of the map squared
-        × arcmin² or pixel², and its 1-sigma error ``power_err`` if the map is one of many that
-        might have been (sample variance of a Gaussian field). White noise has the power of
-        its variance per pixel × area of a pixel.
+        × arcmin² or pixel², and its 1-sigma error ``power_err``, the sample variance of a
+        Gaussian field. The power of white noise is its variance per pixel × area of a pixel.
 
     Raises
     ------
     ValueError
-        If the map has less than 16 × 16 pixels or hardly a valid one.
+        If the map has less than 16 × 16 pixels or too few valid ones.
 
     Examples
     --------
@@ -120,7 +115,7 @@ def power_spectra(
     taper: float = 0.1,
     n_bins: int | None = None,
 ) -> QTable:
-    """Power spectra of several versions of one map, by the pixels that are valid in all.
+    """Power spectra of several versions of one map, from the pixels that are valid in all.
 
     Parameters
     ----------
@@ -153,7 +148,7 @@ def power_spectra(
     scales, length = _pixel_sides(first)
     bins = _Bins(first.shape, scales, n_bins)
     window = _Window(valid, taper, 0.0)
-    # How steep the spectrum is, all maps taken together.
+    # Slope of the sum of all spectra.
     total = sum(bins.mean(window.power(each.data)) for each in together)
     slope = _slope(bins.frequency, total)
     if slope < _STEEP:
@@ -178,7 +173,7 @@ def power_spectra(
 
 
 def spectra_difference(spectra: QTable, name: str, reference: str = 'original') -> QTable:
-    """Difference of two spectra, over one of them.
+    """Relative difference of two spectra.
 
     Parameters
     ----------
@@ -246,12 +241,12 @@ def _pixel_sides(image):
 
 
 class _Window:
-    """What part of a map counts how much, and what is done to the map before.
+    """Weights of the pixels of a map, and the filter that flattens its spectrum before.
 
     With a ``knee`` in waves per pixel, the map is replaced by a multiple of itself minus its
     Laplacian: waves longer than the knee stay, shorter ones grow as the square of their
     frequency. The edges of the window then leak little power from long waves into short
-    ones; and the Laplacian needs no more than the next pixels (Das et al. 2009).
+    ones, and the Laplacian needs neighbouring pixels only (Das et al. 2009).
     """
 
     def __init__(self, valid, taper, knee):
@@ -264,20 +259,20 @@ class _Window:
         if knee:
             valid = np.logical_and.reduce([valid, *_neighbours(valid)])
             if taper:
-                # The other side is no neighbour.
+                # Pixels of the opposite edge are not neighbours.
                 valid[[0, -1]] = valid[:, [0, -1]] = False
         values = valid.astype(float)
         if taper:
             whole = ndimage.binary_fill_holes(valid)
             width = taper * min(valid.shape)
-            # Beyond the edge of the array there is nothing.
+            # Pixels beyond the edge of the array are outside the map.
             edge = ndimage.distance_transform_edt(np.pad(whole, 1))[1:-1, 1:-1]
             values = _rise(edge, width)
             inside = ndimage.distance_transform_edt(np.pad(valid | ~whole, 1, constant_values=True))
             values *= np.where(valid, _rise(inside[1:-1, 1:-1], min(_HOLE_TAPER, width)), 0)
         self.values = values
         self._square = (values**2).sum()
-        #: Independent waves over those of a map without a window.
+        #: Ratio of the number of independent waves to that of a map without a window.
         self.fraction = self._square**2 / (values.size * (values**4).sum())
 
     def power(self, data):
@@ -286,24 +281,15 @@ class _Window:
         values[self._valid] -= values[self._valid].mean()
         if self._own:
             values = (self._own + 4) * values - sum(_neighbours(values))
-        values = values - _plane(values, self.values)
+        values = values - fit_plane(values[np.newaxis], self.values[np.newaxis])[0]
         return np.abs(fft.rfft2(values * self.values)) ** 2 / self._square
 
     def transfer(self, shape):
-        """What `power` does to the power of each wave before the window does its part."""
+        """Factor by which the filter changes the power of each wave, before the window."""
         if not self._own:
             return 1.0
         y, x = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None, :]
         return (self._own + 4 * np.sin(np.pi * y) ** 2 + 4 * np.sin(np.pi * x) ** 2) ** 2
-
-
-def _plane(values, weights):
-    """Plane through a map, by least squares."""
-    y, x = (np.linspace(-1, 1, n) for n in values.shape)
-    basis = np.array([np.ones(values.shape), *np.meshgrid(y, x, indexing='ij')])
-    weighted = basis * weights
-    normal = np.einsum('iyx,jyx->ij', weighted, basis)
-    return np.tensordot(np.linalg.solve(normal, (weighted * values).sum(axis=(1, 2))), basis, 1)
 
 
 def _neighbours(values):
@@ -322,7 +308,7 @@ class _Bins:
         self._grid = np.hypot(
             fft.fftfreq(shape[0])[:, None] / sides[0], fft.rfftfreq(shape[1])[None, :] / sides[1]
         )
-        # Waves of which a real transform keeps one of two count twice.
+        # A real transform keeps one of two conjugate waves: they count twice.
         weight = np.full(self._grid.shape, 2.0)
         weight[:, 0] = 1
         if shape[1] % 2 == 0:
@@ -341,15 +327,15 @@ class _Bins:
         self._weight = np.where(self._index >= 0, weight, 0)
         self._number = len(edges)
         counts = self._sum(np.ones(self._grid.shape))
-        # Waves as long as the map are not told from its mean, nor from what is beyond it.
+        # Waves as long as the map cannot be separated from its mean.
         self.reported = 1 + np.flatnonzero(counts[1:-1])
         self._counts = np.maximum(counts, 1)
         self.frequency = self._sum(self._grid) / self._counts
-        # Of two opposite waves one tells all.
+        # Two opposite waves are not independent.
         self.n_modes = counts / 2
 
     def _joined(self, edges, weight):
-        """Edges between which there are not too few waves."""
+        """Edges of bins that are wide enough to hold some waves each."""
         counts, _ = np.histogram(self._grid, edges, weights=weight)
         kept, waiting = [edges[0]], 0
         for edge, count in zip(edges[1:], counts, strict=True):
@@ -392,7 +378,7 @@ class _Bins:
 
 
 def _slope(frequency, power):
-    """Slope of a power law, for the shape inside bins."""
+    """Slope of a power law, for the shape of the spectrum inside bins."""
     good = (frequency > 0) & (power > 0)
     if good.sum() < 2:
         return 0.0
@@ -410,24 +396,25 @@ def delta_variance(
     mask: ArrayLike | None = None,
     wcs: WcsLike | None = None,
 ) -> QTable:
-    """Δ-variance of a map: the variance of its structure of one size, for several.
+    """Δ-variance of a map: the variance of its structure as a function of size.
 
     The map is filtered by a core of diameter L minus an annulus around it ("Mexican hat",
     diameters 1 : 1.5), each normalised by the valid pixels that it covers (Ossenkopf et al.
-    2008, Eqs. 8–12). For a power spectrum ∝ k^−β it grows as L^(β−2).
+    2008, Eqs. 8–12; Stutzki et al. 1998). For a power spectrum ∝ k^−β it grows as L^(β−2).
 
     Parameters
     ----------
     data, mask, wcs
         As in `power_spectrum`.
     lags : sequence of float or Quantity, optional
-        L, in pixels or as angles; by default from 3 pixels to a quarter of the smaller side.
+        Sizes L in pixels or as angles; by default from 3 pixels to a quarter of the smaller
+        side.
 
     Returns
     -------
     table : `~astropy.table.QTable`
         ``lag`` (arcmin, or pixels without a WCS), ``delta_variance`` in the unit of the map
-        squared, and its 1-sigma error ``delta_variance_err`` by the number of independent
+        squared, and its 1-sigma error ``delta_variance_err`` from the number of independent
         structures of that size on the map.
 
     Examples
@@ -462,7 +449,7 @@ def delta_variance(
 
 
 def _parse_lags(lags, shape, scale, length):
-    """In pixels."""
+    """Lags in pixels."""
     largest = min(shape) / 2
     if lags is None:
         top = min(shape) / 4
@@ -516,7 +503,7 @@ def _independent(field, weight, shape, reach):
     pairs = fft.irfft2(np.abs(fft.rfft2(weight, s=shape)) ** 2, s=shape)
     if correlation[0, 0] <= 0:
         return 1.0
-    # What looks like a correlation farther away is chance.
+    # Correlations beyond the reach of the filter are chance.
     y, x = (np.abs(fft.fftfreq(n, 1 / n)) for n in shape)
     known = (np.hypot(y[:, None], x) <= reach) & (overlap > 1e-3 * overlap[0, 0])
     rho = np.where(known, correlation / np.where(known, overlap, 1), 0)
@@ -532,19 +519,19 @@ def fit_power_law(
     Parameters
     ----------
     x, y : (N,) array-like or Quantity
-        Frequencies or lags, and powers; those that are not positive take no part.
+        Frequencies or lags, and powers; points that are not positive are ignored.
     y_err : (N,) array-like or Quantity, optional
-        1-sigma errors; without them all points count alike.
+        1-sigma errors; without them all points have the same weight.
 
     Returns
     -------
     slope, error : float
-        1-sigma error: by ``y_err``, or by the scatter about the line without them.
+        The slope and its 1-sigma error, from ``y_err`` or from the scatter about the line.
 
     Raises
     ------
     ValueError
-        If less than three points are positive.
+        If fewer than three points are positive.
 
     Examples
     --------

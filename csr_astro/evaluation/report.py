@@ -1,4 +1,4 @@
-"""Can this removal be trusted? One page with pictures and numbers, for one map.
+"""Report of the removal from one map, as a page with figures and tables.
 
 `write_report` writes ``report.html``, which needs no other file, and beside it every figure as
 PNG and every table as ECSV.
@@ -39,29 +39,29 @@ _REALIZATIONS = 4
 
 @dataclass
 class Evaluation:
-    """What a report is about.
+    """A removal, and what is known of the map, for a report.
 
     Attributes
     ----------
     result : `~csr_astro.NeuralBackground`
-        Made from the map with the sources.
+        The removal from the map with the sources.
     truth : (ny, nx) array, Quantity or None
-        The map without them, if they were injected.
+        The map without the sources, if they were injected.
     flux : (N,) `~astropy.units.Quantity` or array, or None
         Injected fluxes.
     more : list of (NeuralBackground, flux)
-        Further simulations, which count for the fluxes.
+        Further simulations, which are used for the fluxes.
     psf : callable or None
-        PSF of the injected sources, whose enclosed energy the fluxes are corrected with.
+        PSF of the injected sources; its enclosed energy corrects the fluxes.
     apertures : list of float or None
-        Radii in pixels, for fluxes.
+        Radii of apertures for fluxes, in pixels.
     methods : list of str
         Other methods to compare with, keys of
         `~csr_astro.evaluation.baselines.BASELINES`.
     number : int
-        Of left-out discs for each radius.
+        Number of left-out discs for each radius.
     seed : int
-        Of everything random.
+        Seed of everything random.
 
     Examples
     --------
@@ -100,22 +100,22 @@ class Evaluation:
         seed: int = 0,
         **options: Any,
     ) -> Self:
-        """Put sources onto a map, and remove them.
+        """Inject sources into a map, and remove them.
 
         Parameters
         ----------
         data : NDData, CCDData, image HDU, Quantity or array
             A map with few sources of its own.
         estimator : `~csr_astro.NeuralBackgroundEstimator`
-            Removes the sources; they have the PSF of its instrument.
+            Removes the sources, which have the PSF of its instrument.
         psf : optional
             Another PSF, see `~csr_astro.simulation.psf.psf_profile`.
         simulations : int, optional
             Number of maps; the first is shown, all count for the fluxes.
         seed : int, optional
-            Of everything random.
+            Seed of everything random.
         **options
-            ``apertures``, ``methods`` and ``number``.
+            Attributes ``apertures``, ``methods`` and ``number``.
 
         Returns
         -------
@@ -143,12 +143,12 @@ class Evaluation:
 
     @cached_property
     def valid(self) -> np.ndarray:
-        """Pixels of the map that were measured."""
+        """Pixels of the map that were observed."""
         return observed_pixels(self.result.image, self.result.instrument)
 
     @property
     def marks(self) -> dict[str, u.Quantity]:
-        """Scales at which a removal may show."""
+        """Scales at which a removal may change a map: beam and median diameter of the masks."""
         radius = np.nanmedian(self.result.sources['mask_radius']) if len(self.result) else np.nan
         marks = {'beam': self.result.instrument.fwhm * self.pixel}
         if np.isfinite(radius):
@@ -156,7 +156,7 @@ class Evaluation:
         return marks
 
     def maps(self) -> dict[str, np.ndarray]:
-        """Versions of the map by name, the one to compare with first."""
+        """Versions of the map by name; the reference is the first."""
         result = self.result
         maps = {}
         if self.truth is not None:
@@ -193,13 +193,13 @@ def write_report(
         Made if missing. ``report.html`` holds everything that is seen; figures (PNG) and tables
         (ECSV) are written beside it.
     evaluation : `Evaluation` or `~csr_astro.NeuralBackground`
-        What to report of.
+        The removal to report.
     title : str, optional
         Heading.
     overwrite : bool, optional
         Whether an existing report is replaced.
     progress : callable, optional
-        Is given the title of each section when it is ready.
+        Called with the title of each section when it is ready.
 
     Returns
     -------

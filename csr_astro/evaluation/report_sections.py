@@ -1,7 +1,7 @@
-"""What does a report say, and in which order?
+"""Sections of a report, in their order.
 
-A section is a function of an `~csr_astro.evaluation.report.Evaluation`; a new one is added by
-adding it to `SECTIONS`.
+A section is a function of an `~csr_astro.evaluation.report.Evaluation`; a new one is added to
+`SECTIONS`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from csr_astro.evaluation.statistics import coverage, scatter_ratios, summarize
 from csr_astro.flags import FLAGS, NOT_INPAINTED
 from csr_astro.plotting import require_matplotlib
 from csr_astro.simulation.psf import encircled_energy
+from csr_astro.simulation.units import to_millijansky
 from csr_astro.utils.data import read_data
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ if TYPE_CHECKING:
 __all__ = ['SECTIONS', 'Section']
 
 
-# Discs that are left out: those of the cards of the weights.
+# Radii of left-out discs and of their aperture, as in the cards of the weights.
 _RADII, _APERTURE = (5.0, 9.0, 12.0), 4.0
-# More strips than this make a page that phones do not like.
+# Largest number of strips on a page, so that phones can show it.
 _STRIPS = 300
 
 
@@ -66,13 +67,13 @@ class Section:
     title : str
         Heading.
     name : str
-        Of its place in the page and of its files.
+        Name of its anchor in the page and of its files.
     body : list of str
-        HTML, in order.
+        Parts of HTML, in their order.
     figures : dict of str to bytes
         PNG files that are written beside the page, by name.
     tables : dict of str to `~astropy.table.Table`
-        Likewise.
+        Tables that are written beside the page, by name.
 
     Examples
     --------
@@ -100,7 +101,7 @@ class Section:
         Parameters
         ----------
         text : str
-            Not HTML.
+            The text, which is escaped.
         """
         self.body.append(f'<p>{html.escape(text)}</p>')
 
@@ -110,13 +111,13 @@ class Section:
         Parameters
         ----------
         name : str
-            Of its file.
+            Name of the file.
         figure : `~matplotlib.figure.Figure`
-            What is shown.
+            The figure.
         caption : str
-            Not HTML.
+            Plain text, which is escaped.
         column : bool, optional
-            Whether it is as narrow as a column of text.
+            Whether the figure is as narrow as a column of text.
         """
         buffer = BytesIO()
         figure.savefig(buffer, format='png', dpi=200)
@@ -130,16 +131,16 @@ class Section:
         )
 
     def tabulate(self, name: str, table: Table, columns: Sequence[str] | None = None) -> None:
-        """Add a table: all of it to the file, some columns to the page.
+        """Add a table: all columns to its file, some to the page.
 
         Parameters
         ----------
         name : str
-            Of its file.
+            Name of the file.
         table : `~astropy.table.Table`
-            All of it.
+            The table.
         columns : sequence of str, optional
-            Those for the page.
+            Columns for the page.
         """
         self.tables[name] = table
         if columns is not None:
@@ -150,7 +151,7 @@ class Section:
 
 
 def _html_table(table):
-    """A table of a few rows, numbers to three digits."""
+    """Table of a few rows as HTML, with numbers to three digits."""
     heads = ''.join(f'<th>{html.escape(name.replace("_", " "))}{_in(table[name])}</th>'
                     for name in table.colnames)  # fmt: skip
     rows = ''.join(
@@ -233,7 +234,7 @@ def _fluxes(evaluation):
         part = recovered_fluxes(
             result, flux, evaluation.apertures, fraction=fraction, methods=methods
         )
-        part['level'] = np.tile(_millijansky(flux), len(part) // max(len(result), 1))
+        part['level'] = np.tile(to_millijansky(flux), len(part) // max(len(result), 1))
         part['map'] = number
         parts.append(part)
     table = vstack(parts, metadata_conflicts='silent')
@@ -258,11 +259,6 @@ def _fluxes(evaluation):
     section.tables['fluxes'] = table
     section.tabulate('flux_ratios', summary)
     return section
-
-
-def _millijansky(flux):
-    flux = u.Quantity(flux)
-    return flux.value if flux.unit == u.dimensionless_unscaled else flux.to_value(u.mJy)
 
 
 def _leave_out(evaluation):
@@ -440,7 +436,7 @@ def _pixels(evaluation):
 
 
 def _positive(maps):
-    """Whether a logarithm of most pixels can be taken."""
+    """Whether most pixels are positive, so that their logarithms exist."""
     return all(np.nanpercentile(u.Quantity(each).value, 1) > 0 for each in maps.values())
 
 
@@ -510,8 +506,8 @@ def _provenance(evaluation):
     return section
 
 
-#: The sections in their order: functions of an `Evaluation` that return a `Section`, or None where
-#: there is nothing to say.
+#: The sections in their order: functions of an `Evaluation` that return a `Section`, or None if
+#: they do not apply.
 SECTIONS = (
     _overview, _fluxes, _leave_out, _stars, _spectra, _pixels, _sources, _provenance,
 )  # fmt: skip

@@ -1,7 +1,4 @@
-"""What happened at each source?
-
-A strip of pictures for each, and how surprising what is left there is.
-"""
+"""Strips of pictures and significance of the residual of each source."""
 
 from __future__ import annotations
 
@@ -22,30 +19,29 @@ if TYPE_CHECKING:
 __all__ = ['source_residuals', 'source_strip']
 
 
-# Pixels of a mask this near to its rim are where a source should have faded.
+# Pixels of a mask within this distance of its rim, where a source should have faded.
 _RIM = 1.5
 
 
 def source_residuals(result: NeuralBackground, truth: QuantityLike | None = None) -> QTable:
-    """How surprising is what is left at each source, in units of its stated error?
+    """Residuals at each source, in units of their stated errors.
 
     Parameters
     ----------
     result : `~csr_astro.NeuralBackground`
-        Made from the map with the sources.
+        The removal from the map with the sources.
     truth : (ny, nx) array or Quantity, optional
-        The map without them, where it is known.
+        The map without sources, if it is known.
 
     Returns
     -------
     table : `~astropy.table.QTable`
         ``id``, ``x_center``, ``y_center``, ``snr``, ``mask_radius``, ``flags`` and
-        ``flag_names`` of the sources; ``removed``, the sum of what was removed; ``rim``, the
-        sum of map minus prediction in the outermost pixels of the mask over its error: where
-        the source should have faded, that a large value says it has not, because it is
-        extended or its wings are bright, or that the prediction is off; with ``truth`` also
-        ``error``, the sum of prediction minus truth under the mask over its stated error. NaN
-        where there is no prediction.
+        ``flag_names`` of the sources; ``removed``, the sum of map minus prediction under the
+        mask; ``rim``, the same in the outermost pixels of the mask over its error, which is
+        large if the source is extended, its wings are bright or the prediction is off; with
+        ``truth`` also ``error``, the sum of prediction minus truth under the mask over its
+        stated error. NaN without a prediction.
 
     Examples
     --------
@@ -105,7 +101,7 @@ def source_strip(
     Parameters
     ----------
     result : `~csr_astro.NeuralBackground`
-        What to show.
+        The removal.
     source_id : int
         The source, by its ``id`` in ``result.sources``.
     truth : (ny, nx) array or Quantity, optional
@@ -114,12 +110,12 @@ def source_strip(
     Returns
     -------
     png : bytes
-        Map, masked map, prediction, difference and error; one picture pixel for each of the
-        map, north where the map has it. Empty if the source is off the map.
+        Map, masked map, prediction, difference and error side by side, one picture pixel for
+        each pixel of the map, y upwards. Empty if the source is off the map.
     titles : list of str
-        Of the pictures.
+        Titles of the pictures.
     ranges : list of (float, float)
-        Values of the darkest and the brightest colour of each.
+        Values of the darkest and the brightest colour of each picture.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Do standard stars come out with the flux that they have? (paper, Sect. 5.1 and Table 5)"""
+"""Photometry of standard stars, compared with their reference fluxes (paper, Sect. 5.1)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def standard_stars() -> QTable:
 
 
 def find_stars(image: Image) -> QTable:
-    """Which standard stars are on a map?
+    """Standard stars on a map.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def measure_stars(
     apertures : `~astropy.units.Quantity`, optional
         Radius or radii, as angles; 12″ by default.
     instrument : str, optional
-        The band of all maps, where headers do not tell it.
+        The band of all maps, if their headers do not tell it.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def measure_stars(
     Raises
     ------
     ValueError
-        If a header does not tell a band of PACS, or the unit of a map is no flux per pixel.
+        If a header does not tell a band of PACS, or the unit of a map is not flux per pixel.
 
     Notes
     -----
@@ -189,9 +189,9 @@ def star_rows(
     stars : `~astropy.table.QTable`
         As from `find_stars`.
     estimator : `~csr_astro.NeuralBackgroundEstimator`
-        For a band of PACS.
+        Its instrument is a band of PACS.
     name : str
-        What the map is called.
+        Name of the map.
     apertures : `~astropy.units.Quantity`, optional
         Radius or radii, as angles.
 
@@ -230,7 +230,7 @@ def star_rows(
 
 
 def _rows(name, band, stars, measured, k, aperture):
-    """One aperture of the stars on one map."""
+    """Rows of the stars on one map for one aperture."""
     colour = band.colour_correction_star
     try:
         flux, error, annulus = (
@@ -269,7 +269,7 @@ def _rows(name, band, stars, measured, k, aperture):
 
 
 def _no_rows():
-    """The columns, so that maps without stars give a table like any other."""
+    """A table without rows but with all columns, for maps without stars."""
     band = get_instrument('pacs-scanmap-blue')
     measured = QTable({
         name: [] * u.Jy for name in ('flux_0', 'flux_err_0', 'annulus_flux_0')

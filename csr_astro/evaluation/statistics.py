@@ -1,7 +1,6 @@
-"""How large are errors, and how sure is that?
+"""Statistics of errors, with errors of their own from bootstrap samples of the positions.
 
-Tables of robust scatter, rms and bias, and of ratios between methods, with
-errors from bootstrap samples of the positions.
+Robust scatter, rms and bias of methods, ratios between methods, and coverage of stated errors.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from astropy.stats import mad_std
 from astropy.table import Table
 
 from csr_astro.evaluation.positions import POSITION_COLUMNS
@@ -31,19 +31,19 @@ __all__ = [
 
 _BOOTSTRAP = 400
 _BRIGHT = 300.0
-# Errors this many times larger than expected are outliers.
+# Errors more than this many times as large as stated are outliers.
 _OUTLIER = 5.0
 
 
 def robust_scatter(errors: ArrayLike, axis: int = -1) -> np.ndarray:
-    """1.4826 × median absolute deviation.
+    """Median absolute deviation, scaled to the standard deviation of a normal distribution.
 
     Parameters
     ----------
     errors : (..., N) array-like of float
-        NaN takes no part.
+        Errors; NaN is ignored.
     axis : int, optional
-        Along which the scatter is taken.
+        Axis along which the scatter is taken.
 
     Returns
     -------
@@ -52,12 +52,10 @@ def robust_scatter(errors: ArrayLike, axis: int = -1) -> np.ndarray:
     Examples
     --------
     >>> from csr_astro.evaluation.statistics import robust_scatter
-    >>> print(robust_scatter([1, 2, 3, 4, 100]))
+    >>> print(robust_scatter([1, 2, 3, 4, 100]).round(4))
     1.4826
     """
-    errors = np.asarray(errors, dtype=float)
-    center = np.nanmedian(errors, axis=axis, keepdims=True)
-    return 1.4826 * np.nanmedian(np.abs(errors - center), axis=axis)
+    return mad_std(np.asarray(errors, dtype=float), axis=axis, ignore_nan=True)
 
 
 _STATISTICS: dict[str, Any] = {
@@ -71,6 +69,31 @@ _STATISTICS: dict[str, Any] = {
 def _resampled(n, rng, n_bootstrap):
     """Indices of all rows first, then of the bootstrap samples."""
     return np.vstack([np.arange(n), rng.integers(0, n, (n_bootstrap, n))])
+
+
+def median_and_iqr(values, rng, n_bootstrap=_BOOTSTRAP):
+    """Median and interquartile range of some values, with errors from bootstrap samples.
+
+    Parameters
+    ----------
+    values : (N,) `~numpy.ndarray` of float
+        Finite values.
+    rng : `numpy.random.Generator`
+        Draws the samples.
+    n_bootstrap : int, optional
+        Number of samples.
+
+    Returns
+    -------
+    median, median_err, iqr, iqr_err : float
+        NaN without values.
+    """
+    if not len(values):
+        return [np.nan] * 4
+    sample = values[_resampled(len(values), rng, n_bootstrap)]
+    low, middle, high = np.percentile(sample, [25, 50, 75], axis=-1)
+    iqr = high - low
+    return [middle[0], middle[1:].std(), iqr[0], iqr[1:].std()]
 
 
 def _methods(errors):
@@ -108,11 +131,11 @@ def summarize(
     errors : `~astropy.table.Table`
         As from `~csr_astro.evaluation.accuracy.background_errors` and the like.
     by : sequence of str, optional
-        Columns whose every combination of values gets a row per method.
+        Columns; every combination of their values gets a row per method.
     n_bootstrap : int, optional
         Number of bootstrap samples of the positions.
     seed : int, optional
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -168,9 +191,9 @@ def scatter_ratios(
     errors, by, n_bootstrap, seed
         As in `summarize`; both methods are resampled alike.
     method : str
-        The column above the line.
+        Column of the numerator.
     references : sequence of str
-        Those below.
+        Columns of the denominators.
 
     Returns
     -------
@@ -229,8 +252,7 @@ def average_ratios(ratios: Table, *, by: Sequence[str] = ('method', 'reference')
     -------
     table : `~astropy.table.Table`
         The columns of ``by``, ``n_ratios``, and means with their errors;
-        ``scatter_ratio_worst`` is the largest. Ratios that are not finite take no
-        part.
+        ``scatter_ratio_worst`` is the largest. Ratios that are not finite are ignored.
 
     Examples
     --------
@@ -245,7 +267,7 @@ def average_ratios(ratios: Table, *, by: Sequence[str] = ('method', 'reference')
     2 0.5
     """
     rows = []
-    # A method that gave nothing somewhere has no ratio there.
+    # A method without predictions has no ratio.
     known = np.isfinite(ratios['scatter_ratio']) & np.isfinite(ratios['rms_ratio'])
     for key, part in _by_key(ratios[known], by):
         count = len(part)
@@ -265,10 +287,10 @@ def flux_ratios(
     n_bootstrap: int = _BOOTSTRAP,
     seed: int = 0,
 ) -> Table:
-    """Measured over injected flux, per flux level.
+    """Ratio of measured to injected flux, per flux level.
 
-    The flux is the sum of map minus background in the aperture over the part of
-    the PSF that lies in it.
+    The measured flux is the sum of map minus background in the aperture over the part of the PSF
+    that lies in it.
 
     Parameters
     ----------
@@ -304,13 +326,7 @@ def flux_ratios(
             ratio = 1 - np.array(part[name]) / np.array(part['flux_aperture'])
             ratio = ratio[np.isfinite(ratio)]
             row = [*key, name, len(ratio), np.nanmedian(part['snr']), np.nanmedian(part['radius'])]
-            if not len(ratio):
-                rows.append([*row, *[np.nan] * 4])
-                continue
-            sample = ratio[_resampled(len(ratio), rng, n_bootstrap)]
-            low, middle, high = np.percentile(sample, [25, 50, 75], axis=-1)
-            iqr = high - low
-            rows.append([*row, middle[0], middle[1:].std(), iqr[0], iqr[1:].std()])
+            rows.append([*row, *median_and_iqr(ratio, rng, n_bootstrap)])
     names = ['ratio', 'ratio_err', 'iqr', 'iqr_err']
     return _table(rows, [*by, 'method', 'n', 'snr', 'radius', *names], names[1::2])
 
@@ -330,7 +346,7 @@ def bright_bias(
     errors : `~astropy.table.Table`
         As from `~csr_astro.evaluation.accuracy.injected_errors`.
     snr : float, optional
-        Sources of a larger SNR are bright.
+        SNR above which sources are bright.
     by, n_bootstrap, seed
         As in `summarize`.
 
@@ -374,7 +390,7 @@ def bright_bias(
 def coverage(
     errors: Table, *, by: Sequence[str] = ('group',), n_bootstrap: int = _BOOTSTRAP, seed: int = 0
 ) -> Table:
-    """Are the 1-sigma errors that methods state those that they make?
+    """Fractions of errors within the 1-sigma errors that methods state.
 
     Parameters
     ----------
@@ -382,8 +398,8 @@ def coverage(
         As from `~csr_astro.evaluation.accuracy.background_errors` and the like. Methods
         that state their errors have a column ``*_err``.
     by, n_bootstrap, seed
-        As in `summarize`. Rows of one position, as those of several apertures, are
-        resampled together.
+        As in `summarize`. The rows of one position, for several apertures, are resampled
+        together.
 
     Returns
     -------

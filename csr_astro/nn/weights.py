@@ -332,6 +332,18 @@ def _write(path, network, normalization, fill, kernel_dtype, card):
         save_file(state, temporary, metadata=header)
 
 
+def require_safe_loading() -> None:
+    """Refuse PyTorch versions that could be made to execute the code of a file they load.
+
+    Raises
+    ------
+    RuntimeError
+        If ``weights_only=True`` of `torch.load` is not safe (CVE-2025-32434).
+    """
+    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
+        raise RuntimeError('loading a PyTorch file safely needs PyTorch 2.6 or later.')
+
+
 def read_state_dict(path: str | PathLike) -> dict[str, torch.Tensor]:
     """Read the tensors of a PyTorch file, without executing code.
 
@@ -359,9 +371,7 @@ def read_state_dict(path: str | PathLike) -> dict[str, torch.Tensor]:
     >>> list(state)
     ['weight']
     """
-    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
-        # CVE-2025-32434: before 2.6, weights_only=True could be made to execute code.
-        raise RuntimeError('loading a PyTorch state dict safely needs PyTorch 2.6 or later.')
+    require_safe_loading()
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # noqa: BLE001

@@ -1,32 +1,31 @@
-"""How do simulations become cutouts on disk, split by field?
+"""Datasets of cutouts of simulated sources on disk, split by field.
 
-One memory-mapped array for each split, with a table of what each cutout is: no
-file for each cutout, no copy in memory. Training needs no files when cutouts
-are drawn on the fly, as `~csr_astro.training.data.CutoutSampler` does; files
-are for cutouts that are to be the same for everybody.
+Each split is one memory-mapped array, or the paper's layout of a file for each cutout, with a
+table that describes the cutouts. `~csr_astro.training.data.CutoutSampler` draws cutouts without
+files; a dataset gives everybody the same ones.
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable, Table
 
 from csr_astro.cutouts import extract, extract_mask
-from csr_astro.masking import disc, measure_snr
-from csr_astro.simulation.simulate import paper_facts
+from csr_astro.masking import combined_mask, disc, measure_snr
+from csr_astro.simulation.paper import paper_facts
+from csr_astro.tables import versions
 from csr_astro.utils.files import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from csr_astro.simulation.simulate import Simulation
+    from csr_astro.simulation.result import Simulation
     from csr_astro.typing import PathLike
 
 __all__ = ['SPLITS', 'CutoutDataset', 'read_dataset', 'split_fields', 'write_dataset']
@@ -34,11 +33,9 @@ __all__ = ['SPLITS', 'CutoutDataset', 'read_dataset', 'split_fields', 'write_dat
 
 SPLITS = ('train', 'validation', 'test')
 LAYOUTS = ('array', 'paper')
-# What the three channels of an array are, and the paper's folders.
+# Channels of an array, and folders of the paper's layout.
 CHANNELS = ('input', 'mask', 'target')
 _DESCRIPTION = 'dataset.json'
-# Background nearer than this to the central disc decides the scale, in pixels.
-_SURROUNDINGS = 12
 
 
 def split_fields(
@@ -48,17 +45,17 @@ def split_fields(
     categories: Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict[str, str]:
-    """Divide fields into training, validation and test, by field.
+    """Divide fields into training, validation and test.
 
     Parameters
     ----------
     fields : sequence of str
         Names of the fields.
     fractions : dict of str to float, optional
-        Of each split; 0.7, 0.15, 0.15 by default.
+        Fraction of the fields in each split; 0.7, 0.15, 0.15 by default.
     categories : sequence of str, optional
-        What kind of field each is. Every category is divided on its own, and
-        gives at least one field to each split as long as it has enough.
+        Kind of each field. Every kind is divided on its own, and gives at least one field to
+        each split as long as it has enough.
     seed : int, optional
         Decides which field goes where.
 
@@ -98,7 +95,7 @@ def split_fields(
 
 
 def _assign(n, weights):
-    """Numbers of splits of n fields: one each, then wherever most are missing."""
+    """Numbers of the splits of n fields: one field each, then those that lack most."""
     used = np.flatnonzero(weights > 0)
     counts = np.zeros(len(weights))
     chosen = []
@@ -113,7 +110,7 @@ def _assign(n, weights):
 
 
 class _ArrayWriter:
-    """A ``.npy`` file that grows by stacks of cutouts; its header is completed at the end."""
+    """A ``.npy`` file that grows by stacks of cutouts; closing completes its header."""
 
     def __init__(self, path, shape):
         self.file = path.open('wb')
@@ -176,11 +173,11 @@ def write_dataset(
     ----------
     folder : path-like
         Made if missing.
-    simulations : iterable of `~csr_astro.simulation.simulate.Simulation`
+    simulations : iterable of `~csr_astro.simulation.result.Simulation`
         One at a time is held in memory.
     splits : dict of str to str, or str, optional
-        Split of each field, as from `split_fields`; or the one into which all
-        go, ``'train'`` by default. A field is in one split only.
+        Split of each field, as from `split_fields`; or one split for all fields, ``'train'`` by
+        default.
     size : int, optional
         Pixels per side of a cutout: by default those of the paper's network
         plus the shifts of its training, 96 + 2 × 2.
@@ -226,7 +223,7 @@ def write_dataset(
     if description.exists() and not overwrite:
         raise ValueError(f'{str(folder)!r} holds a dataset; overwrite it or choose another folder.')
     folder.mkdir(parents=True, exist_ok=True)
-    # Without its description a folder is no dataset: a stopped run leaves none.
+    # Removed first and written last, so that a stopped run leaves no dataset.
     description.unlink(missing_ok=True)
     _remove_cutouts(folder)
     splits = 'train' if splits is None else splits
@@ -257,8 +254,6 @@ def write_dataset(
     for split, entries in rows.items():
         with atomic_path(folder / f'{split}.ecsv') as temporary:
             _index(entries).write(temporary, format='ascii.ecsv', overwrite=True)
-    from csr_astro.tables import versions
-
     entry = {
         'size': size, 'layout': layout, 'channels': CHANNELS, 'versions': versions(),
         'splits': {split: {'cutouts': writers[split].n, 'fields': sorted(names)}
@@ -270,7 +265,7 @@ def write_dataset(
 
 
 def _remove_cutouts(folder):
-    """Remove what is left of a dataset in a folder."""
+    """Remove the files of an earlier dataset from a folder."""
     for split in SPLITS:
         paper = (folder / split / channel for channel in CHANNELS)
         # Numbers of cutouts.
@@ -280,17 +275,13 @@ def _remove_cutouts(folder):
 
 
 def _cut(simulation, size):
-    """Cutouts of a simulation (N, 3, size, size), and what each of them is."""
+    """Cutouts of a simulation (N, 3, size, size), and their rows of the table."""
     image, sources = simulation.injected, simulation.sources
     x, y = np.asarray(sources['x'], dtype=float), np.asarray(sources['y'], dtype=float)
     snr = measure_snr(image, x, y, simulation.instrument)
     names, radii = simulation.instrument.mask(snr)
-    hole = np.zeros(image.shape, dtype=bool)
-    for column, row, radius in zip(x, y, radii, strict=True):
-        mask = disc(column, row, radius, image.shape)
-        if mask is not None:
-            h, w = mask.pixels.shape
-            hole[mask.y0 : mask.y0 + h, mask.x0 : mask.x0 + w] |= mask.pixels
+    discs = [disc(*place, image.shape) for place in zip(x, y, radii, strict=True)]
+    hole = combined_mask(discs, image.shape)
     injected, target = (extract(each, x, y, size) for each in (image, simulation.original))
     background = np.isfinite(injected) & ~extract_mask(hole, x, y, size)
     rows = [
@@ -313,34 +304,44 @@ def _index(entries):
     return table
 
 
-class CutoutDataset:
-    """The cutouts of a split, memory-mapped.
+class _CutoutFiles:
+    """The cutouts of the paper's layout, read one by one as if they were an array."""
 
-    A sequence of (input, mask, target), each (1, size, size) float32, as in
-    `write_dataset`: what `torch.utils.data.DataLoader` takes. `batch` gives
-    cutouts as the training takes them.
+    def __init__(self, folder, n, size):
+        self.folder = folder
+        self.shape = (n, len(CHANNELS), size, size)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, i):
+        if not -len(self) <= i < len(self):
+            raise IndexError(f'there are {len(self)} cutouts, no number {i}.')
+        name = f'{i % len(self):06d}.npy'
+        return np.stack([np.load(self.folder / channel / name) for channel in CHANNELS])
+
+
+class CutoutDataset:
+    """The cutouts of a split, read from disk when they are asked for.
+
+    A sequence of (input, mask, target), each (1, size, size) float32, as in `write_dataset`: a
+    dataset for `torch.utils.data.DataLoader`. `~csr_astro.training.data.DatasetSampler` makes
+    batches for the training of this package.
 
     Parameters
     ----------
     folder : path-like
-        As written by `write_dataset` with ``layout='array'``.
+        As written by `write_dataset`, in either layout.
     split : {'train', 'validation', 'test'}, optional
-        Which of them.
-    size : int, optional
-        Pixels per side in `batch`, at most those of the file; the paper's 96 by
-        default, or those of the file if it has fewer.
-    augment : bool, optional
-        Whether `batch` shifts, turns and flips cutouts at random.
-    seed : int, optional
-        Decides the order and the augmentation of batches.
+        The split to read.
 
     Attributes
     ----------
-    cutouts : (N, 3, size, size) `~numpy.memmap` of float32
-        Input, mask and target.
+    cutouts : sequence of (3, size, size) `~numpy.ndarray` of float32
+        Input, mask and target: a `numpy.memmap` in the layout ``'array'``.
     index : `~astropy.table.Table`
-        What each cutout is: ``name`` of the simulation, ``field``, ``source``,
-        ``x``, ``y``, ``flux``, ``snr``, ``mask_name``, ``mask_radius``.
+        A row for each cutout: ``name`` of the simulation, ``field``, ``source``, ``x``, ``y``,
+        ``flux``, ``snr``, ``mask_name``, ``mask_radius``.
 
     Examples
     --------
@@ -357,145 +358,58 @@ class CutoutDataset:
     (1, 48, 48) 0.0 True
     """
 
-    def __init__(
-        self,
-        folder: PathLike,
-        split: str = 'train',
-        *,
-        size: int | None = None,
-        augment: bool = True,
-        seed: int = 0,
-    ) -> None:
-        folder = Path(folder)
-        try:
-            description = json.loads((folder / _DESCRIPTION).read_text(encoding='utf-8'))
-        except FileNotFoundError:
-            raise ValueError(f'{str(folder)!r} holds no complete dataset.') from None
-        if description['layout'] != 'array':
-            raise ValueError(
-                f'{str(folder)!r} has the layout {description["layout"]!r}, one file for each '
-                "cutout; write it with layout='array' to read it here."
-            )
+    def __init__(self, folder: PathLike, split: str = 'train') -> None:
+        folder = Path(folder).absolute()
+        description = _describe(folder)
         if split not in description['splits']:
             raise ValueError(f'split must be one of {list(description["splits"])}, got {split!r}.')
-        self.path = (folder / f'{split}.npy').absolute()
-        self.cutouts = np.load(self.path, mmap_mode='r')
+        self.path = folder / split if description['layout'] == 'paper' else folder / f'{split}.npy'
         self.index = Table.read(folder / f'{split}.ecsv', format='ascii.ecsv')
-        if len(self.index) != len(self.cutouts):
-            raise ValueError(f'{str(folder)!r} is damaged: array and table differ in length.')
-        stored = self.cutouts.shape[-1]
-        self.size = min(stored, paper_facts()['cutout_size']) if size is None else int(size)
-        if not 0 < self.size <= stored:
-            raise ValueError(f'size must be between 1 and {stored}, got {size}.')
-        self.augment = augment
-        self.seed = seed
-        self._remember_orders()
+        self._n, self.size = description['splits'][split]['cutouts'], description['size']
+        self._open()
+        if not len(self.index) == self._n == len(self.cutouts):
+            raise ValueError(f'{str(folder)!r} is damaged: cutouts and table differ in length.')
 
-    def _remember_orders(self):
-        self._order = lru_cache(maxsize=2)(self._shuffled)
+    def _open(self):
+        if self.path.suffix == '.npy':
+            self.cutouts = np.load(self.path, mmap_mode='r')
+        else:
+            self.cutouts = _CutoutFiles(self.path, self._n, self.size)
 
     def __getstate__(self) -> dict:
-        # Another process maps the file itself, and a cache cannot be sent.
-        left = ('cutouts', '_order')
-        return {key: value for key, value in self.__dict__.items() if key not in left}
+        # Another process maps the file itself.
+        return {key: value for key, value in self.__dict__.items() if key != 'cutouts'}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self.cutouts = np.load(self.path, mmap_mode='r')
-        self._remember_orders()
+        self._open()
 
     def __repr__(self) -> str:
-        return f'<CutoutDataset: {len(self)} cutouts, {self.size} x {self.size} in batches>'
+        return f'<CutoutDataset: {len(self)} cutouts of {self.size} x {self.size} pixels>'
 
     def __len__(self) -> int:
-        return len(self.cutouts)
+        return self._n
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         image, mask, target = np.array(self.cutouts[i])[:, np.newaxis]
         return image, mask, target
 
-    def batch(
-        self, number: int, batch_size: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """One batch, as `~csr_astro.training.data.CutoutSampler.batch` gives it.
 
-        Parameters
-        ----------
-        number : int
-            Number of the batch; the same number gives the same batch. Every
-            cutout is seen once before any is seen again.
-        batch_size : int
-            Number of cutouts.
-
-        Returns
-        -------
-        image, target, valid, hole, central : (B, 1, size, size) `~numpy.ndarray` of float32
-            Cutout with sources, without them, 1 where valid background, 1 where
-            the prediction is judged (measured pixels of the discs), 1 in the
-            central disc. Centred and scaled by the background around that disc,
-            without NaN.
-        radius : (B,) `~numpy.ndarray` of float32
-            Radius of the central disc in pixels.
-        """
-        if not len(self):
-            raise ValueError('the split is empty.')
-        rng = np.random.default_rng([self.seed, 1, number])
-        out = np.zeros((5, batch_size, 1, self.size, self.size), dtype=np.float32)
-        radius = np.zeros(batch_size, dtype=np.float32)
-        for i in range(batch_size):
-            epoch, place = divmod(number * batch_size + i, len(self))
-            chosen = self._order(epoch)[place]
-            radius[i] = np.ceil(self.index['mask_radius'][chosen])
-            image, mask, target, distance = self._crop(chosen, rng)
-            out[:, i, 0] = self._scaled(image, mask, target, distance, radius[i])
-        return (*out, radius)
-
-    def _shuffled(self, epoch):
-        return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self))
-
-    def _crop(self, chosen, rng):
-        """Channels of a cutout of the wanted size, and where its source is."""
-        stack = self.cutouts[chosen]
-        room = stack.shape[-1] - self.size
-        # Untouched, the source's pixel is at size // 2.
-        y0 = x0 = stack.shape[-1] // 2 - self.size // 2
-        if self.augment:
-            y0, x0 = rng.integers(0, room + 1, 2)
-        stack = stack[:, y0 : y0 + self.size, x0 : x0 + self.size]
-        yy, xx = np.indices(stack.shape[1:])
-        center = self.cutouts.shape[-1] // 2
-        row = self.index[chosen]
-        # Sources lie within half a pixel of the pixel in the middle.
-        dy, dx = (row[name] - np.floor(row[name] + 0.5) for name in ('y', 'x'))
-        distance = np.hypot(yy + y0 - center - dy, xx + x0 - center - dx)
-        stack = np.concatenate([stack, distance[np.newaxis]])
-        if self.augment:
-            stack = np.rot90(stack, int(rng.integers(4)), axes=(1, 2))
-            if rng.random() < 0.5:
-                stack = stack[:, :, ::-1]
-        return stack
-
-    def _scaled(self, image, mask, target, distance, radius):
-        finite = np.isfinite(image) & np.isfinite(target)
-        valid = finite & (mask > 0)
-        near = valid & (distance <= radius + _SURROUNDINGS)
-        around = image[near if near.sum() > 1 else valid]
-        location, scatter = (np.median(around), around.std()) if around.size else (0.0, 1.0)
-        scale = scatter if scatter > 0 else 1.0
-        image, target = (np.where(finite, (each - location) / scale, 0) for each in (image, target))
-        hole = finite & ~(mask > 0)
-        return image, np.clip(target, -1e4, 1e4), valid, hole, hole & (distance <= radius)
+def _describe(folder):
+    """Description of the dataset in a folder."""
+    try:
+        return json.loads((folder / _DESCRIPTION).read_text(encoding='utf-8'))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f'{str(folder)!r} holds no complete dataset.') from None
 
 
-def read_dataset(folder: PathLike, **options: Any) -> dict[str, CutoutDataset]:
+def read_dataset(folder: PathLike) -> dict[str, CutoutDataset]:
     """All splits of a dataset.
 
     Parameters
     ----------
     folder : path-like
         As written by `write_dataset`.
-    **options
-        As in `CutoutDataset`.
 
     Returns
     -------
@@ -515,8 +429,5 @@ def read_dataset(folder: PathLike, **options: Any) -> dict[str, CutoutDataset]:
     >>> {split: len(cutouts) for split, cutouts in splits.items()}
     {'test': 2}
     """
-    path = Path(folder) / _DESCRIPTION
-    if not path.is_file():
-        raise ValueError(f'{str(folder)!r} holds no complete dataset.')
-    names = json.loads(path.read_text(encoding='utf-8'))['splits']
-    return {split: CutoutDataset(folder, split, **options) for split in SPLITS if split in names}
+    names = _describe(Path(folder))['splits']
+    return {split: CutoutDataset(folder, split) for split in SPLITS if split in names}

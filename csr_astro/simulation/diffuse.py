@@ -1,4 +1,7 @@
-"""What can the extended emission behind a source look like?"""
+"""Random fields of diffuse emission, noise and coverage.
+
+Emission is drawn from power laws, lognormal fields and filaments, or matched to a real map.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import numpy as np
 from scipy import fft, ndimage, signal
 
 from csr_astro.simulation.inject import inject_sources
-from csr_astro.simulation.psf import gaussian_profile
+from csr_astro.simulation.profiles import gaussian_profile
+from csr_astro.utils.plane import fit_plane
 
 if TYPE_CHECKING:
     from csr_astro.typing import ProfileLike, RngLike
@@ -23,7 +27,7 @@ __all__ = [
     'lognormal_field',
     'matched_field',
     'power_law_field',
-    'power_spectrum',
+    'radial_periodogram',
     'striped_noise',
     'white_noise',
 ]
@@ -134,9 +138,8 @@ def filament_field(shape: tuple[int, int], slope: float, width: float, rng: RngL
 def diffuse_field(shape: tuple[int, int], rng: RngLike) -> np.ndarray:
     """Draw a field of a random kind: power law, lognormal or filaments, plus noise.
 
-    Slopes are between −2 and −4, the noise is white, sometimes correlated over
-    the beam, and up to half as strong as the emission (in one field of ten
-    stronger).
+    Slopes are between −2 and −4. The noise is white or correlated over the beam, and up to half
+    as strong as the emission, or stronger in one field of ten.
 
     Parameters
     ----------
@@ -170,7 +173,7 @@ def diffuse_field(shape: tuple[int, int], rng: RngLike) -> np.ndarray:
     if rng.random() < 0.3:
         noise = _standardize(ndimage.gaussian_filter(noise, rng.uniform(0.4, 1.2), mode='wrap'))
     strength = 10 ** rng.uniform(-2.5, -0.3) if rng.random() < 0.9 else rng.uniform(0.5, 5)
-    # Emission matters at the scale of a cutout: compare the noise with its scatter there.
+    # The noise is compared with the scatter of the emission at the scale of a cutout.
     small_scale = (field - ndimage.uniform_filter(field, 25, mode='wrap')).std()
     return (field + strength * max(small_scale, 1e-6) * 2 * noise).astype(np.float32)
 
@@ -210,7 +213,7 @@ def faint_sources(
     dynamic_range: float = 100.0,
     profile: ProfileLike | None = None,
 ) -> np.ndarray:
-    """Confused emission of sources too faint to be told apart.
+    """Confused emission of sources too faint to be resolved.
 
     Parameters
     ----------
@@ -219,9 +222,9 @@ def faint_sources(
     density : float, optional
         Sources per pixel.
     slope : float, optional
-        Of the integral number counts: ``N(>S) ∝ S**slope``.
+        Slope of the integral number counts: ``N(>S) ∝ S**slope``.
     dynamic_range : float, optional
-        Brightest possible source over the faintest.
+        Flux of the brightest possible source over that of the faintest.
     profile : callable, optional
         The PSF, see `~csr_astro.simulation.psf.psf_profile`; by default a
         Gaussian of 3.5 pixels.
@@ -229,7 +232,7 @@ def faint_sources(
     Returns
     -------
     field : (ny, nx) `~numpy.ndarray` of float64
-        Mean 0, standard deviation 1; sources lie off the edges too.
+        Mean 0, standard deviation 1. Sources beyond the edges contribute.
 
     Examples
     --------
@@ -284,7 +287,7 @@ def white_noise(shape: tuple[int, int], rng: RngLike) -> np.ndarray:
 
 
 def correlated_noise(shape: tuple[int, int], fwhm: float, rng: RngLike) -> np.ndarray:
-    """Noise that map making has spread over neighbouring pixels.
+    """Noise that is correlated between neighbouring pixels, as map making leaves it.
 
     Parameters
     ----------
@@ -320,10 +323,9 @@ def striped_noise(
     length: float = 40.0,
     slope: float = -1.0,
 ) -> np.ndarray:
-    """Drifts of the detectors, left over along the scan.
+    """Stripes along the scan, as drifts of the detectors leave them.
 
-    Noise whose power lies at waves across the scan, ``P ∝ k**slope``, and falls
-    off along it: stripes.
+    The power lies at waves across the scan, ``P ∝ k**slope``, and falls off along it.
 
     Parameters
     ----------
@@ -335,7 +337,7 @@ def striped_noise(
     length : float, optional
         Correlation length along the stripes, in pixels.
     slope : float, optional
-        Of the power spectrum across the stripes; −1 is 1/f noise.
+        Slope of the power spectrum across the stripes; −1 is 1/f noise.
 
     Returns
     -------
@@ -374,14 +376,14 @@ def coverage_mask(
     n_gaps: int = 3,
     gap_width: float = 6.0,
 ) -> np.ndarray:
-    """Pixels that a scan map covers: a turned rectangle, with gaps in it.
+    """Pixels that a scan map covers: a rotated rectangle with gaps.
 
     Parameters
     ----------
     shape, rng
         As in `power_law_field`.
     footprint : bool, optional
-        Whether the map ends at a randomly turned rectangle.
+        Whether the map ends at a randomly rotated rectangle.
     n_gaps : int, optional
         Number of gaps: stripes along the scan, and round holes.
     gap_width : float, optional
@@ -422,11 +424,15 @@ def coverage_mask(
     return covered
 
 
-def power_spectrum(image: np.ndarray, n_bins: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Isotropic power spectrum of a map, which may have gaps.
+def radial_periodogram(
+    image: np.ndarray, n_bins: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean power of the waves of a map in rings of spatial frequency.
 
-    The valid pixels, without their mean and plane, fade out towards the edges:
-    else the jump from one edge to the opposite one would count as structure.
+    The valid pixels, without their plane, are multiplied by a window that fades out towards the
+    edges, so that the jump from one edge to the opposite one does not count as structure. The
+    effect of gaps on the power is not corrected:
+    `~csr_astro.evaluation.power_spectrum.power_spectrum` does that.
 
     Parameters
     ----------
@@ -444,8 +450,8 @@ def power_spectrum(image: np.ndarray, n_bins: int | None = None) -> tuple[np.nda
 
     Examples
     --------
-    >>> from csr_astro.simulation.diffuse import power_spectrum, white_noise
-    >>> k, power = power_spectrum(white_noise((128, 128), 1))
+    >>> from csr_astro.simulation.diffuse import radial_periodogram, white_noise
+    >>> k, power = radial_periodogram(white_noise((128, 128), 1))
     >>> print(round(power[10:].mean(), 1))
     1.0
     """
@@ -456,10 +462,9 @@ def power_spectrum(image: np.ndarray, n_bins: int | None = None) -> tuple[np.nda
     if valid.sum() < 16:
         raise ValueError('a power spectrum needs more than a few valid pixels.')
     window = np.outer(*(signal.windows.tukey(n, _TAPER, sym=False) for n in image.shape)) * valid
-    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
-    design = np.column_stack([np.ones(valid.sum()), x[valid], y[valid]])
-    plane = np.linalg.lstsq(design, image[valid], rcond=None)[0]
-    values = np.where(valid, image - plane[0] - plane[1] * x - plane[2] * y, 0)
+    values = np.where(valid, image - image[valid].mean(), 0)
+    plane = fit_plane(values[np.newaxis], valid[np.newaxis])[0]
+    values = np.where(valid, values - plane, 0)
     weighted = (values - (window * values).sum() / window.sum()) * window
     power = np.abs(fft.fft2(weighted)) ** 2 / (window**2).sum()
     k = np.hypot(fft.fftfreq(image.shape[0])[:, None], fft.fftfreq(image.shape[1])[None, :])
@@ -480,8 +485,8 @@ def matched_field(
 ) -> np.ndarray:
     """A random field with the power spectrum and the histogram of a real map.
 
-    A field of random phases is given the map's spectrum and the map's sorted
-    values in turn, until both fit.
+    A field of random phases is given the map's spectrum and the map's sorted values
+    alternately, until both fit.
 
     Parameters
     ----------
@@ -493,13 +498,13 @@ def matched_field(
         (ny, nx) of the field, that of the map by default; the field is
         periodic.
     n_iterations : int, optional
-        Number of turns.
+        Number of alternations.
 
     Returns
     -------
     field : (ny, nx) `~numpy.ndarray` of float64
-        Its values are those of the map; its power spectrum is that of the map
-        without its plane, as near as these values allow.
+        It has the values of the map, and its power spectrum without its plane as closely as
+        these values allow.
 
     Examples
     --------
@@ -512,7 +517,7 @@ def matched_field(
     """
     rng = np.random.default_rng(rng)
     image = np.asarray(image, dtype=float)
-    k, power = power_spectrum(image)
+    k, power = radial_periodogram(image)
     ny, nx = image.shape if shape is None else shape
     grid = np.hypot(fft.fftfreq(ny)[:, None], fft.rfftfreq(nx)[None, :])
     grid[0, 0] = k[0]
@@ -534,11 +539,11 @@ def matched_field(
     noise = fft.rfft2(rng.standard_normal((ny, nx)))
     # Modes keep the scatter of a random field about the mean spectrum.
     target = amplitude * np.abs(noise)
-    # Waves of which a real transform keeps one of two count twice.
+    # A real transform keeps one of two conjugate waves: they count twice.
     power = 2 * target**2
     power[:, [0, -1] if nx % 2 == 0 else [0]] /= 2
-    # The longest waves are what the histogram needs beside the others: a windowed map with a
-    # plane taken off says little of them.
+    # The longest waves follow from the histogram: a windowed map without its plane constrains
+    # them little.
     order = np.argsort(-grid, axis=None)
     budget = 0.9 * values.var() * (ny * nx) ** 2
     longest = (grid <= max(k[1], 2 / min(ny, nx))).ravel()

@@ -1,4 +1,4 @@
-"""What does a map look like into which sources are put, where there is no real one?"""
+"""Synthetic maps of diffuse emission and noise, with a unit and a WCS."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def synthetic_map(
     kind : str or (ny, nx) array
         A kind of emission, see ``FIELDS``: ``'power-law'``, ``'lognormal'``,
         ``'filaments'``, ``'gradient'``, ``'mixed'``, ``'flat'``; or a real map
-        whose power spectrum and histogram are matched (``level`` and
-        ``scatter`` are then its own, and no noise is added beside its own).
+        whose power spectrum and histogram are matched. ``level`` and ``scatter``
+        are then those of the map, and no noise is added.
     shape : (int, int)
         (ny, nx) of the map.
     rng : `numpy.random.Generator` or int, optional
@@ -104,16 +104,15 @@ def synthetic_map(
     level, scatter : float, optional
         Mean and standard deviation of the emission in Jy/pixel.
     gradient, faint, noise : float, optional
-        Standard deviations of a plane, of unresolved sources and of the noise,
-        in units of ``scatter``.
+        Standard deviations of a plane, unresolved sources and noise, in units of ``scatter``.
     noise_kind : {'white', 'correlated', 'striped'}, optional
         Kind of the noise.
     gaps : bool, optional
-        Whether the map ends at a turned rectangle and has gaps (NaN).
+        Whether the map ends at a rotated rectangle and has gaps (NaN).
     pixel_scale : float, optional
         Side of a pixel in arcsec.
     **options
-        Of the kind: ``slope``, ``contrast``, ``width``.
+        Options of the kind: ``slope``, ``contrast``, ``width``.
 
     Returns
     -------

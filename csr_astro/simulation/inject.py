@@ -1,4 +1,4 @@
-"""How are sources of known flux put onto a map?"""
+"""Random positions, and point sources of known flux at positions of a map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ['inject_sources', 'random_positions']
 
 
-# So many tries without a new position mean that no more will come, however many are wanted.
+# Number of tries without a new position after which no more are expected.
 _IN_VAIN = 5000
 
 
@@ -44,7 +44,7 @@ def random_positions(
     margin : float, optional
         Smallest distance from the edges of the map, in pixels.
     valid : (ny, nx) array of bool, optional
-        Positions lie on pixels that are True.
+        True for pixels on which positions may lie.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def random_positions(
     Raises
     ------
     ValueError
-        If so many do not fit.
+        If that many do not fit.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def random_positions(
     low, high = np.full(2, margin), np.array([nx - 1 - margin, ny - 1 - margin])
     pixels = None if valid is None else np.argwhere(valid)[:, ::-1]
     chosen = np.empty((0, 2))
-    # Most maps need a few tries per position; a hundred in vain means there is no room.
+    # Most maps need a few tries per position.
     vain = 0
     for _ in range(100 * n):
         if len(chosen) == n or vain == _IN_VAIN or (pixels is not None and not len(pixels)):
@@ -80,7 +80,7 @@ def random_positions(
         if pixels is None:
             candidate = rng.uniform(low, high)
         else:
-            # From the valid pixels only, which may be few.
+            # Drawn from the valid pixels, which may be few.
             candidate = pixels[rng.integers(len(pixels))] + rng.uniform(-0.5, 0.5, 2)
         vain += 1
         if not ((candidate >= low) & (candidate <= high)).all():
@@ -116,10 +116,10 @@ def inject_sources(
     x, y, flux : (N,) array of float
         Positions in pixels and fluxes in units of the map's sum.
     profile : callable
-        The PSF, as from `~csr_astro.simulation.psf.moffat_profile`.
+        The PSF, as from `~csr_astro.simulation.psf.psf_profile`.
     size : int, optional
-        Pixels per side of the stamp that holds the whole flux, odd. By default
-        it follows from the profile, and is 65 if that has no end.
+        Pixels per side of the stamp that holds the whole flux, odd. By default it follows from
+        the profile, or is 65 for a profile without end.
     angle : float or (N,) array of float, optional
         Rotation of the PSF in radians, counter-clockwise.
     elongation : float or (N,) array of float, optional
@@ -132,8 +132,8 @@ def inject_sources(
     Raises
     ------
     TypeError
-        If the map or an argument has a unit: `~csr_astro.simulation.simulate.simulate_map`
-        takes those.
+        If the map or an argument has a unit; `~csr_astro.simulation.simulate.simulate_map`
+        accepts units.
     ValueError
         If positions and fluxes are not equally many, or a position is not finite.
 

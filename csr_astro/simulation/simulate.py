@@ -1,18 +1,13 @@
-"""How does a map with few sources become maps with many sources of known flux?
+"""Sources of known flux on maps with few sources of their own.
 
-The procedure of the paper (Sect. 2.3.1): sources of unit PSF times a flux level
-at random positions that do not cluster, one simulation for each level, and
-beside each map a table of what was put in. Its numbers are data, in
-``data/simulation.toml``.
+The procedure of the paper (Sect. 2.3.1): sources of unit PSF times a flux level at random
+positions that do not cluster, one simulation for each level.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
@@ -20,311 +15,40 @@ from astropy.io import fits
 from astropy.table import QTable
 from scipy import ndimage
 
-from csr_astro.cutouts import extract
-from csr_astro.images import Image, parse_image, shape_text
-from csr_astro.instruments import Instrument, get_instrument, identify_instrument
+from csr_astro.images import Image, parse_image
+from csr_astro.instruments import Instrument, get_instrument
 from csr_astro.simulation.inject import inject_sources, random_positions
+from csr_astro.simulation.levels import flux_of_snr, ring_deviations
+from csr_astro.simulation.paper import flux_levels, paper_facts
 from csr_astro.simulation.psf import instrument_profile, psf_profile, psf_stamp
-from csr_astro.utils.data import read_data
-from csr_astro.utils.files import atomic_path
-from csr_astro.utils.representation import html_table
-from csr_astro.utils.warnings import ignored
+from csr_astro.simulation.result import Simulation
+from csr_astro.simulation.units import map_units_per_millijansky, to_millijansky
+from csr_astro.sources import parse_sources
+from csr_astro.tables import versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import ArrayLike
 
-    from csr_astro.typing import ImageLike, PathLike, PsfLike, QuantityLike, SourcesLike, WcsLike
+    from csr_astro.typing import ImageLike, PsfLike, QuantityLike, SourcesLike, WcsLike
 
-__all__ = [
-    'Simulation',
-    'Written',
-    'flux_levels',
-    'flux_range',
-    'paper_facts',
-    'simulate_levels',
-    'simulate_map',
-    'write_simulations',
-]
+__all__ = ['Simulation', 'flux_range', 'simulate_levels', 'simulate_map']
 
 
-# Sources whose rings tell how much a map scatters.
+# Number of rings that the typical scatter of a map is measured in.
 _N_RINGS = 200
-# Keywords that speak of the file that the map came from, not of the map.
-_OF_THE_FILE = {'SIMPLE', 'XTENSION', 'BITPIX', 'EXTEND', 'PCOUNT', 'GCOUNT', 'GROUPS', 'EXTNAME',
-                'BSCALE', 'BZERO', 'BLANK', 'DATAMIN', 'DATAMAX', 'CHECKSUM', 'DATASUM', 'COMMENT',
-                'HISTORY', 'BUNIT', ''}  # fmt: skip
-
-
-@cache
-def paper_facts() -> dict:
-    """Numbers of the paper's procedure.
-
-    Returns
-    -------
-    facts : dict
-        What ``data/simulation.toml`` says.
-
-    Examples
-    --------
-    >>> from csr_astro.simulation.simulate import paper_facts
-    >>> paper_facts()['cutout_size'], len(paper_facts()['flux_levels'])
-    (96, 51)
-    """
-    return read_data('simulation.toml')
-
-
-def flux_levels(
-    lowest: float | u.Quantity | None = None, highest: float | u.Quantity | None = None
-) -> np.ndarray:
-    """Flux levels of the paper (Table 1), in mJy.
-
-    Parameters
-    ----------
-    lowest, highest : float or Quantity, optional
-        Only those between these two (inclusive), in mJy.
-
-    Returns
-    -------
-    levels : (N,) `~numpy.ndarray` of float
-
-    Examples
-    --------
-    >>> from csr_astro.simulation.simulate import flux_levels
-    >>> print(flux_levels(40, 125))
-    [ 40.  60.  80. 100. 125.]
-    """
-    levels = np.array(paper_facts()['flux_levels'], dtype=float)
-    lowest = -np.inf if lowest is None else _millijansky(lowest)
-    highest = np.inf if highest is None else _millijansky(highest)
-    return levels[(levels >= lowest) & (levels <= highest)]
-
-
-def _millijansky(flux):
-    """Fluxes as floats in mJy; plain numbers are that already."""
-    try:
-        flux = u.Quantity(flux)
-        if flux.unit != u.dimensionless_unscaled:
-            flux = flux.to(u.mJy)
-        values = np.asarray(flux.value, dtype=float)
-    except (TypeError, ValueError, u.UnitConversionError):
-        raise ValueError(f'fluxes must be numbers of mJy or spectral fluxes, got {flux}.') from None
-    if not np.isfinite(values).all():
-        raise ValueError('fluxes must be finite.')
-    return float(values) if values.ndim == 0 else values
-
-
-def map_units_per_millijansky(image, fwhm=None):
-    """What the pixels of a source of 1 mJy add up to, in the unit of the map.
-
-    Parameters
-    ----------
-    image : `~csr_astro.images.Image`
-        The map: in flux per pixel, per solid angle or per beam. A map without
-        a unit is taken to be in mJy per pixel.
-    fwhm : float, optional
-        Full width at half maximum of the beam in pixels, for maps per beam.
-
-    Returns
-    -------
-    factor : float
-    """
-    unit = image.unit
-    if unit is None:
-        return 1.0
-    flux = 1 * u.mJy
-    if unit.is_equivalent(u.Jy / u.pix):
-        return float((flux / u.pix).to_value(unit))
-    if unit.is_equivalent(u.Jy):
-        return float(flux.to_value(unit))
-    if unit.is_equivalent(u.Jy / u.sr):
-        if image.pixel_scale is None:
-            raise ValueError(f'a map in {unit} needs a WCS, which tells the area of its pixels.')
-        return float((flux / (image.pixel_scale * u.arcsec) ** 2).to_value(unit))
-    if unit.is_equivalent(u.Jy / u.beam) and fwhm is not None:
-        pixels_per_beam = np.pi / (4 * np.log(2)) * fwhm**2
-        return float((flux / u.beam).to_value(unit) * pixels_per_beam)
-    raise ValueError(
-        f'a map in {unit} cannot take sources in mJy; it must be in flux per pixel, per solid '
-        'angle or per beam, or have no unit (mJy/pixel).'
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Simulation:
-    """A map with sources of known flux, and the same map without them.
-
-    Attributes
-    ----------
-    name : str
-        Of its files: the field and the flux level.
-    field : str
-        Of the map into which the sources were put.
-    injected, original : `~csr_astro.images.Image`
-        The map with the sources and without.
-    sources : `~astropy.table.QTable`
-        Columns ``id``, ``x``, ``y`` (pixels, zero-based), ``sky_center`` if the
-        map has a WCS, ``flux`` in mJy, and ``angle`` by which the PSF is turned.
-    instrument : `~csr_astro.instruments.Instrument`
-        On the pixels of the map.
-    header : `~astropy.io.fits.Header`
-        Of the map.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from csr_astro.simulation.simulate import simulate_map
-    >>> noise = np.random.default_rng(0).normal(size=(120, 120))
-    >>> simulation = simulate_map(noise, 300, instrument='generic', number=2)
-    >>> print(len(simulation.sources), (simulation.image - simulation.truth).max() > 1)
-    2 True
-    """
-
-    name: str
-    field: str
-    injected: Image
-    original: Image
-    sources: QTable
-    instrument: Instrument
-    header: fits.Header = dataclasses.field(default_factory=fits.Header)
-
-    def __repr__(self) -> str:
-        return (
-            f'<Simulation {self.name!r}: {shape_text(self.injected)}, '
-            f'{len(self.sources)} sources, {self.instrument.name}>'
-        )
-
-    def _repr_html_(self) -> str:
-        flux = self.sources['flux']
-        return html_table(
-            f'Simulation {self.name!r}',
-            {
-                'field': self.field,
-                'map': shape_text(self.injected),
-                'instrument': self.instrument.name,
-                'sources': len(self.sources),
-                'fluxes': f'{flux.min():.4g} to {flux.max():.4g}' if len(flux) else None,
-            },
-        )
-
-    @property
-    def image(self) -> np.ndarray:
-        """The map with sources: an array, or a Quantity if the map was one."""
-        return self.injected.like_input(self.injected.data)
-
-    @property
-    def truth(self) -> np.ndarray:
-        """The map without sources, as `image`."""
-        return self.original.like_input(self.original.data)
-
-    def write(self, folder: PathLike, *, overwrite: bool = False) -> list[Path]:
-        """Write the map with sources, the one without, and the tables.
-
-        Parameters
-        ----------
-        folder : path-like
-            Made if missing. ``NAME.fits`` is the map, ``NAME.ecsv`` everything
-            that is known of the sources, ``NAME.csv`` the paper's table (``ra``,
-            ``dec`` in degrees, J2000; ``flux`` in mJy; ``x`` and ``y`` for the
-            former of a map without a WCS), ``FIELD_truth.fits`` the map
-            without sources.
-        overwrite : bool, optional
-            Whether existing files are replaced, each in one step.
-
-        Returns
-        -------
-        paths : list of `pathlib.Path`
-            The four files.
-
-        Raises
-        ------
-        ValueError
-            If a file exists and is not to be overwritten, but for the very map without
-            sources, which several simulations of a field share.
-        """
-        from csr_astro.tables import write_table
-
-        folder = Path(folder)
-        truth = folder / f'{self.field}_truth.fits'
-        image, table, paper = (folder / f'{self.name}{end}' for end in ('.fits', '.ecsv', '.csv'))
-        for path in (image, table, paper):
-            if path.exists() and not overwrite:
-                raise ValueError(f'{str(path)!r} exists; overwrite it (--overwrite) or choose '
-                                 'another folder.')  # fmt: skip
-        # All levels of a field share it.
-        known = truth.exists() and self._is_truth(truth)
-        if truth.exists() and not known and not overwrite:
-            raise ValueError(f'{str(truth)!r} is of another simulation; overwrite it (--overwrite) '
-                             'or choose another folder.')  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
-        if not known:
-            self._write_map(truth, self.original, 'The map without injected sources.')
-        # The map comes last: where there is one, its tables are complete.
-        write_table(table, self.sources)
-        write_table(paper, self._paper_table())
-        self._write_map(image, self.injected, f'{len(self.sources)} injected sources: {table.name}')
-        return [image, table, paper, truth]
-
-    def _paper_table(self):
-        table = QTable()
-        if 'sky_center' in self.sources.colnames:
-            sky = self.sources['sky_center']
-            table['ra'], table['dec'] = sky.icrs.ra.deg, sky.icrs.dec.deg
-        else:
-            table['x'], table['y'] = self.sources['x'], self.sources['y']
-        table['flux'] = self.sources['flux'].to_value(u.mJy)
-        return table
-
-    def _is_truth(self, path):
-        """Whether a file holds the map without sources of this simulation."""
-        with fits.open(path) as hdus:
-            return 'image' in hdus and np.array_equal(
-                hdus['image'].data, _with_blanks(self.original), equal_nan=True
-            )
-
-    def _write_map(self, path, image, comment):
-        header = self.header.copy()
-        for key in list(header):
-            if key in _OF_THE_FILE or key.startswith('NAXIS'):
-                header.remove(key, ignore_missing=True)
-        if image.wcs is not None and hasattr(image.wcs, 'to_header'):
-            header.update(image.wcs.to_header(relax=True))
-        if image.unit is not None:
-            with ignored(Warning):
-                header['BUNIT'] = image.unit.to_string('fits') if image.unit else ''
-        header['CSRFIELD'] = self.field, 'map without sources'
-        header['CSRSEED'] = self.sources.meta['seed'], 'seed of the simulation'
-        header.add_history(f'csr_astro {self.sources.meta["csr_astro"]} simulate: {comment}')
-        hdus = fits.HDUList([fits.PrimaryHDU(header=_observation(header)),
-                             fits.ImageHDU(_with_blanks(image), header, name='image')])  # fmt: skip
-        if image.error is not None:
-            hdus.append(fits.ImageHDU(np.array(image.error, dtype=image.dtype), name='stDev'))
-        with atomic_path(path) as temporary, ignored(fits.verify.VerifyWarning):
-            hdus.writeto(temporary, overwrite=True, output_verify='silentfix')
-
-
-def _with_blanks(image):
-    """The numbers of a map as they are written: invalid pixels are blank."""
-    everywhere = (slice(None), slice(None))
-    return np.where(image.valid(everywhere), image.data, np.nan).astype(image.dtype)
-
-
-def _observation(header):
-    """What a primary header must say for the instrument to be recognised."""
-    keys = ('OBJECT', 'TELESCOP', 'INSTRUME', 'OBS_MODE', 'WAVELNTH', 'OBS_ID')
-    return fits.Header([(key, header[key]) for key in keys if key in header])
 
 
 @dataclass(frozen=True)
 class _Setup:
-    """A map made ready: what does not change from one flux level to the next."""
+    """The parts of a simulation that are the same for all flux levels."""
 
     image: Image
     instrument: Instrument
     profile: object
     factor: float
-    # Where sources may lie, and which pixels are measured.
+    # Pixels on which sources may lie, and pixels that were observed.
     allowed: np.ndarray
     observed: np.ndarray
     number: int
@@ -340,15 +64,15 @@ def observed_pixels(image, instrument):
     image : `~csr_astro.images.Image`
         The map.
     instrument : `~csr_astro.instruments.Instrument`
-        The archive's maps of PACS are 0 where nothing was observed.
+        Its ``zero_is_blank`` tells whether areas of zeros were not observed.
 
     Returns
     -------
     observed : (ny, nx) `~numpy.ndarray` of bool
     """
     observed = image.valid((slice(None), slice(None)))
-    if instrument.name.startswith('pacs-'):
-        # Single zeros are measurements.
+    if instrument.zero_is_blank:
+        # Single zeros are measurements; areas of 3 x 3 pixels and more are not.
         blank = ndimage.binary_opening(image.data == 0, np.ones((3, 3)))
         if not blank.all():
             observed &= ~blank
@@ -374,12 +98,10 @@ def _prepare(data, psf, instrument, number, separation, avoid, fast_scan, name, 
         separation = facts['separation'] * largest
     if not (np.isfinite(separation) and separation >= 0):
         raise ValueError(f'separation must not be negative, got {separation}.')
-    # Off the map counts as not observed: discs lie on the map.
+    # Pixels off the map count as not observed, so that discs lie on the map.
     distance = ndimage.distance_transform_edt(np.pad(observed, 1))[1:-1, 1:-1]
     allowed = distance > largest
     if avoid is not None:
-        from csr_astro.sources import parse_sources
-
         sources = parse_sources(avoid, image.wcs)
         y, x = np.ogrid[: image.shape[0], : image.shape[1]]
         for column, row in zip(sources.x, sources.y, strict=True):
@@ -398,7 +120,7 @@ def _prepare(data, psf, instrument, number, separation, avoid, fast_scan, name, 
 
 
 def _width(profile):
-    """Full width at half maximum, in pixels: of the circle as large as what is above half."""
+    """Diameter of the circle with the area above half the maximum, in pixels."""
     half = len(psf_stamp(profile)) / 2
     steps = np.linspace(-half, half, 401)
     values = profile(*np.meshgrid(steps, steps))
@@ -417,8 +139,8 @@ def flux_range(
 ) -> tuple[float, float]:
     """Fluxes between which sources are visible and realistic on a map.
 
-    By the SNR of their peak over the typical scatter in rings around them, at
-    places without regard to sources; an SNR of 3 to 1000.
+    The range is that of SNRs from 3 to 1000: of the peak over the typical scatter of the map in
+    rings around random places.
 
     Parameters
     ----------
@@ -428,7 +150,7 @@ def flux_range(
     Returns
     -------
     lowest, highest : float
-        In mJy.
+        Fluxes in mJy.
 
     Examples
     --------
@@ -444,24 +166,13 @@ def flux_range(
 
 def _flux_range(setup, seed):
     rng = np.random.default_rng([seed, 0])
-    _, inner, outer = setup.instrument.snr_radii
     candidates = np.flatnonzero(setup.allowed)
     if not len(candidates):
         raise ValueError('no part of the map is large enough for a source and its surroundings.')
     y, x = np.unravel_index(rng.choice(candidates, _N_RINGS), setup.image.shape)
-    size = 2 * int(np.ceil(outer)) + 1
-    steps = np.arange(size) - size // 2
-    r2 = steps[:, None] ** 2 + steps**2
-    ring = (r2 >= inner**2) & (r2 <= outer**2)
-    values = extract(setup.image, x, y, size)[:, ring]
-    measured = np.isfinite(values).sum(axis=1) > 1
-    scatter = np.median(np.nanstd(values[measured], axis=1)) if measured.any() else 0.0
-    if not scatter > 0:
-        raise ValueError('the map does not scatter, so no flux is too faint on it; give the '
-                         'fluxes.')  # fmt: skip
-    peak = psf_stamp(setup.profile).max() * setup.factor
-    lowest, highest = paper_facts()['snr_range']
-    return float(lowest * scatter / peak), float(highest * scatter / peak)
+    deviations = ring_deviations(setup.image, x, y, setup.instrument)
+    lowest, highest = flux_of_snr(paper_facts()['snr_range'], deviations, setup.profile)
+    return float(lowest / setup.factor), float(highest / setup.factor)
 
 
 def simulate_map(
@@ -488,36 +199,36 @@ def simulate_map(
     Parameters
     ----------
     data : NDData, CCDData, image HDU, HDUList, Quantity or array
-        A map with few sources of its own: in flux per pixel, per solid angle or
-        per beam; without a unit it is taken to be in mJy/pixel.
+        A map with few sources of its own, in flux per pixel, per solid angle or per beam.
+        Without a unit it is taken to be in mJy/pixel.
     flux : float, Quantity or array-like
-        Of every source, or one for each; plain numbers are mJy.
+        Flux of every source, or one for each; plain numbers are in mJy.
     psf : optional
-        Anything that `~csr_astro.simulation.psf.psf_profile` takes; by default
-        that of the instrument.
+        The PSF, in any form that `~csr_astro.simulation.psf.psf_profile` takes; by default that
+        of the instrument.
     instrument : str or `~csr_astro.instruments.Instrument`, optional
-        Decides the PSF and the masks, hence how near sources may be; by
-        default ``'generic'`` with the width of ``psf``, or of 3.5 pixels.
+        Decides the PSF and the masks, hence how close sources may be. By default
+        ``'generic'`` with the width of ``psf``, or of 3.5 pixels.
     number : int, optional
         Number of sources; 25 to 210 by default, by the area of the map.
     separation : float, optional
         Smallest distance between two, in pixels; twice the radius of the
         largest mask by default.
     avoid : SkyCoord, table, regions or (N, 2) array, optional
-        Sources of the map, to which the same distance is kept.
+        Sources that the map has itself; the same distance is kept to them.
     angle : float, optional
         Rotation of the PSF in radians, counter-clockwise; random for each
         source by default.
     elongation : float, optional
         Stretch of the PSF along its x axis, before rotation.
     fast_scan : bool, optional
-        Whether PACS' PSF is elongated by the fast scans of parallel mode.
+        Whether the PSF of PACS is elongated by the fast scans of parallel mode.
     seed : int, optional
         Decides positions and angles; the same seed gives the same simulation.
     name : str, optional
-        Of the field.
+        Name of the field.
     header : `~astropy.io.fits.Header`, optional
-        For the files; that of an HDU by default.
+        Header for the files; that of an HDU by default.
     mask, error, wcs : optional
         As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
 
@@ -528,7 +239,7 @@ def simulate_map(
     Raises
     ------
     ValueError
-        If so many sources do not fit, or the map's unit is no flux.
+        If that many sources do not fit, or the map's unit is no flux.
 
     Examples
     --------
@@ -536,14 +247,14 @@ def simulate_map(
     >>> from csr_astro.simulation.simulate import simulate_map
     >>> field = synthetic_map('lognormal', (200, 200), 1)
     >>> simulation = simulate_map(field, 500, instrument='pacs-scanmap-blue', number=5, seed=2)
-    >>> print(((simulation.image - simulation.truth).sum() / 5).round(2))
+    >>> print(((simulation.data - simulation.truth).sum() / 5).round(2))
     0.5 Jy / pix
     """
     setup = _prepare(data, psf, instrument, number, separation, avoid, fast_scan, name,
                      mask=mask, error=error, wcs=wcs)  # fmt: skip
     header = getattr(data, 'header', None) if header is None else header
     rng = np.random.default_rng([seed, 1])
-    flux = _millijansky(flux)
+    flux = to_millijansky(flux)
     return _simulate(setup, flux, name, rng, seed, angle, elongation, header)
 
 
@@ -581,18 +292,18 @@ def simulate_levels(
     levels : array-like of float or Quantity, optional
         Flux levels, in mJy; by default those of the paper's Table 1.
     lowest, highest : float or Quantity, optional
-        Only levels between these two (inclusive). For the paper's levels they
-        are those of `flux_range` by default.
+        Only levels between these two (inclusive) are used. For the paper's levels the
+        default is `flux_range`.
     random : int, optional
-        So many simulations in which every source has a level of its own,
-        drawn at random, instead of one for each level.
+        Number of simulations in which every source has a random level of its own, instead of
+        one simulation for each level.
     seed, name, header, mask, error, wcs
         As in `simulate_map`.
 
     Yields
     ------
     simulation : `Simulation`
-        One at a time, because a survey's do not fit into memory.
+        One at a time, because those of a survey do not fit into memory.
 
     Examples
     --------
@@ -619,7 +330,7 @@ def simulate_levels(
     if random:
         return
     for level in levels:
-        # Micro-Jansky: the same level gives the same simulation whatever others there are.
+        # A level gives the same simulation whatever other levels there are.
         rng = np.random.default_rng([seed, 3, round(level * 1000)])
         text = f'{level:05.0f}' if level == round(level) else f'{level:g}'
         yield _simulate(setup, level, f'{name}_{text}mJy', rng, seed, angle, elongation, header)
@@ -632,11 +343,11 @@ def _levels(setup, levels, lowest, highest, seed):
             lowest = visible if lowest is None else lowest
             highest = bright if highest is None else highest
         levels = flux_levels()
-    levels = np.unique(np.atleast_1d(_millijansky(levels)))
+    levels = np.unique(np.atleast_1d(to_millijansky(levels)))
     if (levels <= 0).any():
         raise ValueError('flux levels must be positive.')
-    lowest = -np.inf if lowest is None else _millijansky(lowest)
-    highest = np.inf if highest is None else _millijansky(highest)
+    lowest = -np.inf if lowest is None else to_millijansky(lowest)
+    highest = np.inf if highest is None else to_millijansky(highest)
     inside = levels[(levels >= lowest) & (levels <= highest)]
     if not len(inside):
         raise ValueError(
@@ -647,8 +358,6 @@ def _levels(setup, levels, lowest, highest, seed):
 
 
 def _simulate(setup, flux, title, rng, seed, angle, elongation, header):
-    from csr_astro.tables import versions
-
     image, n = setup.image, setup.number
     flux = np.broadcast_to(flux, n) if np.ndim(flux) == 0 else np.asarray(flux)
     if flux.shape != (n,):
@@ -686,128 +395,3 @@ def _simulate(setup, flux, title, rng, seed, angle, elongation, header):
         setup.instrument,
         fits.Header() if header is None else header,
     )
-
-
-@dataclass(frozen=True)
-class Written:
-    """What `write_simulations` wrote.
-
-    Attributes
-    ----------
-    n_maps : int
-        Maps with sources.
-    cutouts : dict of str to int
-        Cutouts of each split, empty without a dataset.
-
-    Examples
-    --------
-    >>> from csr_astro.simulation.simulate import Written
-    >>> Written(2, {'train': 40}).n_maps
-    2
-    """
-
-    n_maps: int
-    cutouts: dict
-
-
-def write_simulations(
-    folder: PathLike,
-    fields: Sequence[dict],
-    *,
-    dataset: PathLike | None = None,
-    layout: Literal['array', 'paper'] = 'array',
-    instrument: str | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-    progress: Callable | None = None,
-    **options: Any,
-) -> Written:
-    """Simulate fields and write maps, truths, tables and, if wanted, cutouts.
-
-    Parameters
-    ----------
-    folder : path-like
-        For maps and tables, see `Simulation.write`; made if missing.
-    fields : list of dict
-        For each field its ``name`` and ``data``, and if there are any its
-        ``header`` and the ``avoid`` of `simulate_levels`.
-    dataset : path-like, optional
-        Folder for cutouts, split by field; see
-        `~csr_astro.simulation.dataset.write_dataset`. A single field is for
-        training.
-    layout : {'array', 'paper'}, optional
-        Of the dataset.
-    instrument : str, optional
-        By default it is read from each header.
-    seed : int, optional
-        Decides everything.
-    overwrite : bool, optional
-        Whether existing files are replaced.
-    progress : callable, optional
-        Is given a line of text for each map written.
-    **options
-        Of `simulate_levels`; ``psf`` may be the width of a Gaussian beam too,
-        in pixels or as an angle, which then is the instrument.
-
-    Returns
-    -------
-    written : `Written`
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> import numpy as np
-    >>> from csr_astro.simulation.simulate import write_simulations
-    >>> noise = np.random.default_rng(0).normal(size=(120, 120))
-    >>> with TemporaryDirectory() as folder:
-    ...     written = write_simulations(
-    ...         folder, [{'name': 'noise', 'data': noise}], levels=[300], number=2, psf=3.5
-    ...     )
-    >>> written.n_maps
-    1
-    """
-    from csr_astro.simulation.dataset import split_fields, write_dataset
-
-    names = [each['name'] for each in fields]
-    if len(set(names)) < len(names):
-        raise ValueError(f'fields must have different names, got {names}.')
-    n_maps = 0
-
-    def simulations():
-        nonlocal n_maps
-        for each in fields:
-            chosen = dict(options)
-            chosen['instrument'] = _instrument(each, chosen, instrument)
-            for simulation in simulate_levels(**each, **chosen, seed=seed):
-                paths = simulation.write(folder, overwrite=overwrite)
-                n_maps += 1
-                if progress is not None:
-                    progress(f'{len(simulation.sources)} sources: {paths[0]}')
-                yield simulation
-
-    if dataset is None:
-        for _ in simulations():
-            pass
-        return Written(n_maps, {})
-    counts = write_dataset(
-        dataset, simulations(), split_fields(names, seed=seed), layout=layout, overwrite=overwrite
-    )
-    return Written(n_maps, counts)
-
-
-def _instrument(field, options, instrument):
-    """The instrument of a field: as asked, by its beam, or by its header."""
-    psf = options.get('psf')
-    if isinstance(psf, float | u.Quantity):
-        if instrument is not None:
-            raise ValueError('a beam is an instrument of its own; give one or the other.')
-        options['psf'] = None
-        return get_instrument('generic', fwhm=psf)
-    if instrument is None and field.get('header') is not None:
-        instrument = identify_instrument(field['header'])
-    if instrument is None and psf is None:
-        raise ValueError(
-            f'the header of {field["name"]!r} does not tell the instrument; give the instrument, '
-            'a PSF or the width of the beam (--instrument, --psf, --fwhm).'
-        )
-    return instrument

@@ -1,4 +1,4 @@
-"""What is written and shown while a network is trained?"""
+"""Files, pictures and progress of a training."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tensorboard_logger(folder: PathLike) -> TensorBoardLogger | None:
     Parameters
     ----------
     folder : path-like
-        That of the training.
+        Folder of the training.
 
     Examples
     --------
@@ -62,21 +62,23 @@ def tensorboard_logger(folder: PathLike) -> TensorBoardLogger | None:
 
 
 class Records(pl.Callback):
-    """After each validation: weights, log and checkpoint, each replaced in one step.
+    """Callback that writes weights, log and checkpoint after each validation.
+
+    Each file is replaced in one step.
 
     Parameters
     ----------
     folder : `pathlib.Path`
-        Where they are written.
+        Folder of the files.
     card : dict of str
         Entries of the model card.
     state : dict, optional
-        A checkpoint to go on from.
+        Checkpoint to continue from.
 
     Attributes
     ----------
     rows : list of list
-        The log.
+        Rows of the log.
     best : float
         Lowest validation loss.
 
@@ -114,8 +116,8 @@ class Records(pl.Callback):
         save_weights(self.folder / LAST_WEIGHTS, model, **self.card)
         if validation < best:
             save_weights(self.folder / WEIGHTS, model, **self.card)
-        # Written by us and not by Lightning, whose files are moved into place from the system's
-        # folder for temporary files, which on another disk means copied.
+        # Lightning's own checkpoints are moved from the system's temporary folder, which is a
+        # copy if that is on another disk.
         with atomic_path(self.folder / CHECKPOINT) as temporary:
             torch.save(
                 pl_module.training_state() | {'rows': self.rows, 'best': self.best}, temporary
@@ -127,12 +129,12 @@ class Records(pl.Callback):
 
 
 class Pictures(pl.Callback):
-    """After each validation: a picture of its first cutouts.
+    """Callback that draws the first cutouts of each validation.
 
     Parameters
     ----------
     folder : `pathlib.Path`
-        Holds the pictures, named after the number of cutouts.
+        Folder of the pictures, which are named after the number of cutouts.
 
     Examples
     --------
@@ -145,7 +147,7 @@ class Pictures(pl.Callback):
         self.folder = folder
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw what the network was given, what it answered and what was right."""
+        """Draw input, mask, target, prediction and difference."""
         if not trainer.is_global_zero:
             return
         self.folder.mkdir(exist_ok=True)
@@ -155,9 +157,10 @@ class Pictures(pl.Callback):
 
 
 def draw_cutouts(path, image, hole, target, prediction):
-    """Rows of input, mask, target, prediction and difference.
+    """Draw rows of input, mask, target, prediction and difference.
 
-    Each row's colours span 98 % of its target, those of the difference the same width about 0.
+    The colours of a row span 98 % of its target; those of the difference span the same width
+    about 0.
 
     Parameters
     ----------
@@ -170,7 +173,7 @@ def draw_cutouts(path, image, hole, target, prediction):
 
     titles = ('input', 'mask', 'target', 'prediction', 'difference')
     height, width = image.shape[1:]
-    # One picture of all panels: thirty of them would take a second.
+    # All panels are one image: thirty axes would take a second.
     mosaic = np.full((len(image) * (height + 2), len(titles) * (width + 2)), np.nan)
     for i, panels in enumerate(zip(image, hole, target, prediction, strict=True)):
         low, high = np.percentile(panels[2], [1, 99])
@@ -192,14 +195,16 @@ def draw_cutouts(path, image, hole, target, prediction):
 
 
 class ProgressBar(pl.Callback):
-    """One bar for the whole training, in cutouts; Lightning's begins anew at each validation.
+    """Callback that shows one progress bar for the whole training.
+
+    Lightning's own bar starts again at each validation.
 
     Parameters
     ----------
     n_cutouts : int
         Number of cutouts in the whole training.
     records : `Records`
-        Whose last row is shown.
+        The log, whose last row is shown.
 
     Examples
     --------
@@ -214,7 +219,7 @@ class ProgressBar(pl.Callback):
         self.bar: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the bar, at the place from which the training goes on."""
+        """Show the bar, at the number of cutouts already done."""
         self.bar = tqdm(
             total=self.n_cutouts,
             initial=pl_module.step_number * pl_module.recipe.batch_size,
@@ -235,10 +240,10 @@ class ProgressBar(pl.Callback):
         self.bar.set_postfix(training=f'{training:.4f}', validation=f'{validation:.4f}')
 
     def teardown(self, *_: object, **__: object) -> None:
-        """Leave the bar as it is."""
+        """Close the bar."""
         if self.bar is not None:
             self.bar.close()
 
     def on_exception(self, *_: object) -> None:
-        """As `teardown`, which Lightning leaves out after an error."""
+        """Close the bar after an error, for which Lightning does not call `teardown`."""
         self.teardown()

@@ -1,9 +1,9 @@
-"""Which cutouts does the network learn from?
+"""Cutouts that the network learns from.
 
-Real maps and synthetic fields, discs cut out of them, and sources whose wings
-reach outside the discs. Everything is drawn on the fly from a seed and the
-number of the batch, so a resumed training sees the same cutouts as one that
-was never stopped.
+`CutoutSampler` draws them from real maps and synthetic fields: discs are cut out, and sources put
+in whose wings reach outside the discs. `DatasetSampler` takes the cutouts of a dataset on disk.
+Both draw from a seed and the number of the batch, so that a resumed training sees the same
+cutouts as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from csr_astro.images import IMAGE_NAMES, open_fits
+from csr_astro.cutouts import nearest_pixel
+from csr_astro.images import IMAGE_NAMES
+from csr_astro.simulation.dataset import CutoutDataset, read_dataset
 from csr_astro.simulation.diffuse import diffuse_field
-from csr_astro.simulation.psf import (
-    gaussian_profile,
-    image_profile,
-    moffat_profile,
-    pacs_profile,
-    psf_pixels,
-    psf_stamp,
-)
-from csr_astro.utils.files import fits_files, stem
+from csr_astro.simulation.pacs import pacs_profile
+from csr_astro.simulation.paper import paper_facts
+from csr_astro.simulation.profiles import gaussian_profile, image_profile, moffat_profile
+from csr_astro.simulation.psf import psf_pixels, psf_stamp
+from csr_astro.simulation.tiles import read_tiles
+from csr_astro.utils.files import fits_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from csr_astro.typing import Maps, PathLike
 
-__all__ = ['CutoutSampler', 'read_maps']
+__all__ = ['CutoutSampler', 'DatasetSampler', 'dataset_samplers', 'read_maps']
 
 
 _FIELD_SIZE = 320
@@ -41,7 +40,7 @@ _STAMPS = 384
 _STAMP_SIZE = 97
 # Full widths at half maximum, in pixels.
 _FWHM = (2.0, 6.0)
-# Of the PACS bands, in arcsec, and the length of a fast scan's smear.
+# Beams of the PACS bands and lengths of a fast scan's smear, in arcsec.
 _PACS = {'blue': (5.6, 12.0), 'green': (6.8, 12.0), 'red': (11.4, 6.0)}
 # Pixel scales of maps over those of the PSF images: PACS scan maps and parallel mode.
 _PSF_SCALES = (1.2 / 1.6, 1.2 / 3.2, 2.4 / 3.2, 1.0)
@@ -49,13 +48,17 @@ _RADII = (4.0, 13.5)
 _MAX_NEIGHBOURS = 5
 # Largest wing at the rim of a disc, over the peak of its source.
 _MAX_RIM = 0.07
-# Most draws succeed at once; a thousand in vain mean that none can.
+# Number of draws of a cutout before the maps are taken to have none.
 _TRIES = 1000
-# What stands out by more than this many scatters is not background.
+# Pixels brighter than this many scatters are not background.
 _BRIGHT = 10.0
 # Peaks of injected sources and their wings at the rim, in scatters.
 _PEAKS = (3.0, 1e5)
 _RIMS = (0.03, 6.0)
+# Background within this distance of the central disc decides the scale, in pixels.
+_SURROUNDINGS = 12
+# Pixels of targets are clipped to this, in units of the scale.
+_LARGEST = 1e4
 
 
 def read_maps(
@@ -66,28 +69,26 @@ def read_maps(
     Parameters
     ----------
     folder : path-like
-        Holds ``*.fits``; two-dimensional extensions that are called ``image``, ``SCI`` or
-        ``DATA``, or have no name, are read: others hold coverage, errors and masks. Blank
+        Folder of FITS files. Two-dimensional extensions with the name ``image``, ``SCI`` or
+        ``DATA`` or without a name are read; others hold coverage, errors and masks. Blank
         pixels are NaN.
     block_sizes : tuple of int, optional
-        Each image is also taken averaged over blocks of this many pixels, as
-        long as at least 200 pixels per side remain.
+        Each image is averaged over blocks of each of these sizes, in pixels, as long as at least
+        200 pixels per side remain.
 
     Returns
     -------
     maps : dict of str to list of (ny, nx) `~numpy.ndarray` of float32
-        Images by file name, without the tile number: maps of one kind share a
-        name.
+        Images by file name without the tile number: maps of one kind share a name.
 
     Examples
     --------
-    >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> import numpy as np
     >>> from astropy.io import fits
     >>> from csr_astro.training.data import read_maps
     >>> with TemporaryDirectory() as folder:
-    ...     fits.writeto(Path(folder) / 'field.fits', np.zeros((400, 400)))
+    ...     fits.writeto(f'{folder}/field.fits', np.zeros((400, 400)))
     ...     maps = read_maps(folder)
     >>> [each.shape for each in maps['field']]
     [(400, 400), (200, 200)]
@@ -95,20 +96,18 @@ def read_maps(
     from astropy.nddata import block_reduce
 
     maps: dict[str, list[np.ndarray]] = {}
-    for file in fits_files(folder):
-        with open_fits(file) as hdus:
-            for hdu in hdus:
-                named = hdu.name and hdu.name.lower() not in (*IMAGE_NAMES, 'primary')
-                if named or not hdu.is_image or hdu.header.get('NAXIS') != 2:
-                    continue
-                image = np.asarray(hdu.data, dtype=np.float32)
-                kind = stem(file).name.split('_tile')[0]
-                for block in block_sizes:
-                    if block == 1:
-                        maps.setdefault(kind, []).append(image)
-                    elif min(image.shape) >= 200 * block:
-                        maps.setdefault(kind, []).append(block_reduce(image, block, func=np.mean))
+    for _, kind, images in read_tiles(fits_files(folder), _map_hdus, np.float32):
+        for image in images:
+            for block in block_sizes:
+                if block == 1:
+                    maps.setdefault(kind, []).append(image)
+                elif min(image.shape) >= 200 * block:
+                    maps.setdefault(kind, []).append(block_reduce(image, block, func=np.mean))
     return maps
+
+
+def _map_hdus(hdus):
+    return [hdu for hdu in hdus if hdu.name.lower() in ('', 'primary', *IMAGE_NAMES)]
 
 
 class _RealMap:
@@ -133,7 +132,7 @@ def _window(image, y, x, size):
 
 
 def _draw_profile(rng, psfs, number):
-    """PACS, of the user, Moffat or Gaussian: wings of every kind, and none."""
+    """A profile of PACS, of the user, Moffat or Gaussian: with wings of every kind, and none."""
     kind = number % 6
     if kind in (0, 1):
         band, (fwhm, smear) = list(_PACS.items())[rng.integers(len(_PACS))]
@@ -149,36 +148,33 @@ def _draw_profile(rng, psfs, number):
 
 
 class CutoutSampler:
-    """Draws training batches.
+    """Batches of cutouts that are drawn from real maps and synthetic fields.
 
     Parameters
     ----------
     maps : dict of str to list of (ny, nx) array
         Real maps by kind, NaN where blank; may be empty.
     psfs : list of (ny, nx) array, optional
-        PSF images; those of PACS, Moffat and Gaussian profiles are always used besides.
+        PSF images, in addition to the profiles of PACS, Moffat and Gaussian.
     real_fraction : float, optional
         Fraction of the cutouts that come from real maps.
     source_fraction : float, optional
-        Fraction of the discs that hold a source, of any brightness; the wings of
-        most reach outside.
+        Fraction of the discs that hold a source. The wings of most reach outside the disc.
     size : int, optional
         Pixels per side of a cutout.
     seed : int, optional
-        Everything is drawn from this and the number of the batch.
+        Decides everything, together with the number of the batch.
 
     Notes
     -----
-    Each cutout is shifted (its centre is any measured pixel of a map, and the disc
-    lies up to half a pixel off), flipped and rotated by quarter turns, all of which
-    move pixels without interpolating them; has the masks of up to five neighbours
-    at random places, blank pixels where the map ends or has gaps, sometimes more
-    noise, and sources, turned and stretched at random, whose wings reach outside
+    Each cutout is centred on a random measured pixel of a map, with the disc up to half a pixel
+    off, flipped and rotated by quarter turns; none of this interpolates pixels. It has the masks
+    of up to five neighbours at random places, blank pixels beyond edges and in gaps of the map,
+    sometimes more noise, and sources, rotated and stretched at random, whose wings reach outside
     the masks. `read_maps` adds maps of other resolution.
 
-    A factor on the brightness and an offset are not drawn: normalisation takes
-    both off again. Nor are signs changed: maps are skewed towards bright
-    structures, and so are the errors of a background.
+    Brightness is neither scaled nor offset, because normalisation removes both. Signs are not
+    changed, because maps are skewed towards bright structures.
 
     Examples
     --------
@@ -205,7 +201,7 @@ class CutoutSampler:
             for images in maps.values()
         ]
         self.kinds = [kind for kind in self.kinds if kind]
-        # Kinds count by the square root of their size: neither the largest map nor the
+        # Kinds are weighted by the square root of their area: neither the largest map nor the
         # number of kinds decides alone.
         area = np.array([sum(m.weight for m in kind) for kind in self.kinds], dtype=float)
         self.kind_weights = np.sqrt(area) / np.sqrt(area).sum() if len(area) else area
@@ -244,7 +240,7 @@ class CutoutSampler:
         return diffuse_field((_FIELD_SIZE, _FIELD_SIZE), rng)
 
     def _make_stamp(self, number):
-        """PSF, and its mean at every distance over its peak."""
+        """PSF over its peak, and its mean at every distance."""
         rng = np.random.default_rng([self.seed, 2, number])
         stamp = psf_stamp(
             _draw_profile(rng, self.psfs, number),
@@ -274,9 +270,9 @@ class CutoutSampler:
         Returns
         -------
         image, target, valid, hole, central : (B, 1, size, size) `~numpy.ndarray` of float32
-            Cutout with sources, without them, 1 where valid background, 1 where
-            the prediction is judged (measured pixels of the discs), 1 in the
-            central disc. Of order 1, without NaN.
+            Cutout with sources and without, of order 1 and without NaN; 1 in valid background; 1
+            in the pixels that are judged, which are the measured ones of the discs; 1 in the
+            central disc.
         radius : (B,) `~numpy.ndarray` of float32
             Radius of the central disc in pixels.
         """
@@ -316,7 +312,7 @@ class CutoutSampler:
             y, x = rng.integers(0, _FIELD_SIZE - self.size, 2)
             cutout = field[y : y + self.size, x : x + self.size]
             if rng.random() < 0.15:
-                # The edge of a map, or a gap in it.
+                # An edge of the map, or a gap in it.
                 cutout = cutout.copy()
                 edge = int(rng.integers(0, self.size // 2 - 4))
                 cutout[:, :edge] = np.nan
@@ -341,7 +337,9 @@ class CutoutSampler:
         good = finite & ~mask
         if good.sum() < 60 or finite[discs[0]].mean() < 0.6:
             return False
-        near = good & ((yy - half) ** 2 + (xx - half) ** 2 <= (radii[0] + 12) ** 2)
+        near = good & (
+            (yy - half) ** 2 + (xx - half) ** 2 <= (radii[0] + _SURROUNDINGS) ** 2
+        )
         if near.sum() < 30:
             return False
         location, scatter = np.median(cutout[near]), cutout[near].std()
@@ -349,7 +347,7 @@ class CutoutSampler:
             return False
         clean = np.where(finite, (cutout - location) / scatter, 0).astype(np.float32)
         if clean[discs[0]].max() > _BRIGHT:
-            # A source of the map's own, which is no background.
+            # The map has a source of its own there.
             return False
         if rng.random() < 0.15:
             clean += rng.standard_normal(clean.shape, dtype=np.float32) * 10 ** rng.uniform(-2, 0)
@@ -358,7 +356,7 @@ class CutoutSampler:
             if rng.random() < self.source_fraction:
                 self._inject(rng, dirty, y, x, r)
         image[:] = np.where(finite, dirty, 0)
-        target[:] = np.clip(clean, -1e4, 1e4)
+        target[:] = np.clip(clean, -_LARGEST, _LARGEST)
         valid[:] = good
         hole[:] = finite & mask
         central[:] = discs[0]
@@ -366,11 +364,11 @@ class CutoutSampler:
         return True
 
     def _inject(self, rng, image, y, x, radius):
-        """Add a source: of any brightness, or with any wing at the rim of its disc."""
+        """Add a source, of random brightness or with random wings at the rim of its disc."""
         stamp, profile = self._stamp(rng.integers(_STAMPS))
         half = _STAMP_SIZE // 2
         wing = profile[min(round(radius), half)]
-        # Masks are made to cover what stands out.
+        # Masks are made to cover wings that stand out.
         if wing >= _MAX_RIM:
             return
         brightest = min(_PEAKS[1], _RIMS[1] / max(wing, 1e-9))
@@ -382,3 +380,178 @@ class CutoutSampler:
         sy = slice(max(y0, 0), min(y0 + _STAMP_SIZE, self.size))
         sx = slice(max(x0, 0), min(x0 + _STAMP_SIZE, self.size))
         image[sy, sx] += peak * stamp[sy.start - y0 : sy.stop - y0, sx.start - x0 : sx.stop - x0]
+
+
+class DatasetSampler:
+    """Batches of the cutouts of a dataset.
+
+    Parameters
+    ----------
+    dataset : `~csr_astro.simulation.dataset.CutoutDataset`
+        A split of a dataset, as ``csr-astro simulate --dataset`` writes it.
+    size : int, optional
+        Pixels per side of a cutout, at most those of the dataset; by default the paper's 96, or
+        those of the dataset if it has fewer.
+    augment : bool, optional
+        Whether cutouts are shifted, rotated by quarter turns and flipped at random.
+    seed : int, optional
+        Decides the order and the augmentation, together with the number of the batch.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from csr_astro.simulation.dataset import CutoutDataset, write_dataset
+    >>> from csr_astro.simulation.simulate import simulate_map
+    >>> from csr_astro.training.data import DatasetSampler
+    >>> noise = np.random.default_rng(0).normal(size=(200, 200))
+    >>> simulation = simulate_map(noise, 300, instrument='generic', number=3)
+    >>> with TemporaryDirectory() as folder:
+    ...     counts = write_dataset(folder, [simulation])
+    ...     sampler = DatasetSampler(CutoutDataset(folder))
+    ...     image, target, valid, hole, central, radius = sampler.batch(0, 2)
+    >>> print(image.shape, radius.shape)
+    (2, 1, 96, 96) (2,)
+    """
+
+    def __init__(
+        self,
+        dataset: CutoutDataset,
+        *,
+        size: int | None = None,
+        augment: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if not len(dataset):
+            raise ValueError('the dataset has no cutouts.')
+        self.dataset = dataset
+        self.size = min(dataset.size, paper_facts()['cutout_size']) if size is None else int(size)
+        if not 0 < self.size <= dataset.size:
+            raise ValueError(f'size must be between 1 and {dataset.size}, got {size}.')
+        self.augment = augment
+        self.seed = seed
+        self._remember_orders()
+
+    def __repr__(self) -> str:
+        return (
+            f'<DatasetSampler: {self.size} x {self.size} pixels, {len(self.dataset)} cutouts, '
+            f'seed {self.seed}>'
+        )
+
+    def _remember_orders(self):
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def __getstate__(self) -> dict:
+        # A cache cannot be sent to another process.
+        return {key: value for key, value in self.__dict__.items() if key != '_order'}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._remember_orders()
+
+    def _shuffled(self, epoch):
+        return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.dataset))
+
+    def batch(
+        self, number: int, batch_size: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Take one batch; every cutout is seen once before any is seen again.
+
+        Parameters
+        ----------
+        number, batch_size
+            As in `CutoutSampler.batch`.
+
+        Returns
+        -------
+        image, target, valid, hole, central, radius
+            As from `CutoutSampler.batch`; images are centred and scaled by the background around
+            the central disc.
+        """
+        rng = np.random.default_rng([self.seed, 1, number])
+        out = np.zeros((5, batch_size, 1, self.size, self.size), dtype=np.float32)
+        radius = np.zeros(batch_size, dtype=np.float32)
+        for i in range(batch_size):
+            epoch, place = divmod(number * batch_size + i, len(self.dataset))
+            chosen = self._order(epoch)[place]
+            radius[i] = np.ceil(self.dataset.index['mask_radius'][chosen])
+            image, mask, target, distance = self._crop(chosen, rng)
+            out[:, i, 0] = _scaled(image, mask, target, distance, radius[i])
+        return (*out, radius)
+
+    def _crop(self, chosen, rng):
+        """Channels of a cutout of the wanted size, and distances of the pixels from its source."""
+        stack = self.dataset.cutouts[chosen]
+        room = stack.shape[-1] - self.size
+        # Without a shift, the source's pixel is at size // 2.
+        y0 = x0 = stack.shape[-1] // 2 - self.size // 2
+        if self.augment:
+            y0, x0 = rng.integers(0, room + 1, 2)
+        stack = stack[:, y0 : y0 + self.size, x0 : x0 + self.size]
+        yy, xx = np.indices(stack.shape[1:])
+        center = self.dataset.size // 2
+        row = self.dataset.index[chosen]
+        # Sources lie within half a pixel of the pixel in the middle.
+        dy, dx = (row[name] - nearest_pixel(row[name]) for name in ('y', 'x'))
+        distance = np.hypot(yy + y0 - center - dy, xx + x0 - center - dx)
+        stack = np.concatenate([stack, distance[np.newaxis]])
+        if self.augment:
+            stack = np.rot90(stack, int(rng.integers(4)), axes=(1, 2))
+            if rng.random() < 0.5:
+                stack = stack[:, :, ::-1]
+        return stack
+
+
+def _scaled(image, mask, target, distance, radius):
+    """Arrays of a batch: image, target, valid, hole and central disc."""
+    finite = np.isfinite(image) & np.isfinite(target)
+    valid = finite & (mask > 0)
+    near = valid & (distance <= radius + _SURROUNDINGS)
+    around = image[near if near.sum() > 1 else valid]
+    location, scatter = (np.median(around), around.std()) if around.size else (0.0, 1.0)
+    scale = scatter if scatter > 0 else 1.0
+    image, target = (np.where(finite, (each - location) / scale, 0) for each in (image, target))
+    hole = finite & ~(mask > 0)
+    return image, np.clip(target, -_LARGEST, _LARGEST), valid, hole, hole & (distance <= radius)
+
+
+def dataset_samplers(folder: PathLike, *, seed: int = 0) -> tuple[DatasetSampler, DatasetSampler]:
+    """Samplers for a training on a dataset.
+
+    Parameters
+    ----------
+    folder : path-like
+        As written by ``csr-astro simulate --dataset`` or
+        `~csr_astro.simulation.dataset.write_dataset`, in either layout.
+    seed : int, optional
+        Decides the order of the cutouts and their augmentation.
+
+    Returns
+    -------
+    sampler, validation_sampler : `DatasetSampler`
+        Samplers of the splits ``'train'``, with augmentation, and ``'validation'``, without.
+
+    Raises
+    ------
+    ValueError
+        If the dataset lacks one of these splits, or its cutouts are too small.
+
+    Examples
+    --------
+    >>> from csr_astro.training.data import dataset_samplers
+    >>> from csr_astro.training.loop import train
+    >>> from csr_astro.training.recipe import read_recipe
+    >>> samplers = dataset_samplers('cutouts')  # doctest: +SKIP
+    >>> train(read_recipe('default'), *samplers, 'trained')  # doctest: +SKIP
+    """
+    splits = read_dataset(folder)
+    for split in ('train', 'validation'):
+        if split not in splits:
+            raise ValueError(
+                f'the dataset {str(folder)!r} has no cutouts for {split}; simulate more fields.'
+            )
+    size = paper_facts()['cutout_size']
+    return (
+        DatasetSampler(splits['train'], size=size, seed=seed),
+        DatasetSampler(splits['validation'], size=size, augment=False, seed=seed),
+    )

@@ -1,7 +1,6 @@
-"""What does the texture of a map look like, in numbers that a loss can compare?
+"""Feature maps of the texture of an image, for `~csr_astro.training.losses.style_loss`.
 
-Feature maps for `~csr_astro.training.losses.style_loss`: by default those of a
-fixed bank of oriented filters, and those of VGG-16 for whoever has its weights.
+They are those of a fixed bank of oriented filters, or of VGG-16 with a file of its weights.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _VGG16 = (64, 64, 'pool', 128, 128, 'pool', 256, 256, 256, 'pool')
 def gram_matrix(features: torch.Tensor) -> torch.Tensor:
     """Correlations between feature maps, ``G_n = ψ_nᵀψ_n / (C_n H_n W_n)``.
 
-    They know how strong each feature is and which go together, not where
+    They measure how strong features are and which occur together, independent of position
     (Gatys et al. 2015; paper, Sect. 3.3.2).
 
     Parameters
@@ -68,7 +67,7 @@ def _oriented_kernels(n_orientations):
     angle = np.pi * np.arange(n_orientations)[:, None, None] / n_orientations
     phase = 2 * np.pi / _WAVELENGTH * (x * np.cos(angle) + y * np.sin(angle))
     envelope = np.exp(-(x**2 + y**2) / (2 * _SIGMA**2))
-    # Without this constant the even filters would see the level of the map.
+    # This constant makes the even filters insensitive to the level of the map.
     mean = (envelope * np.cos(phase)).sum(axis=(1, 2), keepdims=True) / envelope.sum()
     kernels = np.concatenate([envelope * (np.cos(phase) - mean), envelope * np.sin(phase)])
     return (kernels / np.sqrt((kernels**2).sum(axis=(1, 2), keepdims=True)))[:, None]
@@ -76,7 +75,7 @@ def _oriented_kernels(n_orientations):
 
 def _filter(image, kernels, stride=1):
     """Convolve with NumPy kernels, (K_out, 1, K, K), the image mirrored at its edges."""
-    # Tensors are made anew each time: one cached under inference mode could not train.
+    # Not cached: tensors made in inference mode cannot be used in training.
     weight = torch.as_tensor(kernels, dtype=image.dtype, device=image.device)
     padded = F.pad(image, [kernels.shape[-1] // 2] * 4, mode='reflect')
     return F.conv2d(padded, weight, stride=stride)
@@ -95,8 +94,8 @@ def oriented_features(
     is smoothed with a binomial filter and every second pixel kept, as in a steerable
     pyramid: wavelengths are 4, 8, 16 ... pixels.
 
-    Dust and instrument noise are made of such structures at every scale and angle,
-    and unlike a network trained on photographs the bank needs no weights.
+    Dust and instrument noise have such structures at every scale and angle, and unlike a network
+    trained on photographs the bank needs no weights.
 
     Parameters
     ----------
@@ -138,9 +137,8 @@ def oriented_features(
 class VGG16Features(nn.Module):
     """Feature maps of VGG-16 after each of its first three pooling layers.
 
-    The paper's features (Sect. 3.3.2; Simonyan & Zisserman 2015). The image is
-    repeated to three channels, its numbers as they are: the mean and scatter of
-    photographs mean nothing to a map. The weights are frozen.
+    The paper's features (Sect. 3.3.2; Simonyan & Zisserman 2015). The image is repeated to three
+    channels, without the normalisation for photographs. The weights are frozen.
 
     Parameters
     ----------
@@ -153,8 +151,8 @@ class VGG16Features(nn.Module):
     Raises
     ------
     ValueError
-        If there is no such file, it cannot be read, or lacks a tensor or has one
-        of another shape or with numbers that are not finite.
+        If the file is missing or cannot be read, or a tensor is missing, has another shape or
+        holds numbers that are not finite.
 
     Examples
     --------
@@ -168,7 +166,7 @@ class VGG16Features(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         channels: Any = 3
-        # Nothing is drawn at random only to be replaced.
+        # Without random weights, which would be replaced.
         with torch.device('meta'):
             for layer in _VGG16:
                 if layer == 'pool':

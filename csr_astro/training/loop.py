@@ -1,4 +1,4 @@
-"""How is a network trained so that a kill at any moment costs only minutes?"""
+"""Training of a network, which goes on from its last checkpoint after it was killed."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ import torch
 from csr_astro.nn.device import best_dtype, resolve_device
 from csr_astro.nn.inpainter import FILLS, Inpainter
 from csr_astro.nn.unet import PartialConvUNet, memory_format
-from csr_astro.nn.weights import load_model
+from csr_astro.nn.weights import load_model, require_safe_loading
 from csr_astro.training.recipe import Recipe
 from csr_astro.training.widening import widen_network
 from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
-    from csr_astro.training.data import CutoutSampler
+    from csr_astro.training.data import CutoutSampler, DatasetSampler
     from csr_astro.typing import PathLike
 
 __all__ = ['train']
 
 
-# What may change when a training goes on: its length, and how often it looks.
+# Keys of a recipe that may change when a training is resumed.
 _MAY_CHANGE = {'n_cutouts', 'validate_every', 'n_validation'}
 
 
 def _prepare(model, sampler, batch_size, number):
-    """Arrays of a batch: normalised, and what else the network is shown."""
+    """Arrays of a batch: the normalised image, target, masks and hints."""
     batch = sampler.batch(number, batch_size)
     image, target, valid, hole, central, radius = (torch.from_numpy(array) for array in batch)
-    # Under the masks the image holds the sources: measured, but no background.
+    # Pixels under the masks are measured, but not background.
     normalized, hints, location, scale = model.prepare(image, valid, valid + hole, central, radius)
     divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
     tensors = (normalized, (target - location) / divisor, valid, hole, central, *hints)
     return [tensor.numpy() for tensor in tensors]
 
 
-# What a worker process prepares batches with.
+# Functions with which a worker process prepares batches.
 _worker: dict[str, Any] = {}
 
 
 def _start_worker(functions):
-    # As many processes as there shall be threads.
+    # The processes take the place of threads.
     torch.set_num_threads(1)
     _worker.update(functions)
 
@@ -63,11 +63,11 @@ def _work(kind, number):
 
 @contextmanager
 def _preparing(functions, workers):
-    """A pool, and functions to submit to it; one thread if there are no worker processes."""
+    """A pool and the functions to submit to it: worker processes, or one thread without any."""
     if workers == 0:
         pool = ThreadPoolExecutor(1)
     else:
-        # Started afresh: a fork of a process with threads, or that uses a GPU, can hang.
+        # Spawned: a fork of a process that has threads or uses a GPU can hang.
         pool = ProcessPoolExecutor(
             workers, multiprocessing.get_context('spawn'), _start_worker, (functions,)
         )
@@ -81,7 +81,7 @@ def _preparing(functions, workers):
 
 @contextmanager
 def _quiet():
-    """Lightning without its greetings, and Ctrl-C afterwards as it was before."""
+    """Silence Lightning's greetings, and restore the handler of Ctrl-C afterwards."""
     logger = logging.getLogger('lightning.pytorch')
     level = logger.level
     main = threading.current_thread() is threading.main_thread()
@@ -89,7 +89,7 @@ def _quiet():
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # Lightning up to at least 2.6 on PyTorch 2.13: between the two of them.
+            # A deprecation of PyTorch 2.13 that Lightning 2.6 meets.
             warnings.filterwarnings('ignore', '.*LeafSpec', FutureWarning)
             yield
     finally:
@@ -99,14 +99,14 @@ def _quiet():
 
 
 def _initial_model(recipe, device):
-    # The seed decides the initial weights, without touching the user's generator.
+    # The seed decides the initial weights; the user's generator is left alone.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = _build(recipe, best_dtype(device))
     if recipe.start:
         _start_from(model, recipe.start)
     elif recipe.fill != 'none':
-        # The untrained network is then the fill itself.
+        # The untrained network then predicts the fill itself.
         torch.nn.init.zeros_(model.network.decoder[-1].conv.weight)
     return model.to(memory_format=memory_format(device))
 
@@ -118,8 +118,8 @@ def _build(recipe, dtype=torch.float32):
 
 def train(
     recipe: Recipe,
-    sampler: CutoutSampler,
-    validation_sampler: CutoutSampler,
+    sampler: CutoutSampler | DatasetSampler,
+    validation_sampler: CutoutSampler | DatasetSampler,
     folder: PathLike,
     *,
     resume: bool = False,
@@ -131,41 +131,42 @@ def train(
 ) -> Path:
     """Train a network.
 
-    After every ``recipe.validate_every`` cutouts the folder holds
-    ``checkpoint.pt`` (to go on from), ``last.safetensors`` (the averaged
-    weights), ``weights.safetensors`` (those with the lowest validation loss so
-    far) and ``log.csv``, each replaced in one step; with matplotlib a picture of
-    some cutouts in ``pictures``, and with tensorboard its logs in ``tensorboard``.
+    After every ``recipe.validate_every`` cutouts these files are written, each replaced in one
+    step: ``checkpoint.pt`` to resume from, ``last.safetensors`` with the averaged weights,
+    ``weights.safetensors`` with the best ones so far, and ``log.csv``. With matplotlib installed,
+    pictures of some cutouts are drawn in ``pictures``; with tensorboard, its logs are written in
+    ``tensorboard``.
 
     Parameters
     ----------
     recipe : `~csr_astro.training.recipe.Recipe`
-        What to do.
-    sampler, validation_sampler : `~csr_astro.training.data.CutoutSampler`
-        Where cutouts come from. The validation never trains.
+        The recipe.
+    sampler, validation_sampler : `~csr_astro.training.data.CutoutSampler` or \
+            `~csr_astro.training.data.DatasetSampler`
+        Give the cutouts to train on, and those to validate with.
     folder : path-like
         Output folder, made if missing.
     resume : bool, optional
-        Whether to go on from the checkpoint in ``folder``. Without it, a folder
-        that holds one is refused.
+        Whether to go on from the checkpoint in ``folder``. Without it, a folder with a
+        checkpoint is refused.
     device : str, optional
-        Where to train; a GPU if there is one.
+        Device to train on; a GPU if there is one.
     card : dict of str, optional
         Entries of the model card for the weights.
     progress : bool, optional
         Whether to show a progress bar.
     devices : int, optional
-        Number of GPUs, or on the CPU of processes, that share each batch. More
-        than one need a script or the command line: each runs it again.
+        Number of GPUs, or of processes on the CPU, that share each batch. More than one need a
+        script or the command line, which each of them runs again.
     workers : int, optional
-        Number of processes that prepare batches, for each device; 0 is one
-        thread. A GPU waits for its batches without several. The script that
-        calls this must then be importable: ``if __name__ == '__main__':``.
+        Number of processes that prepare batches, for each device; 0 is one thread. A GPU needs
+        several. The script that calls this must then be importable:
+        ``if __name__ == '__main__':``.
 
     Returns
     -------
     path : `pathlib.Path`
-        The best weights.
+        The file of the best weights.
 
     Examples
     --------
@@ -177,7 +178,6 @@ def train(
     >>> samplers = [CutoutSampler(read_maps(each)) for each in ('a', 'b')]  # doctest: +SKIP
     >>> train(recipe, *samplers, 'trained')  # doctest: +SKIP
     """
-    # Before anything is read or written.
     require('lightning', 'training needs', 'train')
     from csr_astro.training import callbacks
     from csr_astro.training.module import CutoutData, TrainingModule
@@ -194,11 +194,11 @@ def train(
     module = TrainingModule(_initial_model(recipe, device), recipe)
     if state is not None:
         module.load_training_state(state)
-    # Preparing needs no numbers of the network.
+    # Batches are prepared without the weights of the network.
     with torch.device('meta'):
-        eyes = _build(recipe)
+        model = _build(recipe)
     functions = {
-        kind: partial(_prepare, eyes, source, recipe.batch_size // devices)
+        kind: partial(_prepare, model, source, recipe.batch_size // devices)
         for kind, source in (('training', sampler), ('validation', validation_sampler))
     }
     with _preparing(functions, workers) as (pool, prepare):
@@ -213,7 +213,7 @@ def train(
 
 
 def _fit(module, data, n_epochs, records, device, devices, *, progress):
-    """Run Lightning's loop; an epoch is what lies between two validations."""
+    """Run Lightning's loop; an epoch ends with each validation."""
     from lightning import pytorch as pl
 
     from csr_astro.training import callbacks
@@ -246,7 +246,7 @@ def _fit(module, data, n_epochs, records, device, devices, *, progress):
         try:
             trainer.fit(module, datamodule=data)
         except SystemExit:
-            # What Lightning makes of Ctrl-C.
+            # Lightning turns Ctrl-C into this.
             if trainer.interrupted:
                 raise KeyboardInterrupt from None
             raise
@@ -262,8 +262,9 @@ def _checkpoint_state(checkpoint, recipe, *, resume):
         return None
     if not checkpoint.exists():
         raise FileNotFoundError(f'there is no {str(checkpoint)!r} to resume.')
+    require_safe_loading()
     state = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    # Keys that came later had their defaults.
+    # Keys that the checkpoint lacks had their defaults.
     saved = asdict(Recipe()) | state['recipe']
     for key, value in asdict(recipe).items():
         if key not in _MAY_CHANGE and saved[key] != value:
@@ -275,7 +276,7 @@ def _checkpoint_state(checkpoint, recipe, *, resume):
 
 
 def _start_from(model, weights):
-    """Take over weights, of a network without hints, or of a narrower one, too."""
+    """Copy weights into a model, which may be wider and have hints in addition."""
     start = load_model(weights)
     network = start.network
     if network.width != model.network.width:
@@ -283,12 +284,12 @@ def _start_from(model, weights):
         widen_network(start.network, network)
     state = network.state_dict()
     if model.network.n_hints and not network.n_hints:
-        # The kriging is looked at as if it were the map, the rest not at all. The layer multiplies
-        # by its number of inputs, so that the weights are divided by it.
+        # The kriging gets the weights of the map, other hints get zeros. The layer multiplies by
+        # its number of inputs, so the weights are divided by it.
         kernel = state['encoder.0.conv.weight'] / 3
         state['encoder.0.conv.weight'] = torch.cat([kernel, kernel, 0 * kernel], dim=1)
     model.network.load_state_dict(state)
     if start.fill != model.fill:
-        # Another fill, another difference from it.
+        # The output is the difference from the fill, which is another one.
         torch.nn.init.zeros_(model.network.decoder[-1].conv.weight)
         torch.nn.init.zeros_(model.network.decoder[-1].conv.bias)

@@ -1,8 +1,8 @@
-"""By what is a prediction judged during training?
+"""Losses of the training.
 
-Pure functions of stacks of cutouts, (B, 1, H, W), each image judged by itself.
-`hole_l1`, `windowed_l1` and `relative_hole_loss` are made for photometry, in
-which the sum behind a source counts. The others are the paper's (Sect. 3.3).
+All are pure functions of stacks of cutouts, (B, 1, H, W). `hole_l1`, `windowed_l1` and
+`relative_hole_loss` are made for photometry, where the sum behind a source matters. The others
+are those of the paper (Sect. 3.3).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def hole_l1(prediction: torch.Tensor, target: torch.Tensor, hole: torch.Tensor) 
     ----------
     prediction, target : `torch.Tensor`, (B, 1, H, W)
     hole : `torch.Tensor`, (B, 1, H, W)
-        1 where the prediction is judged, else 0.
+        1 in the pixels that are judged, else 0.
 
     Returns
     -------
@@ -73,8 +73,8 @@ def windowed_l1(
 ) -> torch.Tensor:
     """Mean absolute error of the sums over square windows inside the hole.
 
-    ``Σ |Σ_window (1−M)⊙(out−gt)| / Σ Σ_window (1−M)``: what matters to
-    photometry is the error of the sum behind a source, not that of its pixels.
+    ``Σ |Σ_window (1−M)⊙(out−gt)| / Σ Σ_window (1−M)``: for photometry the error of the sum behind
+    a source matters, not that of its pixels.
 
     Parameters
     ----------
@@ -113,12 +113,11 @@ def relative_hole_loss(
     windows: tuple[int, ...] = (7,),
     floor: float = 0.3,
 ) -> torch.Tensor:
-    """Errors in the hole, pixel by pixel and of sums, over those of a smooth fill.
+    """Errors of pixels and of sums in the hole, relative to those of a smooth fill.
 
-    ``(L_hole(out) + Σ_w L_w(out)) / (L_hole(fill) + Σ_w L_w(fill) + floor)``, the fill
-    being that of the target's own valid pixels. A map that is smooth counts for
-    more than it would by its small errors, and one that is all noise, where no
-    network can do better than a constant, for less.
+    ``(L_hole(out) + Σ_w L_w(out)) / (L_hole(fill) + Σ_w L_w(fill) + floor)``, with the fill of the
+    target's own valid pixels. Smooth maps get a larger weight than by their small errors, and
+    maps of noise, which no network predicts better than a constant, a smaller one.
 
     Parameters
     ----------
@@ -129,8 +128,8 @@ def relative_hole_loss(
     windows : tuple of int, optional
         Widths for `windowed_l1`.
     floor : float, optional
-        Errors far below this count as they are: with a small floor the network
-        learns first of all to leave smooth maps alone.
+        Errors of the fill far below this do not increase the weight of a map. With a small
+        floor the network learns little but the smoothest maps.
 
     Returns
     -------
@@ -192,7 +191,7 @@ def valid_loss(prediction: torch.Tensor, target: torch.Tensor, valid: torch.Tens
     ----------
     prediction, target : `torch.Tensor`, (B, 1, H, W)
     valid : `torch.Tensor`, (B, 1, H, W)
-        1 where the map is valid background, else 0.
+        1 in valid background, else 0.
 
     Returns
     -------
@@ -301,10 +300,9 @@ def ssim_loss(
 def source_loss(composite: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Error of the extracted source, ``L_source = ‖(in − gt) − (in − comp)‖ / N``.
 
-    The paper's Eq. 6: the injected source against the extracted one. The input
-    cancels, so this is computed as ``‖comp − gt‖ / N``, and a bright source costs no
-    precision. Its gradient is that of `hole_loss`: where the composite is the
-    input, the network has no influence.
+    The paper's Eq. 6, the injected minus the extracted source. The input cancels: the loss is
+    computed as ``‖comp − gt‖ / N``, so that bright sources cost no precision. Its gradient is
+    that of `hole_loss`, because outside the hole the composite is the input.
 
     Parameters
     ----------
@@ -336,18 +334,18 @@ class LossWeights:
     Attributes
     ----------
     hole : float
-        Of `hole_loss`.
+        Weight of `hole_loss`.
     valid : float
-        Of `valid_loss`.
+        Weight of `valid_loss`.
     style : float
-        Of `style_loss`.
+        Weight of `style_loss`.
     ssim : float
-        Of `ssim_loss`.
+        Weight of `ssim_loss`.
     source : float
-        Of `source_loss`.
+        Weight of `source_loss`.
     windowed : float
-        Of `windowed_l1`, which the paper has not: the error of the sum behind a
-        source.
+        Weight of `windowed_l1`, the error of sums behind sources, which the paper does not
+        have.
 
     Examples
     --------
@@ -366,7 +364,7 @@ class LossWeights:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            # A comparison with NaN is false as well.
+                # Comparisons with NaN are false.
             if not 0 <= value < float('inf'):
                 raise ValueError(
                     f'the weight {field.name!r} must be finite and not negative, got {value}.'
@@ -387,21 +385,21 @@ def loss_terms(
     features: Callable = oriented_features,
     window: int = 7,
 ) -> dict[str, torch.Tensor]:
-    """Terms of the paper's loss, each by itself and without its weight.
+    """Terms of the paper's loss, without their weights.
 
-    The composite is ``comp = M⊙in + (1−M)⊙out``. Blank pixels, those neither valid
-    nor in the hole, are the same in all images and count in no term.
+    The composite is ``comp = M⊙in + (1−M)⊙out``. Blank pixels, neither valid nor in the hole, are
+    the same in all images and contribute to no term.
 
     Parameters
     ----------
     prediction, target : `torch.Tensor`, (B, 1, H, W)
         In normalised units.
     image : `torch.Tensor`, (B, 1, H, W)
-        What the network was given, in the same units, sources included.
+        Input of the network with the sources, in the same units.
     valid, hole : `torch.Tensor`, (B, 1, H, W)
-        1 where the image is valid background; 1 where it is predicted.
+        1 in valid background; 1 in the pixels to predict.
     weights : `LossWeights`, optional
-        Which terms are wanted: those of weight 0 are left out.
+        Terms of weight 0 are left out.
     features : callable, optional
         As in `style_loss`.
     window : int, optional
@@ -410,7 +408,7 @@ def loss_terms(
     Returns
     -------
     terms : dict of str to `torch.Tensor`, (B,)
-        By the names of the weights, in their order.
+        Terms by the names of the weights, in their order.
 
     Examples
     --------
@@ -421,7 +419,7 @@ def loss_terms(
     ['hole', 'valid', 'style', 'source']
     """
     _check_shapes(prediction=prediction, target=target, image=image, valid=valid, hole=hole)
-    # Not a product: what a blank pixel holds need not be finite.
+    # Not a product, because blank pixels may not be finite.
     measured = (valid + hole) > 0
     prediction, target, image = (
         torch.where(measured, x, torch.zeros_like(x)) for x in (prediction, target, image)
@@ -498,7 +496,7 @@ def paper_loss(
     Returns
     -------
     loss : `torch.Tensor`, (B,)
-        Of each image: a training minimises the mean.
+        Loss of each image; the training minimises the mean.
 
     Examples
     --------
@@ -518,7 +516,7 @@ def paper_loss(
 
 
 def _check_shapes(**images):
-    """Refuse what would be broadcast: (B, H, W) against (B, 1, H, W) gives (B, B, H, W)."""
+    """Refuse different shapes, which would be broadcast against each other."""
     shapes = {name: tuple(image.shape) for name, image in images.items()}
     first = next(iter(shapes.values()))
     if len(first) != 4 or len(set(shapes.values())) > 1:

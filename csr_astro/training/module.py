@@ -1,4 +1,4 @@
-"""What does one step of the training compute, and what is it told to Lightning?"""
+"""Lightning module and data module of the training."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ __all__ = ['CutoutData', 'TrainingModule']
 
 
 _OPTIMIZERS = {'adamw': torch.optim.AdamW, 'adam': torch.optim.Adam}
-# Of the paper's schedule.
+# Options of the paper's schedule.
 _PLATEAU = {'factor': 0.5, 'patience': 5}
 
 
 def _learning_rate(recipe, cutouts):
-    """Rate of the cosine schedule after a number of cutouts."""
+    """Learning rate of the cosine schedule after a number of cutouts."""
     if cutouts < recipe.warmup:
         return recipe.learning_rate * (cutouts + recipe.batch_size) / (
             recipe.warmup + recipe.batch_size
@@ -62,18 +62,18 @@ class TrainingModule(pl.LightningModule):
     Parameters
     ----------
     model : `~csr_astro.nn.inpainter.Inpainter`
-        What is trained.
+        The model to train.
     recipe : `~csr_astro.training.recipe.Recipe`
-        How.
+        The recipe of the training.
 
     Attributes
     ----------
     average : `torch.optim.swa_utils.AveragedModel`
-        The averaged weights, which are validated and kept.
+        The averaged weights, which are validated and written.
     step_number : int
-        Steps done. Lightning's own count starts again when a training is resumed.
+        Number of steps done. Lightning's own count restarts when a training is resumed.
     training_losses, validation_losses : list
-        Of the steps since the last validation, and of the validation.
+        Losses of the steps since the last validation, and of the validation.
     shown : tuple of `torch.Tensor`, or None
         Input, hole, target and prediction of the first batch of the validation.
 
@@ -96,7 +96,7 @@ class TrainingModule(pl.LightningModule):
             model, avg_fn=_moving_average(recipe.average), use_buffers=True
         ).requires_grad_(False)
         if recipe.compile:
-            # In place: the names of the tensors stay. The average, copied before, runs as it is.
+            # Compiled in place, which keeps the names of the tensors. The average is a copy.
             model.network.compile()
         self.features = VGG16Features(recipe.vgg16) if recipe.vgg16 else oriented_features
         self.step_number = 0
@@ -116,7 +116,7 @@ class TrainingModule(pl.LightningModule):
         model : `~csr_astro.nn.inpainter.Inpainter`
             The network or its average.
         tensors : sequence of `torch.Tensor`
-            A batch as it was prepared.
+            A prepared batch.
         """
         normalized, target, valid, hole, central, *hints = tensors
         prediction = model.predict_normalized(normalized, valid, hints)
@@ -126,13 +126,13 @@ class TrainingModule(pl.LightningModule):
                 weights=self.recipe.loss_weights, features=self.features,
             )
             return terms.mean(), prediction
-        # The fill of the map without sources: what a disc costs that hides nothing.
+        # The fill of the map without sources is the baseline of a disc without a source.
         baseline = push_pull_fill(target * valid, valid)
         inner, outer = (
             relative_hole_loss(prediction, target, hole * part, baseline)
             for part in (central, 1 - central)
         )
-        # What is asked for is the central disc; the others teach the network too.
+        # The central disc is the one to predict; the others add to the training.
         return inner + self.recipe.others * outer, prediction
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -143,8 +143,8 @@ class TrainingModule(pl.LightningModule):
             weight_decay=self.recipe.weight_decay,
         )
         if self.recipe.schedule == 'plateau':
-            # Stepped by `finish_validation`: Lightning would do so after the checkpoint, and
-            # a resumed training would then differ.
+            # Stepped by `finish_validation`. Lightning would step it after the checkpoint, so
+            # that a resumed training would differ.
             self.plateau = ReduceLROnPlateau(optimizer, **_PLATEAU)
         if self._optimizer_states is not None:
             state, plateau = self._optimizer_states
@@ -155,11 +155,11 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def learning_rate(self) -> float:
-        """Rate of the last step."""
+        """Learning rate of the last step."""
         return self.trainer.optimizers[0].param_groups[0]['lr']
 
     def on_train_batch_start(self, *_: object) -> None:
-        """Set the rate: a function of the cutouts done, so that nothing needs to be restored."""
+        """Set the learning rate, which depends on the number of cutouts done only."""
         if self.recipe.schedule == 'cosine':
             rate = _learning_rate(self.recipe, self.step_number * self.recipe.batch_size)
             for group in self.trainer.optimizers[0].param_groups:
@@ -203,7 +203,7 @@ class TrainingModule(pl.LightningModule):
         ])
         self.training_losses.clear()
         if self.trainer.world_size > 1:
-            # Half the devices have no double precision.
+            # Some devices have no double precision.
             means = self.all_gather(means.float().to(self.device)).mean(dim=0).cpu()
         training, validation = means.tolist()
         if self.plateau is not None:
@@ -211,7 +211,7 @@ class TrainingModule(pl.LightningModule):
         return training, validation
 
     def training_state(self) -> dict:
-        """Everything that a resumed training needs, as `load_training_state` takes it."""
+        """State of the training, as `load_training_state` takes it."""
         return {
             'recipe': asdict(self.recipe),
             'model': self.model.state_dict(),
@@ -222,7 +222,7 @@ class TrainingModule(pl.LightningModule):
         }
 
     def load_training_state(self, state: dict) -> None:
-        """Go on where another training was; call before Lightning's ``fit``.
+        """Continue from the state of a training; called before Lightning's ``fit``.
 
         Parameters
         ----------
@@ -236,7 +236,7 @@ class TrainingModule(pl.LightningModule):
 
 
 class _Numbered:
-    """Iterable of known length over what a function gives for each number."""
+    """Iterable of known length over the results of a function of numbers."""
 
     def __init__(self, function, numbers):
         self.function = function
@@ -259,7 +259,7 @@ class _Ahead:
         self.waiting = deque()
 
     def __call__(self, number, step, stop):
-        """The result for ``number``; ``number + step`` and so on follow, before ``stop``."""
+        """Result for ``number``; those for ``number + step`` and so on are started."""
         while len(self.waiting) <= self.depth:
             following = self.waiting[-1][0] + step if self.waiting else number
             if following >= stop:
@@ -271,19 +271,19 @@ class _Ahead:
 class CutoutData(pl.LightningDataModule):
     """Batches for each part of a training between two validations.
 
-    Every batch is drawn from its number, which is that of the step; with several
-    devices each takes the share of its rank.
+    A batch depends on its number only, which is that of the step. Of several devices each takes
+    the batches of its rank.
 
     Parameters
     ----------
     recipe : `~csr_astro.training.recipe.Recipe`
-        What to do.
+        The recipe of the training.
     pool : `concurrent.futures.Executor`
-        Where batches are prepared while the network works.
+        Prepares batches while the network is trained.
     prepare, prepare_validation : callable
-        Give the arrays of a batch by its number.
+        Functions that return the arrays of a batch by its number.
     depth : int, optional
-        How many batches are prepared ahead.
+        Number of batches that are prepared ahead.
 
     Examples
     --------
@@ -312,7 +312,7 @@ class CutoutData(pl.LightningDataModule):
         self._validation = _Ahead(pool, prepare_validation, depth)
 
     def n_epochs(self, step: int) -> int:
-        """Number of validations still to come after a number of steps.
+        """Number of validations that follow a number of steps.
 
         Parameters
         ----------
@@ -331,11 +331,11 @@ class CutoutData(pl.LightningDataModule):
         )
 
     def on_before_batch_transfer(self, batch: Sequence[np.ndarray], _: int) -> list[torch.Tensor]:
-        """Arrays, which travel well between processes, become tensors."""
+        """Convert arrays, which are sent between processes, to tensors."""
         return [torch.from_numpy(array) for array in batch]
 
     def train_dataloader(self) -> Iterable[list[np.ndarray]]:
-        """Batches until the next validation; Lightning asks anew after each."""
+        """Batches until the next validation; Lightning calls this again after each."""
         first = self.trainer.lightning_module.step_number
         last = min((first // self.steps_between + 1) * self.steps_between, self.n_steps)
         return self._batches(self._training, first, last, self.n_steps)

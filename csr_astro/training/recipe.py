@@ -1,4 +1,4 @@
-"""What exactly does a training do? A recipe says."""
+"""Recipes: the settings of a training, read from TOML files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHOICES = {
     'optimizer': ['adamw', 'adam'],
     'schedule': ['cosine', 'plateau'],
 }
-# Least and greatest value.
+# Smallest and largest values.
 _RANGES = {
     'weight_decay': (0, 1),
     'warmup': (0, float('inf')),
@@ -35,27 +35,27 @@ _RANGES = {
     'seed': (0, float('inf')),
 }
 _POSITIVE = ('width', 'n_cutouts', 'learning_rate', 'validate_every', 'n_validation')
-# What the weights to start from decide, unless the recipe does.
+# Keys whose defaults are those of the weights to start from.
 _OF_WEIGHTS = ('width', 'normalization', 'fill')
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a training learns, apart from its maps.
+    """Settings of a training.
 
     Attributes
     ----------
     width : float
         Width of the network; 1 is the paper's.
     normalization : {'local', 'minmax'}
-        How cutouts are normalised.
+        Normalisation of the cutouts.
     fill : {'none', 'push-pull', 'kriging'}
-        What the network's output is added to.
+        Fill that the network's output is added to.
     start : str
-        Weights to start from: a bundled name or a file; random ones if empty.
-        In a recipe file that has them, ``width``, ``normalization`` and ``fill``
-        are by default those of these weights; a ``width`` that is a whole multiple
-        of theirs widens the network (`~csr_astro.training.widening.widen_network`).
+        Weights to start from: a bundled name or a file; random ones if empty. They decide the
+        defaults of ``width``, ``normalization`` and ``fill`` in a recipe file. A ``width`` that
+        is a whole multiple of theirs widens the network
+        (`~csr_astro.training.widening.widen_network`).
     n_cutouts : int
         Number of cutouts in the whole training.
     batch_size : int
@@ -64,40 +64,41 @@ class Recipe:
         `~csr_astro.training.losses.relative_hole_loss` or
         `~csr_astro.training.losses.paper_loss`.
     loss_weights : `~csr_astro.training.losses.LossWeights`
-        Of the terms of the loss 'paper'. In a recipe file, a table; terms left
-        out keep the paper's weights, and 0 switches one off.
+        Weights of the terms of the loss 'paper': a table in a recipe file. Terms left out keep
+        the paper's weights, and 0 switches a term off.
     others : float
-        Weight of the discs that are not in the centre, in the loss 'relative'.
+        Weight of the discs other than the central one, in the loss 'relative'.
     vgg16 : str
         File of weights for the style term's features, as for
         `~csr_astro.training.features.VGG16Features`; oriented filters if empty.
     optimizer : {'adamw', 'adam'}
         Adam with decoupled weight decay, or with weight decay in the gradient.
     learning_rate, weight_decay : float
-        Of the optimiser.
+        Learning rate and weight decay of the optimiser.
     schedule : {'cosine', 'plateau'}
-        The rate rises linearly over ``warmup`` and falls as a cosine to 1 % at
-        the end; or it is halved when the validation loss has not fallen for more
+        With 'cosine' the rate rises linearly over ``warmup`` and falls as a cosine to 1 % at
+        the end. With 'plateau' it is halved when the validation loss has not fallen for more
         than five validations, without warm-up.
     warmup : int
         Cutouts over which the rate rises.
     average : float
-        Decay per step of the exponential moving average of the weights, which
-        is what is kept; 0 keeps the weights themselves.
+        Decay per step of the exponential moving average of the weights, which is written; 0
+        writes the weights themselves.
     real_fraction : float
-        Fraction of cutouts from real maps; the others are synthetic.
+        Fraction of cutouts from real maps; the others are synthetic. Cutouts of a dataset are
+        taken as they are.
     source_fraction : float
-        Fraction of discs that hold a source.
+        Fraction of discs that hold a source, except in a dataset.
     validate_every : int
-        Cutouts between two validations and checkpoints.
+        Number of cutouts between two validations and checkpoints.
     n_validation : int
-        Cutouts per validation.
+        Number of cutouts per validation.
     compile : bool
-        Whether `torch.compile` translates the network first, which needs a C++
-        compiler. On one CPU core at width 0.125 a step of the network then took 0.095
-        instead of 0.155 s, after 100 s of translating.
+        Whether `torch.compile` compiles the network first, which needs a C++ compiler. On one
+        CPU core at width 0.125 a step then took 0.095 instead of 0.155 s, after 100 s of
+        compilation.
     seed : int
-        Seed of everything that is random.
+        Seed of everything random.
 
     Examples
     --------
@@ -214,7 +215,7 @@ def _checked(content):
 
 
 def _check_types(content, cls, prefix=''):
-    """Refuse unknown keys and values of another type; whole numbers become floats."""
+    """Refuse unknown keys and values of another type, and convert whole numbers to floats."""
     known = [field.name for field in fields(cls)]
     if unknown := sorted(content.keys() - set(known)):
         raise ValueError(f'unknown keys {unknown}; known are {sorted(known)}.')

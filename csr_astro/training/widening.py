@@ -1,4 +1,4 @@
-"""How does a wide network begin where a narrow one ended?"""
+"""Weights of a wide network that predicts what a narrower one does."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 __all__ = ['widen_network']
 
 
-# By so much of their share the copies of a channel are heard differently.
+# Relative spread of the weights with which the copies of a channel are used.
 _SPREAD = 0.5
 
 
 def widen_network(narrow: PartialConvUNet, wide: PartialConvUNet, *, seed: int = 0) -> None:
-    """Give a network the weights with which it predicts what a narrower one does.
+    """Set the weights of a network so that it predicts what a narrower one does.
 
-    Each channel is copied, and what listens to it hears the copies with weights
-    that sum to the original's; they are not equal, so that the copies learn
-    different things (Net2Net; Chen, Goodfellow & Shlens 2016).
+    Each channel is copied, and the next layer uses the copies with weights that sum to the
+    original's. They are not equal, so that the copies learn different features (Net2Net; Chen,
+    Goodfellow & Shlens 2016).
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ def widen_network(narrow: PartialConvUNet, wide: PartialConvUNet, *, seed: int =
     wide : `~csr_astro.nn.unet.PartialConvUNet`
         A whole number of times as wide, with as many hints; its weights are replaced.
     seed : int, optional
-        Decides how the copies differ.
+        Decides the differences between the copies.
 
     Raises
     ------
     ValueError
-        If the one cannot be made of the other.
+        If the width is not a whole multiple, or the numbers of hints differ.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def widen_network(narrow: PartialConvUNet, wide: PartialConvUNet, *, seed: int =
             n_out = 1 if last else factor
             weight = weight.repeat(n_out, 1, 1, 1)
             if part == 'decoder' or number > 0:
-                weight = _heard(weight, _inputs(narrow, part, number), factor, generator)
+                weight = _spread_inputs(weight, _inputs(narrow, part, number), factor, generator)
             state[key + 'conv.weight'] = weight.transpose(0, 1) if transposed else weight
             if block.conv.bias is not None:
                 state[key + 'conv.bias'] = block.conv.bias.detach().repeat(n_out)
@@ -82,7 +82,7 @@ def widen_network(narrow: PartialConvUNet, wide: PartialConvUNet, *, seed: int =
 
 
 def _inputs(network, part, number):
-    """Numbers of channels of the tensors that a layer is given."""
+    """Numbers of channels of the inputs of a layer."""
     if part == 'encoder':
         return [network.encoder[number - 1].conv.out_channels]
     if number == 0:
@@ -91,7 +91,7 @@ def _inputs(network, part, number):
     return [network.decoder[number - 1].conv.out_channels, skip.conv.out_channels]
 
 
-def _heard(weight, channels, factor, generator):
+def _spread_inputs(weight, channels, factor, generator):
     """Weights for ``factor`` copies of each input channel, (out, factor * in, k, k)."""
     copies = []
     for part in weight.split(channels, dim=1):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from csr_astro.utils.plane import fit_plane
+
 __all__ = ['RING_WIDTH', 'plane_residual', 'ring_scatter']
 
 # Width of the ring around a mask, in pixels.
@@ -39,23 +41,12 @@ def plane_residual(values: np.ndarray, good: np.ndarray) -> np.ndarray:
     count = np.maximum(good.sum(axis=(1, 2)), 1)
     level = np.where(good, values, 0).sum(axis=(1, 2)) / count
     centred = np.where(good, values - level[:, None, None], 0)
-    residual = np.where(good, centred - _plane(centred, good), 0)
+    residual = np.where(good, centred - fit_plane(centred, good), 0)
     n = len(values)
     scatter = _robust_scatter(residual.reshape(n, -1), good.reshape(n, -1))
     limit = np.where(count >= _MIN_CLIPPED, _CLIP * np.nan_to_num(scatter), np.inf)
     clipped = good & (np.abs(residual) <= limit[:, None, None])
-    return np.where(good, centred - _plane(centred, clipped), 0)
-
-
-def _plane(values, used):
-    """Fit a plane to the used pixels of each cutout, and evaluate it at all pixels."""
-    size = values.shape[-1]
-    steps = (np.arange(size) - size // 2) / size
-    basis = np.stack([np.ones((size, size)), *np.meshgrid(steps, steps)])
-    normal = np.einsum('iyx,jyx,nyx->nij', basis, basis, used.astype(float), optimize=True)
-    moment = np.einsum('iyx,nyx->ni', basis, np.where(used, values, 0))
-    coefficients = np.einsum('nij,nj->ni', np.linalg.pinv(normal, hermitian=True), moment)
-    return np.einsum('iyx,ni->nyx', basis, coefficients)
+    return np.where(good, centred - fit_plane(centred, clipped), 0)
 
 
 def _robust_scatter(samples, good):

@@ -39,3 +39,25 @@ def test_trained_weights_remove_a_source(run, map_path, tmp_path):
 )
 def test_wrong_input_gets_one_sentence(fails, arguments, sentence):
     fails(arguments, sentence)
+
+
+@pytest.mark.parametrize('layout', ['array', 'paper'])
+def test_training_learns_from_a_simulated_dataset(run, tmp_path, layout):
+    code, *_ = run(
+        *'simulate --field power-law --fields 4 --shape 120 120 --fwhm 3 --number 2'.split(),
+        *('--flux-levels', '100', '--dataset', tmp_path / 'cutouts', '--layout', layout),
+        *('-o', tmp_path / 'maps'),
+        options=False,
+    )
+    assert code == 0
+    recipe = tmp_path / 'recipe.toml'
+    recipe.write_text('width = 0.125\nn_cutouts = 8\nbatch_size = 4\nn_validation = 2\n')
+    code, *_ = run('train', recipe, '--dataset', tmp_path / 'cutouts', '-o', tmp_path / 'run')
+    assert code == 0
+    _, out, _ = run('weights', 'info', tmp_path / 'run' / 'weights.safetensors')
+    assert 'training_data: simulated sources on real maps' in out
+
+
+def test_dataset_and_maps_are_not_mixed(fails, tmp_path):
+    arguments = ['train', 'tiny', '--dataset', tmp_path, '--psf', 'psf.fits', '-o', 'run']
+    fails(arguments, 'give no --maps, --validation, --psf')

@@ -1,3 +1,5 @@
+"""Datasets of cutouts."""
+
 import json
 import pickle
 from pathlib import Path
@@ -5,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.table import Table
+from helpers_simulation import simulate_fields
 from numpy.testing import assert_allclose, assert_array_equal
 
 from csr_astro.simulation.dataset import (
@@ -15,27 +18,13 @@ from csr_astro.simulation.dataset import (
     split_fields,
     write_dataset,
 )
-from csr_astro.simulation.field import synthetic_map
-from csr_astro.simulation.simulate import simulate_map
 
 NAMES = ('a', 'b', 'c')
 
 
 @pytest.fixture(scope='module')
 def simulations():
-    """Three fields, one of them with gaps, in two simulations each."""
-    return [
-        simulate_map(
-            synthetic_map('lognormal', (180, 170), number, gaps=name == 'b'),
-            500 + 100 * again,
-            instrument='pacs-scanmap-blue',
-            number=4,
-            seed=again,
-            name=name,
-        )
-        for number, name in enumerate(NAMES)
-        for again in range(2)
-    ]
+    return simulate_fields(NAMES)
 
 
 @pytest.fixture(scope='module')
@@ -155,8 +144,7 @@ def test_dataset_can_be_sent_to_another_process(folder):
     dataset = CutoutDataset(folder)
     again = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(dataset))))
     assert isinstance(again.cutouts, np.memmap)
-    for found, expected in zip(again.batch(1, 2), dataset.batch(1, 2), strict=True):
-        assert_array_equal(found, expected)
+    assert_array_equal(again[3], dataset[3])
 
 
 @pytest.mark.parametrize('layout', ['array', 'paper'])
@@ -184,8 +172,19 @@ def test_paper_layout_has_a_file_for_each_cutout(simulations, folder, tmp_path):
     for channel, values in zip(CHANNELS, stored, strict=True):
         found = np.load(tmp_path / 'new' / 'test' / channel / '000000.npy')
         assert_array_equal(found, values[2:-2, 2:-2])
-    with pytest.raises(ValueError, match="has the layout 'paper'"):
-        CutoutDataset(tmp_path / 'new', 'test')
+
+
+def test_layouts_are_read_alike(simulations, tmp_path):
+    for layout in ('array', 'paper'):
+        write_dataset(tmp_path / layout, simulations[:2], 'test', layout=layout, size=40)
+    array, paper = (read_dataset(tmp_path / layout)['test'] for layout in ('array', 'paper'))
+    assert len(array) == len(paper) == 8
+    assert array.cutouts.shape == paper.cutouts.shape == (8, 3, 40, 40)
+    paper = pickle.loads(pickle.dumps(paper))
+    for i in (0, 7, -1):
+        assert_array_equal(array[i], paper[i])
+    with pytest.raises(IndexError, match='there are 8 cutouts, no number 8'):
+        paper.cutouts[8]
 
 
 def test_interrupted_run_leaves_no_dataset(simulations, tmp_path):
@@ -234,55 +233,8 @@ def test_damaged_dataset_is_refused(simulations, tmp_path):
     assert json.loads((tmp_path / 'dataset.json').read_text())['splits']['train']['fields'] == ['a']
 
 
-# Batches
-
-
-def test_batches_repeat_and_see_every_cutout(folder):
-    dataset = CutoutDataset(folder, 'train', seed=4)
-    first, again = dataset.batch(3, 5), CutoutDataset(folder, 'train', seed=4).batch(3, 5)
-    for a, b in zip(first, again, strict=True):
-        assert_array_equal(a, b)
-    other = CutoutDataset(folder, 'train', seed=5).batch(3, 5)
-    assert not np.array_equal(first[0], other[0])
-    seen = np.concatenate([dataset._order(0), dataset._order(1)])
-    assert sorted(seen) == sorted([*range(8), *range(8)])
-
-
-@pytest.mark.parametrize('split', ['train', 'validation'])
-def test_batches_are_what_training_takes(folder, split):
-    image, target, valid, hole, central, radius = CutoutDataset(folder, split).batch(0, 8)
-    for each in (image, target, valid, hole, central):
-        assert each.shape == (8, 1, 96, 96)
-        assert each.dtype == np.float32
-        assert np.isfinite(each).all()
-    assert not (valid * hole).any()
-    assert (central <= hole).all()
-    # Centred and scaled by the background around the disc.
-    assert np.abs(np.median(image[valid > 0])) < 3
-    assert 0.3 < image[valid > 0].std() < 10
-    # The central disc is whole, wherever the shift has put it.
-    for i in range(8):
-        assert central[i].sum() == pytest.approx(np.pi * radius[i] ** 2, rel=0.35)
-    # Sources are in the holes, not in the target.
-    excess = (image - target)[hole > 0]
-    assert excess.mean() > 20 * np.abs((image - target)[valid > 0]).mean()
-
-
-def test_without_augmentation_cutouts_are_as_stored(folder):
-    dataset = CutoutDataset(folder, 'train', augment=False)
-    _, _, valid, *_ = dataset.batch(0, 1)
-    _, mask, _ = dataset[dataset._order(0)[0]]
-    assert_array_equal(valid[0], mask[:, 2:-2, 2:-2])
-
-
 def test_dataset_feeds_a_torch_loader(folder):
     from torch.utils.data import DataLoader
 
     image, mask, target = next(iter(DataLoader(CutoutDataset(folder), batch_size=4)))
     assert image.shape == mask.shape == target.shape == (4, 1, 100, 100)
-
-
-@pytest.mark.parametrize('size', [0, 101])
-def test_impossible_cutout_sizes_are_refused(folder, size):
-    with pytest.raises(ValueError, match='size must be between 1 and 100'):
-        CutoutDataset(folder, size=size)

@@ -1,4 +1,5 @@
-import pickle
+"""Losses of the training."""
+
 import sys
 from dataclasses import FrozenInstanceError, astuple
 from importlib.util import find_spec
@@ -7,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from safetensors.torch import save_file
 from scipy import ndimage
-from torch.nn import functional as F
 
-from csr_astro.training.features import VGG16Features, gram_matrix, oriented_features
+from csr_astro.training.features import oriented_features
 from csr_astro.training.losses import (
     PAPER_WEIGHTS,
     LossWeights,
@@ -19,6 +18,7 @@ from csr_astro.training.losses import (
     hole_loss,
     loss_terms,
     paper_loss,
+    relative_hole_loss,
     source_loss,
     ssim_loss,
     style_loss,
@@ -28,6 +28,8 @@ from csr_astro.training.losses import (
 )
 
 needs_kornia = pytest.mark.skipif(find_spec('kornia') is None, reason='needs kornia')
+
+
 SHAPE = (3, 1, 40, 48)
 
 
@@ -49,9 +51,6 @@ def cutouts():
     return prediction, target, target + source.abs(), valid, hole
 
 
-# Each term against its formula
-
-
 def test_hole_and_valid_loss_are_per_pixel_of_the_cutout(cutouts):
     prediction, target, _, valid, hole = cutouts
     for loss, mask in ((hole_loss, hole), (valid_loss, valid)):
@@ -68,11 +67,6 @@ def test_hole_and_valid_loss_are_per_pixel_of_the_cutout(cutouts):
 def numpy_gram(maps):
     flat = maps.reshape(len(maps), -1)
     return np.einsum('ci,di->cd', flat, flat) / flat.size
-
-
-def test_gram_matrix_is_that_of_its_formula():
-    maps = torch.randn(2, 5, 6, 7, dtype=torch.float64)
-    assert_allclose(gram_matrix(maps), [numpy_gram(m) for m in maps.numpy()], rtol=1e-12)
 
 
 def test_style_loss_is_that_of_its_formula(cutouts):
@@ -147,9 +141,6 @@ def test_bright_source_costs_no_precision():
     target = torch.rand(SHAPE)
     composite = target + 1e-3
     assert_allclose(source_loss(composite, target), np.full(3, 1e-3), rtol=1e-4)
-
-
-# All together
 
 
 @needs_kornia
@@ -296,234 +287,72 @@ def test_missing_kornia_is_named(monkeypatch):
         ssim_loss(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16))
 
 
-# The bank of filters
+@pytest.fixture
+def judged():
+    """Prediction, target, hole (the last one empty) and baseline of three images."""
+    rng = np.random.default_rng(0)
+    prediction, target, baseline = rng.normal(size=(3, 3, 1, 20, 24))
+    hole = (rng.random((3, 1, 20, 24)) < 0.3).astype(float)
+    hole[2] = 0
+    return prediction, target, hole, baseline
 
 
-def plane_wave(wavelength, angle, phase=0.0, size=96):
-    y, x = np.indices((size, size))
-    u = x * np.cos(angle) + y * np.sin(angle)
-    return torch.from_numpy(np.cos(2 * np.pi * u / wavelength + phase))[None, None]
+def tensors(arrays):
+    return [torch.from_numpy(array) for array in arrays]
 
 
-def amplitude(maps):
-    """Root of the mean energy, even and odd, away from the edges, by orientation."""
-    height, width = maps.shape[-2:]
-    inner = maps[0, :, height // 4 : -height // 4, width // 4 : -width // 4]
-    return (inner**2).mean(dim=(1, 2)).reshape(2, -1).sum(dim=0).sqrt().numpy()
+def numpy_hole_l1(prediction, target, hole):
+    errors = zip(np.abs(prediction - target), hole, strict=True)
+    return np.array([error[h > 0].mean() if h.any() else 0 for error, h in errors])
 
 
-@pytest.mark.parametrize('n_orientations', [4, 6])
-@pytest.mark.parametrize('scale', [0, 1, 2])
-def test_plane_wave_excites_its_scale_and_orientation(scale, n_orientations):
-    for number in range(n_orientations):
-        wave = plane_wave(4 * 2**scale, np.pi * number / n_orientations)
-        response = np.array(
-            [amplitude(maps) for maps in oriented_features(wave, n_orientations=n_orientations)]
+def numpy_windowed_l1(prediction, target, hole, window):
+    """Sums over every window that is centred on a pixel, by hand."""
+    losses = []
+    for p, t, h in zip(prediction[:, 0], target[:, 0], hole[:, 0], strict=True):
+        error, area = 0, 0
+        half = window // 2
+        for y, x in np.ndindex(p.shape):
+            inside = (slice(max(y - half, 0), y + half + 1), slice(max(x - half, 0), x + half + 1))
+            error += abs(((p - t) * h)[inside].sum())
+            area += h[inside].sum()
+        losses.append(error / area if area else 0)
+    return np.array(losses)
+
+
+def test_hole_l1_is_the_mean_error_over_the_hole(judged):
+    assert_allclose(hole_l1(*tensors(judged[:3])), numpy_hole_l1(*judged[:3]), rtol=1e-12)
+
+
+@pytest.mark.parametrize('window', [1, 3, 7])
+def test_windowed_l1_is_the_error_of_sums_over_windows(judged, window):
+    loss = windowed_l1(*tensors(judged[:3]), window)
+    assert_allclose(loss, numpy_windowed_l1(*judged[:3], window), rtol=1e-12)
+
+
+@pytest.mark.parametrize('windows', [(), (7,), (3, 5)])
+@pytest.mark.parametrize('floor', [0.01, 1])
+def test_relative_loss_compares_with_the_baseline(judged, windows, floor):
+    def total(image):
+        return numpy_hole_l1(image, *judged[1:3]) + sum(
+            numpy_windowed_l1(image, *judged[1:3], window) for window in windows
         )
-        assert np.unravel_index(response.argmax(), response.shape) == (scale, number)
-        if n_orientations == 4:
-            across = response[scale, (number + 2) % 4]
-            assert across < 0.1 * response.max()
+
+    loss = relative_hole_loss(*tensors(judged), windows=windows, floor=floor)
+    # The image whose hole is empty does not count.
+    expected = (total(judged[0]) / (total(judged[3]) + floor))[:2].mean()
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize('angle', [0.0, 0.7, 1.5])
-def test_energy_does_not_depend_on_the_phase(angle):
-    energies = []
-    for phase in (0.0, 0.8, np.pi / 2, 2.5):
-        maps = oriented_features(plane_wave(8, angle, phase))[1][0, :, 16:32, 16:32]
-        energies.append((maps**2).reshape(2, 4, -1).sum(dim=0).amax(dim=0))
-    energies = torch.stack(energies)
-    assert energies.std() < 0.03 * energies.mean()
+def test_relative_loss_of_perfect_predictions_and_empty_holes_is_zero(judged):
+    prediction, target, hole, baseline = tensors(judged)
+    assert relative_hole_loss(target, target, hole, baseline) == 0
+    assert relative_hole_loss(prediction, target, 0 * hole, baseline) == 0
 
 
-def test_opposite_orientations_swap_when_the_image_is_transposed():
-    image = random_images(1)[0]
-    here, there = oriented_features(image), oriented_features(image.mT)
-    # Transposing takes an angle t to 90 degrees - t; 135 degrees is the wave of -45 reversed.
-    order, sign = [2, 1, 0, 3, 6, 5, 4, 7], [1] * 7 + [-1]
-    for a, b in zip(here, there, strict=True):
-        expected = b.mT[:, order] * torch.tensor(sign)[:, None, None]
-        assert_allclose(a, expected, atol=1e-12)
-
-
-def test_even_and_odd_responses_have_their_symmetry():
-    impulse = torch.zeros(1, 1, 33, 33, dtype=torch.float64)
-    impulse[..., 16, 16] = 1
-    maps = oriented_features(impulse, n_scales=1)[0]
-    assert_allclose(maps[:, :4], maps[:, :4].flip(-1, -2), atol=1e-15)
-    assert_allclose(maps[:, 4:], -maps[:, 4:].flip(-1, -2), atol=1e-15)
-    assert_allclose(maps.sum(dim=(-2, -1)), np.zeros((1, 8)), atol=1e-14)
-    assert_allclose((maps**2).sum(dim=(-2, -1)), np.ones((1, 8)), rtol=1e-12)
-
-
-def test_constant_has_no_response():
-    for maps in oriented_features(torch.full((1, 1, 47, 33), 1e3, dtype=torch.float64)):
-        assert_allclose(maps, np.zeros(maps.shape), atol=1e-10)
-
-
-def test_white_noise_keeps_its_variance():
-    noise = torch.randn(4, 1, 96, 96, generator=torch.Generator().manual_seed(1))
-    variance = oriented_features(noise)[0].var(dim=(0, 2, 3))
-    assert_allclose(variance, np.ones(8), rtol=0.1)
-
-
-def test_shapes_follow_the_numbers_of_scales_and_orientations():
-    features = oriented_features(torch.zeros(2, 1, 50, 37), n_scales=3, n_orientations=5)
-    assert [tuple(maps.shape) for maps in features] == [
-        (2, 10, 50, 37), (2, 10, 25, 19), (2, 10, 13, 10)
-    ]
-
-
-@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize('device', [
-    'cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(),
-                                                         reason='needs a GPU')),
-])
-def test_features_are_where_the_image_is(dtype, device):
-    for maps in oriented_features(torch.ones(1, 1, 32, 32, dtype=dtype, device=device)):
-        assert (maps.dtype, maps.device.type) == (dtype, device)
-
-
-def test_features_used_in_inference_can_train_later():
-    image = torch.randn(1, 1, 32, 32, requires_grad=True)
-    with torch.inference_mode():
-        oriented_features(image)
-    oriented_features(image)[2].sum().backward()
-    assert image.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize('shape', [(1, 1, 16, 64), (1, 3, 64, 64), (64, 64), (1, 64, 64)])
-def test_images_that_the_bank_cannot_filter_are_refused(shape):
-    with pytest.raises(ValueError, match=r'shape \(B, 1, H, W\) with H and W at least 17, got'):
-        oriented_features(torch.zeros(shape))
-
-
-@pytest.mark.parametrize('option', ['n_scales', 'n_orientations'])
-def test_empty_banks_are_refused(option):
-    with pytest.raises(ValueError, match='must be at least 1'):
-        oriented_features(torch.zeros(1, 1, 32, 32), **{option: 0})
-
-
-def test_smallest_image_that_the_bank_filters():
-    assert oriented_features(torch.zeros(1, 1, 17, 17))[2].shape == (1, 8, 5, 5)
-
-
-# VGG-16
-
-_CHANNELS = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256),
-             12: (256, 256), 14: (256, 256)}  # fmt: skip
-
-
-@pytest.fixture(scope='module')
-def vgg16_state():
-    """Random weights; and a tensor of a deeper layer, as whole files have."""
-    generator = torch.Generator().manual_seed(0)
-    state = {'classifier.0.bias': torch.zeros(3)}
-    for number, (n_in, n_out) in _CHANNELS.items():
-        kernel = torch.randn(n_out, n_in, 3, 3, generator=generator) / (9 * n_in / 2) ** 0.5
-        state[f'features.{number}.weight'] = kernel
-        state[f'features.{number}.bias'] = torch.randn(n_out, generator=generator)
-    return state
-
-
-@pytest.fixture(scope='module')
-def vgg16_path(vgg16_state, tmp_path_factory):
-    path = tmp_path_factory.mktemp('vgg16') / 'vgg16.safetensors'
-    save_file(vgg16_state, path)
-    return path
-
-
-@pytest.fixture(scope='module')
-def vgg16(vgg16_path):
-    return VGG16Features(vgg16_path)
-
-
-def test_vgg16_is_that_of_its_paper(vgg16, vgg16_state):
-    image = torch.randn(2, 1, 40, 27)
-    x, expected = image.repeat(1, 3, 1, 1), []
-    for number in _CHANNELS:
-        weight, bias = (vgg16_state[f'features.{number}.{kind}'] for kind in ('weight', 'bias'))
-        x = F.relu(F.conv2d(x, weight, bias, padding=1))
-        if number in {2, 7, 14}:
-            x = F.max_pool2d(x, 2)
-            expected.append(x)
-    features = vgg16(image)
-    assert [tuple(maps.shape) for maps in features] == [
-        (2, 64, 20, 13), (2, 128, 10, 6), (2, 256, 5, 3)
-    ]
-    for maps, wanted in zip(features, expected, strict=True):
-        assert_allclose(maps, wanted, rtol=1e-5, atol=1e-5)
-
-
-def test_vgg16_reads_a_state_dict(vgg16, vgg16_state, tmp_path):
-    path = tmp_path / 'vgg16.pth'
-    torch.save(vgg16_state, path)
-    image = torch.randn(1, 1, 16, 16)
-    for a, b in zip(VGG16Features(path)(image), vgg16(image), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_vgg16_judges_style_and_does_not_train(vgg16):
-    prediction = torch.randn(1, 1, 32, 32, requires_grad=True)
-    target = torch.randn(1, 1, 32, 32)
-    style_loss(prediction, target, target, features=vgg16).backward()
-    assert prediction.grad.abs().sum() > 0
-    assert not any(parameter.requires_grad for parameter in vgg16.parameters())
-    assert style_loss(target, target, target, features=vgg16) == 0
-
-
-def test_vgg16_leaves_the_random_generator_alone(vgg16_path):
-    state = torch.get_rng_state()
-    VGG16Features(vgg16_path)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_vgg16_refuses_small_images(vgg16):
-    with pytest.raises(ValueError, match='with H and W at least 8, got'):
-        vgg16(torch.zeros(1, 1, 7, 32))
-
-
-@pytest.mark.parametrize(('key', 'change', 'sentence'), [
-    ('features.5.weight', None, r'lacks tensors of VGG-16: features.5.weight\.'),
-    ('features.14.bias', lambda x: x[:7], r'features.14.bias has shape \(7,\), expected \(256,\)'),
-    ('features.0.bias', lambda x: x * torch.nan, 'numbers that are not finite'),
-])
-def test_wrong_tensors_are_named(vgg16_state, tmp_path, key, change, sentence):
-    state = dict(vgg16_state)
-    tensor = state.pop(key)
-    if change is not None:
-        state[key] = change(tensor)
-    path = tmp_path / 'wrong.safetensors'
-    save_file(state, path)
-    with pytest.raises(ValueError, match=sentence):
-        VGG16Features(path)
-
-
-class Malicious:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), 'w')
-
-
-@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_file_that_runs_code_is_refused(tmp_path, suffix):
-    path = tmp_path / f'wrong{suffix}'
-    path.write_bytes(pickle.dumps({'features.0.weight': Malicious(tmp_path / 'victim')}))
-    with pytest.raises(ValueError, match='is not a'):
-        VGG16Features(path)
-    assert not (tmp_path / 'victim').exists()
-
-
-@pytest.mark.parametrize('content', [[1, 2], {'features.0.weight': 'text'}])
-def test_file_without_a_state_dict_is_refused(tmp_path, content):
-    path = tmp_path / 'wrong.pth'
-    torch.save(content, path)
-    with pytest.raises(ValueError, match='holds no state dict'):
-        VGG16Features(path)
-
-
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r'no such file of VGG-16 weights: .*missing.pth'):
-        VGG16Features(tmp_path / 'missing.pth')
+def test_losses_ignore_everything_outside_the_hole(judged):
+    prediction, target, hole, baseline = tensors(judged)
+    other = torch.where(hole > 0, prediction, 1e9)
+    assert relative_hole_loss(other, target, hole, baseline) == relative_hole_loss(
+        prediction, target, hole, baseline
+    )
