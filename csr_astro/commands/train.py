@@ -65,15 +65,16 @@ def run(args: Namespace) -> None:
 
     recipe = read_recipe(args.recipe)
     if args.dataset is None:
-        *samplers, training_data = _map_samplers(args, recipe)
+        sampler, validation_sampler, training_data = _map_samplers(args, recipe)
     elif args.maps or args.validation or args.psf:
         raise ValueError('a --dataset holds maps and sources: give no --maps, --validation, --psf.')
     else:
-        samplers = dataset_samplers(args.dataset, seed=recipe.seed)
+        sampler, validation_sampler = dataset_samplers(args.dataset, seed=recipe.seed)
         training_data = 'simulated sources on real maps, as the dataset holds them'
     path = train(
         recipe,
-        *samplers,
+        sampler,
+        validation_sampler,
         args.output,
         resume=args.resume,
         device=args.device,
