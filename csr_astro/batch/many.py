@@ -144,7 +144,8 @@ def _completed(client, jobs, settings, folder):
         for i, job in jobs
     }  # fmt: skip
     try:
-        for future in require_dask().as_completed(list(futures)):
+        # Without its loop, dask takes that of the client that was opened last.
+        for future in require_dask().as_completed(list(futures), loop=client.loop):
             yield futures[future], future
             future.release()
     finally:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,15 @@ from csr_astro.batch import open_client
 
 
 @pytest.fixture(scope='module', autouse=True)
-def workers_compute_like_this_process():
+def workers_compute_like_this_process(tmp_path_factory):
     """On one thread each: another number may change the last bit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('OMP_NUM_THREADS', '1')
         patch.setenv('OPENBLAS_NUM_THREADS', '1')
-        # The user's part of the path does not reach worker processes.
-        patch.setenv('PYTHONPATH', str(Path(csr_astro.__file__).parents[1]))
+        patch.setenv('CSR_ASTRO_TEST_FUSE', str(tmp_path_factory.mktemp('fuse') / 'fuse'))
+        # The path of this process does not reach worker processes.
+        folders = Path(csr_astro.__file__).parents[1], Path(__file__).parents[1]
+        patch.setenv('PYTHONPATH', os.pathsep.join(map(str, folders)))
         yield
 
 

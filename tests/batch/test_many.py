@@ -3,16 +3,22 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from helpers_batch import NAMES, contents, jobs_in, times, write_catalog
+from helpers_batch import (
+    DEADLY,
+    NAMES,
+    centroid_or_die,
+    contents,
+    jobs_in,
+    times,
+    write_catalog,
+)
 
 from csr_astro.batch import MANIFEST, open_client, read_jobs, remove_many
 from csr_astro.nn import weights as nn_weights
@@ -111,43 +117,22 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(longer, options, threads):
             assert times(out)[file] == before[file]
 
 
-def kill_workers(client, out, stop, name, number):
-    """Wait for the first map, then kill workers that are at another; returns how many."""
-    killed = set()
-    while len(killed) < number and not stop.wait(0.01):
-        busy = {a for a, keys in client.processing().items() for key in keys if name in str(key)}
-        if busy - killed and list(out.glob('*_source_free.fits')):
-            pids = client.run(os.getpid, workers=list(busy - killed))
-            address, pid = pids.popitem()
-            os.kill(pid, signal.SIGKILL)
-            killed.add(address)
-    return len(killed)
-
-
-@contextmanager
-def killing(client, out, name, number):
-    client.wait_for_workers(2)
-    stop = threading.Event()
-    with ThreadPoolExecutor() as pool:
-        killed = pool.submit(kill_workers, client, out, stop, name, number)
-        try:
-            yield
-        finally:
-            stop.set()
-    assert killed.result() == number
-
-
-def test_killed_worker_changes_no_result(longer, options, processes, threads):
-    with killing(processes, longer / 'out', 'remove_sources', 1):
-        manifest = remove_many(jobs_in(longer), longer / 'out', cluster=processes, **options)
+def test_killed_worker_changes_no_result(folder, options, processes, threads):
+    fuse = Path(os.environ['CSR_ASTRO_TEST_FUSE'])
+    fuse.touch()
+    options['centroid_func'] = centroid_or_die
+    manifest = remove_many(jobs_in(folder), folder / 'out', cluster=processes, **options)
+    assert not fuse.exists()
     assert set(manifest['status']) == {'done'}
-    remove_many(jobs_in(longer), longer / 'undisturbed', cluster=threads, **options)
-    assert contents(longer / 'out') == contents(longer / 'undisturbed')
+    remove_many(jobs_in(folder), folder / 'undisturbed', cluster=threads, **options)
+    assert contents(folder / 'out') == contents(folder / 'undisturbed')
 
 
-def test_map_that_kills_its_workers_fails_alone(longer, options, processes, monkeypatch):
+def test_map_that_kills_its_workers_fails_alone(folder, options, processes, monkeypatch):
     monkeypatch.setattr(processes.cluster.scheduler, 'allowed_failures', 0)
-    with killing(processes, longer / 'out', 'd_source_free', 2):
-        manifest = remove_many(jobs_in(longer), longer / 'out', cluster=processes, **options)
+    with fits.open(folder / 'd.fits', mode='update') as hdus:
+        hdus[0].data += DEADLY
+    options['centroid_func'] = centroid_or_die
+    manifest = remove_many(jobs_in(folder), folder / 'out', cluster=processes, **options)
     assert list(manifest['status']) == ['done', 'done', 'done', 'failed']
     assert manifest['message'][3] == 'every worker that tried died; was there too little memory?'

@@ -44,7 +44,8 @@ def test_wrong_input_gets_one_sentence(fails, arguments, sentence):
 @pytest.mark.parametrize('layout', ['array', 'paper'])
 def test_training_learns_from_a_simulated_dataset(run, tmp_path, layout):
     code, *_ = run(
-        *['simulate', '--field', 'power-law', '--fields', '4', '--shape', '120', '120', '--fwhm', '3', '--number', '2'],
+        *('simulate', '--field', 'power-law', '--fields', '4', '--shape', '120', '120'),
+        *('--fwhm', '3', '--number', '2'),
         *('--flux-levels', '100', '--dataset', tmp_path / 'cutouts', '--layout', layout),
         *('-o', tmp_path / 'maps'),
         options=False,
