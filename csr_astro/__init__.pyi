@@ -5,6 +5,9 @@ from . import (
     evaluation as evaluation,
 )
 from . import (
+    fitting as fitting,
+)
+from . import (
     flags as flags,
 )
 from . import (

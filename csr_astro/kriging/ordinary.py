@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, sparse
 
 from csr_astro.kriging.blocks import BLOCKS, block_means
 from csr_astro.kriging.variogram import Variogram, fit_variogram, local_weight, measure_variogram
@@ -89,7 +89,7 @@ class Kriging:
         peak: float | None = None,
         noise: np.ndarray | None = None,
     ) -> None:
-        size = len(values)
+        size = self._size = len(values)
         self._radius = radius
         self._level = self._offset = values[valid].mean()
         self.variogram, self.wing, self._shape = None, 0.0, None
@@ -157,6 +157,53 @@ class Kriging:
         if self.variogram is None:
             return np.full(len(places[0]), self._level)
         return self._level + self._to_data(places) @ self._solved
+
+    def weights(self, places: Places) -> np.ndarray:
+        """Weights of the valid blocks in the prediction, which is linear in their means.
+
+        Parameters
+        ----------
+        places : (x, y) of (P,) `~numpy.ndarray` of int
+            As in `predict`.
+
+        Returns
+        -------
+        weights : (P, N) `~numpy.ndarray` of float
+            Each row has the sum 1. The prediction from other values of the same valid pixels,
+            such as a source adds, is ``weights @ (averaging_matrix() @ values.ravel())``.
+        """
+        n = len(self._count)
+        if self.variogram is None:
+            return np.full((len(places[0]), n), 1 / max(n, 1))
+        to_data = self._to_data(places)
+        solved = linalg.cho_solve((self._factor, True), to_data.T, check_finite=False).T
+        missing = 1 - to_data @ self._ones
+        return solved + np.outer(missing, self._ones / self._ones.sum())
+
+    def averaging_matrix(self) -> sparse.csr_array:
+        """Matrix that averages a window over the valid blocks.
+
+        Returns
+        -------
+        matrix : (N, S * S) `~scipy.sparse.csr_array`
+            To be multiplied with a flattened window. ``weights(places) @ matrix`` is what
+            kriging makes of single pixels.
+        """
+        pixels, number = [], []
+        for n, part in self._parts.items():
+            steps = np.arange(n) - n // 2 + self._size // 2
+            rows, columns = (
+                np.asarray(center[part], dtype=int)[:, np.newaxis] + steps
+                for center in self._centers[::-1]
+            )
+            flat = rows[:, :, np.newaxis] * self._size + columns[:, np.newaxis, :]
+            pixels.append(flat.ravel())
+            number.append(np.full(len(flat), n * n))
+        counts = np.concatenate(number)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        values = np.repeat(1.0 / counts, counts)
+        shape = len(counts), self._size**2
+        return sparse.csr_array((values, np.concatenate(pixels), starts), shape=shape)
 
     def covariance(self, places: Places, others: Places | None = None) -> np.ndarray:
         """Compute the covariance of the prediction errors, without the noise of the pixels.

@@ -1,0 +1,12 @@
+"""Fits of sources on predicted backgrounds: the PSF, groups, shapes, generalised least squares."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=['gaussian', 'group_fit', 'grouping', 'psf_errors', 'scene'],
+    submod_attrs={
+        'fit': ['FitOptions', 'SourceFits', 'fit_sources'],
+        'psf': ['PixelPSF', 'pixel_psf'],
+    },
+)

@@ -1,0 +1,378 @@
+"""Generalised least squares for one group of sources on the residuals of all others.
+
+For pixels M of the group and the background pixels O around them, kriging predicts the
+background in M from O by weights K. A source of flux f and PSF P adds f P to both, so that
+d_M − K d_O = f (P_M − K P_O) + error: the effective template T = P_M − K P_O holds the wings of
+the source outside its mask. The covariance C of the errors is that of kriging and of the pixels'
+noise. The conditional covariance of a background behind stars is the idea of Saydjari &
+Finkbeiner (2022, ApJ 933, 155).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import linalg
+
+from csr_astro.cutouts import MAX_RADIUS, window_size
+from csr_astro.fitting.gaussian import FWHM, shape_of
+from csr_astro.fitting.scene import FLUX, POSITION, SHAPE, WIDTH
+from csr_astro.kriging import Kriging
+
+if TYPE_CHECKING:
+    from csr_astro.fitting.grouping import SourceGroup
+    from csr_astro.fitting.scene import Scene
+
+__all__ = ['GroupFit']
+
+
+# So much of the variogram between neighbours is added to the variance of each pixel, as in
+# kriging itself: without it the covariance of a smooth map is not positive definite.
+_FLOOR = 0.03
+# Fewer background pixels than this say nothing.
+_MIN_PIXELS = 12
+# Variances of the structure are larger than kriging's by the mean square of what discs near the
+# mask miss their predictions by, in units of their errors, and by this factor, found on maps kept
+# for training: maps are no Gaussian fields. What was found is trusted up to a limit.
+_STRUCTURE = 1.9
+_NEAR_DISCS = 2
+_MAX_SURPRISE = 20.0
+# Parameters have converged when they change by less than this part of their errors; groups whose
+# pixels changed by less than this part of their noise are not fitted again.
+_TOLERANCE = 0.02
+_UNCHANGED = 0.05
+# The same for the error of the profile.
+_SAME_PROFILE = 0.2
+_ITERATIONS = 6
+# The largest steps of position and size, over the FWHM, and of the logarithm of the width.
+_MAX_STEP = 0.3
+# A source with less than this part of its flux in the trusted pixels is not constrained.
+_MIN_FRACTION = 1e-3
+# The smallest standard deviation at which the fit of a size starts, over the FWHM.
+_SMALLEST_SIZE = 0.2
+
+
+class GroupFit:
+    """Fit of one group of sources.
+
+    Parameters
+    ----------
+    scene : `~csr_astro.fitting.scene.Scene`
+        The map and all sources. `solve` changes the parameters of those of the group.
+    group : `~csr_astro.fitting.grouping.SourceGroup`
+        The sources.
+    rough : bool, optional
+        Leave out the halo and the calibration of the errors.
+
+    Attributes
+    ----------
+    index : (n,) `~numpy.ndarray` of int
+        Numbers of the sources: members, then halo.
+    rows, columns : (P,) `~numpy.ndarray` of int
+        Trusted pixels of the masks.
+    weights : (P, B) `~numpy.ndarray` of float or None
+        Of kriging; None where too few background pixels surround the masks.
+    constrained : (n,) `~numpy.ndarray` of bool
+        Sources with some flux in the pixels.
+    errors : (n, 7) `~numpy.ndarray` of float
+        1-sigma errors of the parameters; 0 for fixed ones.
+    shape_covariance : (n, 3, 3) `~numpy.ndarray` of float
+        Of (a, b, c).
+    residual, background : (P,) `~numpy.ndarray` of float
+        What is left of d_M − K d_O after the fit; the predicted background.
+    profile_step : (float, float) or None
+        Score and information of the variance of the profile.
+    """
+
+    def __init__(self, scene: Scene, group: SourceGroup, *, rough: bool = False) -> None:
+        self._scene, self.group = scene, group
+        self.index = group.members if rough else np.concatenate([group.members, group.halo])
+        self.masks = [scene.masks[i] for i in self.index]
+        n = len(self.index)
+        self.errors = np.full((n, SHAPE.stop), np.nan)
+        self.shape_covariance = np.full((n, 3, 3), np.nan)
+        self.constrained = np.zeros(n, dtype=bool)
+        self.profile_step = None
+        self._place_window()
+        self._krige(rough)
+
+    # ---------------------------------------------------------------------------- the background
+
+    def _place_window(self):
+        scene = self._scene
+        pixels = np.concatenate([np.stack(mask.on_map()) for mask in self.masks], axis=1)
+        rows, columns = np.unique(pixels, axis=1)
+        self.y0 = int(np.rint((rows.min() + rows.max()) / 2))
+        self.x0 = int(np.rint((columns.min() + columns.max()) / 2))
+        distance = np.hypot(rows - self.y0, columns - self.x0)
+        self.radius = min(float(distance.max()), MAX_RADIUS)
+        self.size = int(window_size(self.radius)) + 1
+        used = scene.valid[rows, columns] & (distance <= MAX_RADIUS)
+        self.rows, self.columns = rows[used], columns[used]
+        steps = np.arange(self.size) - self.size // 2
+        self._window_x, self._window_y = steps + self.x0, steps + self.y0
+        # Of the pixels, in the flattened window.
+        self._inside = (self.rows - self._window_y[0]) * self.size
+        self._inside += self.columns - self._window_x[0]
+
+    def _cut(self, array):
+        """The window of a map, 0 or False beyond it."""
+        cut = np.zeros((self.size, self.size), dtype=array.dtype)
+        overlap, inside = [], []
+        for pixels, n in zip((self._window_y, self._window_x), array.shape, strict=True):
+            first, last = max(pixels[0], 0), min(pixels[-1] + 1, n)
+            overlap.append(slice(first, last))
+            inside.append(slice(first - pixels[0], last - pixels[0]))
+        cut[tuple(inside)] = array[tuple(overlap)]
+        return cut
+
+    def _krige(self, rough):
+        scene = self._scene
+        background = self._cut(scene.valid & ~scene.hidden & ~scene.outliers)
+        self.weights = None
+        if background.sum() < _MIN_PIXELS or not len(self.rows):
+            return
+        noise = None if scene.image.error is None else self._noise(background)
+        kriging = Kriging(self._cut(scene.residual), background, self.radius, noise=noise)
+        places = self.columns - self.x0, self.rows - self.y0
+        # All that is needed of it: its factors take ten times the memory.
+        self.weights, self._averages = kriging.weights(places), kriging.averaging_matrix()
+        factor = _STRUCTURE if rough else _STRUCTURE * _surprise(kriging)
+        self._covariance = factor * kriging.covariance(places)
+        self._own_variance = kriging.own_variance(places)
+        step = 0.0 if kriging.variogram is None else kriging.variogram.step
+        largest = np.abs(scene.image.data[self.rows, self.columns]).max()
+        rounding = (1e-7 * max(float(largest), np.finfo(float).tiny ** 0.25)) ** 2
+        diagonal = np.diag_indices(len(self.rows))
+        self._covariance[diagonal] += self._own_variance + _FLOOR * step + rounding
+
+    def _noise(self, background):
+        """Variances of the pixels' noise, typical ones where they are not known."""
+        error = np.asarray(self._cut(self._scene.image.error), dtype=float)
+        known = np.isfinite(error) & (error > 0)
+        near = known & background
+        typical = np.median(error[near]) if near.any() else 0.0
+        return np.where(known, error, typical) ** 2
+
+    def _predict(self, windows):
+        """What kriging predicts in M from the pixels around, (Q, P)."""
+        flat = windows.reshape(len(windows), -1)
+        return (self.weights @ (self._averages @ flat.T)).T
+
+    def _effective(self, windows):
+        """What windows hold in M beyond what kriging predicts from them: W_M − K W_O."""
+        seen = windows.reshape(len(windows), -1)[:, self._inside]
+        return seen - self._predict(windows)
+
+    def _residual(self):
+        return self._effective(self._cut(self._scene.residual)[np.newaxis])[0]
+
+    # -------------------------------------------------------------------------------- the sources
+
+    def _templates(self):
+        """Effective templates and their derivatives, (n, k, P), and the images in M, (n, P)."""
+        windows = np.stack([
+            self._scene.templates(i, self._window_x, self._window_y) for i in self.index
+        ])
+        n, k = windows.shape[:2]
+        images = windows[:, 0].reshape(n, -1)[:, self._inside]
+        effective = self._effective(windows.reshape(n * k, self.size, self.size))
+        return effective.reshape(n, k, -1), images
+
+    def _factor(self, images):
+        """Factor of the covariance of the background, the noise and the profile of the PSF."""
+        flux = self._scene.parameters[self.index, FLUX, np.newaxis]
+        covariance = self._covariance.copy()
+        variance = ((self._scene.profile_error * flux * images) ** 2).sum(axis=0)
+        covariance[np.diag_indices(len(covariance))] += variance
+        return linalg.cho_factor(covariance, lower=True, check_finite=False)
+
+    def solve(self, iterations: int = _ITERATIONS) -> None:
+        """Gauss-Newton steps until the parameters change by little of their errors.
+
+        Parameters
+        ----------
+        iterations : int, optional
+            Their largest number.
+        """
+        if self.weights is None:
+            return
+        for _ in range(iterations):
+            templates, images = self._templates()
+            self.constrained = np.abs(images).sum(axis=1) > _MIN_FRACTION
+            factor = self._factor(images)
+            step = self._step(templates, factor)
+            self._apply(step)
+            if (np.abs(step) <= _TOLERANCE * self.errors[:, : step.shape[1]]).all():
+                break
+        self._finish(factor, images)
+
+    def _design(self, templates):
+        """Derivatives of the model with respect to all parameters, (n, k, P)."""
+        design = templates.copy()
+        design[:, 1:] *= self._scene.parameters[self.index, FLUX, np.newaxis, np.newaxis]
+        return design
+
+    def _step(self, templates, factor):
+        """Changes of the parameters of every source, (n, k)."""
+        n, k = templates.shape[:2]
+        mean, prior_error = self._scene.prior(self.index)
+        offset = (mean - self._scene.parameters[self.index])[:, :k].ravel()
+        prior_error = prior_error[:, :k].ravel()
+        free = (prior_error > 0) & np.repeat(self.constrained, k)
+        step = np.zeros(n * k)
+        if free.any():
+            design = self._design(templates).reshape(n * k, -1)[free]
+            solved = linalg.cho_solve(factor, design.T, check_finite=False)
+            precision = prior_error[free] ** -2.0
+            self._normal_inverse = _inverse(design @ solved + np.diag(precision))
+            right = self._residual() @ solved + precision * offset[free]
+            step[free] = self._normal_inverse @ right
+            self._solved = solved
+            self._keep_errors(free, n, k)
+        return step.reshape(n, k)
+
+    def _keep_errors(self, free, n, k):
+        covariance = np.zeros((n * k, n * k))
+        covariance[np.ix_(free, free)] = self._normal_inverse
+        self.errors[:] = 0
+        self.errors[:, :k] = np.sqrt(np.maximum(covariance.diagonal(), 0)).reshape(n, k)
+        if k == SHAPE.stop:
+            blocks = covariance.reshape(n, k, n, k)
+            for i in range(n):
+                self.shape_covariance[i] = blocks[i, SHAPE, i, SHAPE]
+
+    def _apply(self, step):
+        scene = self._scene
+        k = step.shape[1]
+        largest = np.full(SHAPE.stop, _MAX_STEP * scene.psf.fwhm)
+        largest[FLUX], largest[WIDTH] = np.inf, _MAX_STEP
+        parameters = scene.parameters[self.index]
+        parameters[:, :k] += np.clip(step, -largest[:k], largest[:k])
+        bounds, start = np.array(scene.options.xy_bounds), scene.start[self.index]
+        parameters[:, POSITION] = np.clip(parameters[:, POSITION], start - bounds, start + bounds)
+        for i, values in zip(self.index, parameters, strict=True):
+            scene.move(i, values)
+
+    # --------------------------------------------------------------------------------- the results
+
+    def _finish(self, factor, images):
+        scene = self._scene
+        self.background = self._predict(self._cut(scene.residual)[np.newaxis])[0]
+        self.residual = self._residual()
+        self._lower = np.tril(factor[0])
+        self._last_seen = scene.residual[self.rows, self.columns].copy()
+        self._profile_error = scene.profile_error
+        self._width_prior = scene.prior(self.index)[0][:, WIDTH]
+        squares = ((scene.parameters[self.index, FLUX, np.newaxis] * images) ** 2).sum(axis=0)
+        inverse = linalg.cho_solve(factor, np.identity(len(squares)), check_finite=False)
+        weighted = inverse @ self.residual
+        score = (weighted**2 - inverse.diagonal()) @ squares / 2
+        self.profile_step = score, squares @ inverse**2 @ squares / 2
+
+    def is_outdated(self) -> bool:
+        """Whether other sources, or what is known of the PSF, have changed since it was solved."""
+        if self.weights is None:
+            return False
+        scene = self._scene
+        mean, errors = (part[:, WIDTH] for part in scene.prior(self.index))
+        if (np.abs(mean - self._width_prior) > _UNCHANGED * errors).any():
+            return True
+        if np.abs(self._profile_error - scene.profile_error) > _SAME_PROFILE * scene.profile_error:
+            return True
+        change = np.abs(scene.residual[self.rows, self.columns] - self._last_seen)
+        noise = np.sqrt(np.median(self._covariance.diagonal()))
+        return bool(change.max(initial=0) > _UNCHANGED * noise)
+
+    def has_new_masks(self) -> bool:
+        """Whether a mask was drawn anew since the fit was set up."""
+        return any(
+            mask is not self._scene.masks[i]
+            for i, mask in zip(self.index, self.masks, strict=True)
+        )
+
+    def statistics(self, k: int) -> tuple[np.ndarray, float, float]:
+        """Goodness of fit of one source.
+
+        Parameters
+        ----------
+        k : int
+            Number of the source in ``index``.
+
+        Returns
+        -------
+        held : (P,) `~numpy.ndarray` of bool
+            Pixels of its own mask.
+        chi2 : float
+            Their χ².
+        rim : float
+            Mean residual of the outermost of them over its standard deviation.
+        """
+        x, y = self._scene.parameters[self.index[k], POSITION]
+        held = self.masks[k].holds(self.rows, self.columns)
+        rows = self._lower[held]
+        covariance, residual = rows @ rows.T, self.residual[held]
+        chi2 = residual @ linalg.solve(covariance, residual, assume_a='pos')
+        rim = _is_rim(self.masks[k], self.rows[held], self.columns[held]).astype(float)
+        if not rim.any():
+            rim[np.argmax(np.hypot(self.columns[held] - x, self.rows[held] - y))] = 1
+        return held, float(chi2), float(rim @ residual / np.sqrt(rim @ covariance @ rim))
+
+    def size_test(self, k: int) -> tuple[float, np.ndarray]:
+        """Whether the residuals of a point source ask for a size.
+
+        Parameters
+        ----------
+        k : int
+            Number of the source in ``index``.
+
+        Returns
+        -------
+        gain : float
+            By how much χ² falls with the three second moments as free parameters (score test).
+        shape : (3,) `~numpy.ndarray` of float
+            (a, b, c) of the moments, where the fit of the shape can start; NaN if the source is
+            smaller than the PSF.
+        """
+        scene, i = self._scene, self.index[k]
+        windows = scene.size_templates(i, self._window_x, self._window_y)
+        sizes = scene.parameters[i, FLUX] * self._effective(windows)
+        factor = self._lower, True
+        solved = linalg.cho_solve(factor, sizes.T, check_finite=False)
+        mixed = sizes @ self._solved
+        normal = sizes @ solved - mixed @ self._normal_inverse @ mixed.T
+        right = self.residual @ solved
+        found = _inverse(normal) @ right
+        second_moments = np.array([[found[0], found[1]], [found[1], found[2]]])
+        # The width of a point source goes beyond its prior before the source is resolved.
+        log_width = scene.parameters[i, WIDTH]
+        mean, error = (part[0, WIDTH] for part in scene.prior(np.array([i])))
+        penalty = ((log_width - mean) / error) ** 2 if error > 0 else 0.0
+        wider = (np.exp(2 * (log_width - mean)) - 1) * (scene.psf.fwhm / FWHM) ** 2
+        second_moments += wider * np.identity(2)
+        if np.trace(second_moments) <= 0:
+            return 0.0, np.full(3, np.nan)
+        smallest = _SMALLEST_SIZE * scene.psf.fwhm
+        return float(right @ found + penalty), shape_of(second_moments, smallest)
+
+
+def _surprise(kriging):
+    """By how much the structure near the source varies more than in the whole window."""
+    surprise = kriging.left_out()[_NEAR_DISCS]
+    return np.clip(surprise, 1 / _MAX_SURPRISE, _MAX_SURPRISE)
+
+
+def _inverse(normal):
+    """Pseudo-inverse of a normal matrix, of which some parameters may be unconstrained."""
+    scale = 1 / np.sqrt(np.maximum(normal.diagonal(), np.finfo(float).tiny))
+    inverse = np.linalg.pinv(normal * np.outer(scale, scale), hermitian=True)
+    return inverse * np.outer(scale, scale)
+
+
+def _is_rim(mask, rows, columns):
+    """Pixels of a mask beside one that is not in it."""
+    beside = np.zeros(len(rows), dtype=bool)
+    for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        beside |= ~mask.holds(rows + dy, columns + dx)
+    return beside
