@@ -14,10 +14,12 @@ from astropy.utils.exceptions import AstropyUserWarning
 from photutils.background import LocalBackground
 
 from csr_astro.background import combine
+from csr_astro.fitting.psf import pixel_psf
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
 from csr_astro.plan import plan_removal
 from csr_astro.prediction import BATCH_SIZES, Predictor
+from csr_astro.simulation.psf import instrument_profile
 from csr_astro.sources import parse_sources
 from csr_astro.utils.representation import html_table
 
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from csr_astro.background import NeuralBackground
+    from csr_astro.fitting.psf import PixelPSF
     from csr_astro.instruments import Instrument
     from csr_astro.plan import Plan
-    from csr_astro.typing import ImageLike, PathLike, QuantityLike, SourcesLike, WcsLike
+    from csr_astro.typing import ImageLike, PathLike, PsfLike, QuantityLike, SourcesLike, WcsLike
 
 __all__ = ['NeuralBackgroundEstimator']
 
@@ -53,7 +56,7 @@ _PRESETS = {
 
 # Arguments that `NeuralBackgroundEstimator.replace` keeps.
 _ARGUMENTS = (
-    'weights', 'instrument', 'preset', 'orientations', 'centroid_func', 'device', 'dtype',
+    'weights', 'instrument', 'psf', 'preset', 'orientations', 'centroid_func', 'device', 'dtype',
     'batch_size', 'progress',
 )  # fmt: skip
 
@@ -74,6 +77,9 @@ class NeuralBackgroundEstimator(LocalBackground):
     fwhm : float or `~astropy.units.Quantity`, optional
         Full width at half maximum of the beam, in pixels or as an angle, for
         the generic instrument; 3.5 pixels by default.
+    psf : profile, path-like, image HDU, array, astropy or photutils model, optional
+        Point spread function of the map, as in `~csr_astro.simulation.psf.psf_profile`; by default
+        that of the instrument: a model for PACS, a Gaussian of the beam for others.
     preset : {'default', 'paper'}, optional
         ``'default'`` normalises by valid pixels only, replaces exactly the
         mask and averages over flips and rotations. ``'paper'`` normalises by
@@ -114,6 +120,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         *,
         instrument: str | Instrument | None = None,
         fwhm: float | u.Quantity | None = None,
+        psf: PsfLike | None = None,
         preset: Literal['default', 'paper'] = 'default',
         orientations: Literal[1, 2, 4, 8] | None = None,
         centroid_func: Callable | None = None,
@@ -142,6 +149,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         _, inner, outer = self.instrument.snr_radii
         super().__init__(inner, outer)
         self.weights = weights
+        self.psf = psf
         self.preset = preset
         self.orientations = orientations or _PRESETS[preset].orientations
         self.centroid_func = centroid_func
@@ -188,6 +196,29 @@ class NeuralBackgroundEstimator(LocalBackground):
                 'dtype': self.dtype,
             },
         )
+
+    def pixel_psf(self, pixel_scale: float | None = None) -> PixelPSF:
+        """The PSF on the pixels of a map.
+
+        Parameters
+        ----------
+        pixel_scale : float, optional
+            Side of a pixel of the map in arcsec; by default that of the instrument.
+
+        Returns
+        -------
+        psf : `~csr_astro.fitting.PixelPSF`
+
+        Examples
+        --------
+        >>> from csr_astro import NeuralBackgroundEstimator
+        >>> NeuralBackgroundEstimator(instrument='pacs-scanmap-blue').pixel_psf(1.6)
+        <PixelPSF: FWHM 3.13 pixels, up to 38.5 pixels>
+        """
+        instrument = self.instrument.on_pixels(pixel_scale)
+        scale = pixel_scale or instrument.pixel_scale
+        psf = instrument_profile(instrument) if self.psf is None else self.psf
+        return pixel_psf(psf, scale)
 
     @property
     def provenance(self) -> dict[str, object]:
