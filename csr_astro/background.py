@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from csr_astro.masking import SourceMask
     from csr_astro.plan import Plan
     from csr_astro.prediction import Part, Prediction
+    from csr_astro.source_model import SourceModel
     from csr_astro.typing import RngLike
 
 __all__ = ['NeuralBackground', 'combine']
@@ -87,11 +88,13 @@ class NeuralBackground:
         source_masks: list[SourceMask | None],
         prediction: Prediction,
         estimator: LocalBackground,
+        model: SourceModel | None = None,
     ) -> None:
         self.image = image
         self.sources = sources
         self.source_masks = source_masks
         self.estimator = estimator
+        self._model = model
         self._pixels, self._values = prediction.pixels, prediction.values
         self._shares = prediction.shares
         # Copied, because the user may subtract the sources from the map in place.
@@ -203,7 +206,7 @@ class NeuralBackground:
             for values in (self._measured, self._values)
         )
         sources = predicted_sources(x, y, self.source_masks, measured, predicted)
-        return BackgroundErrors(self.image, sources)
+        return BackgroundErrors(self.image, sources, self._model)
 
     def _index(self, rows, columns):
         """Return the indices of pixels among the changed pixels."""
@@ -561,7 +564,7 @@ def combine(
     table['flags'] = flags
     asked = 'as drawn, else by SNR' if plan.mask_radius is None else str(plan.mask_radius)
     table.meta.update(versions() | estimator.provenance | {'mask_radius': asked})
-    return NeuralBackground(image, table, masks, prediction, estimator)
+    return NeuralBackground(image, table, masks, prediction, estimator, plan.model)
 
 
 def _clipped(center, reach, size):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from photutils.background import LocalBackground
 
 from csr_astro.background import combine
 from csr_astro.fitting.psf import pixel_psf
+from csr_astro.fitting.wings import fit_wings
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
 from csr_astro.plan import plan_removal
@@ -298,7 +299,7 @@ class NeuralBackgroundEstimator(LocalBackground):
 
         image = parse_image(data, mask=mask, error=error, wcs=wcs)
         device = resolve_device(self.device).type
-        return plan_removal(
+        plan = plan_removal(
             image,
             parse_sources(sources, image.wcs),
             self.instrument,
@@ -306,6 +307,9 @@ class NeuralBackgroundEstimator(LocalBackground):
             centroid_func=self.centroid_func,
             batch_size=self.batch_size or BATCH_SIZES.get(device, 16),
         )
+        if self.preset == 'paper':
+            return plan
+        return replace(plan, model=fit_wings(plan, self.pixel_psf(image.pixel_scale)))
 
     # ------------------------------------------------------------------------------- estimation
 

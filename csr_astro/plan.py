@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from csr_astro.images import Image
     from csr_astro.instruments import Instrument
     from csr_astro.masking import SourceMask
+    from csr_astro.source_model import SourceModel
     from csr_astro.sources import Sources
     from csr_astro.typing import Batches, QuantityLike
 
@@ -51,6 +52,9 @@ class Plan:
         Flags set before the prediction.
     batches : list of (index, size)
         Source indices and window width of each batch, from `plan_batches`.
+    model : `~csr_astro.source_model.SourceModel` or None
+        Sources whose wings reach outside their masks, which are subtracted from the map before the
+        background is predicted; None if wings are not known.
     mask_radius : object
         The argument of `plan_removal`.
 
@@ -76,6 +80,7 @@ class Plan:
     masks: list[SourceMask | None]
     flags: np.ndarray
     batches: Batches
+    model: SourceModel | None = None
     mask_radius: object = None
 
     def __repr__(self) -> str:
@@ -152,7 +157,9 @@ def plan_removal(
     unknown = placed & np.isnan(snr) & ~np.isin(names, ('fixed', 'region'))
     flags = flags | mask_flags | flag_masks(image, masks) | BITS['no_snr'] * unknown
     batches = plan_batches(sources, masks, batch_size)
-    return Plan(image, sources, instrument, snr, names, masks, flags, batches, mask_radius)
+    return Plan(
+        image, sources, instrument, snr, names, masks, flags, batches, mask_radius=mask_radius
+    )
 
 
 def refine_positions(

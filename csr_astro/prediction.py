@@ -168,6 +168,8 @@ class Predictor:
         image, sources, masks = plan.image, plan.sources, plan.masks
         x, y = sources.x[index], sources.y[index]
         values = extract(image, x, y, size)
+        if plan.model is not None:
+            values -= plan.model.windows(x, y, size)
         covered = extract_mask(hole, x, y, size)
         inside = [masks[i].in_window(sources.x[i], sources.y[i], size) for i in index]
         central = np.zeros_like(covered)
@@ -177,7 +179,10 @@ class Predictor:
         # All sources of a batch have the same reach, see `csr_astro.plan.plan_batches`.
         reach = int(prediction_reach(radius.max()))
         prediction = self._within_memory(
-            model, (values, covered, central, radius), reach + _BLUR * self.blend
+            model,
+            (values, covered, central, radius),
+            reach=reach + _BLUR * self.blend,
+            wings_known=plan.model is not None,
         )
         valid = np.isfinite(values) & ~covered
         mean = np.full(len(index), np.nan)
@@ -204,20 +209,20 @@ class Predictor:
         scatter = ring_scatter(values[:, near, near], valid[:, near, near], radius)
         return Part(index, scatter, mean, flags, pixels, weights, values_there)
 
-    def _within_memory(self, model, cutouts, reach):
+    def _within_memory(self, model, cutouts, **options):
         """Predict cutouts, in halves if the device runs out of memory."""
         import torch
 
         n = len(cutouts[0])
         try:
-            return predict(model, *cutouts, orientations=self.orientations, reach=reach)
+            return predict(model, *cutouts, orientations=self.orientations, **options)
         except torch.OutOfMemoryError:
             if n == 1:
                 raise
         # Outside the except block, because the exception keeps the tensors in memory.
         halves = slice(n // 2), slice(n // 2, n)
         return np.concatenate([
-            self._within_memory(model, tuple(each[half] for each in cutouts), reach)
+            self._within_memory(model, tuple(each[half] for each in cutouts), **options)
             for half in halves
         ])
 
@@ -258,6 +263,7 @@ def predict(
     *,
     orientations: int = 8,
     reach: int | None = None,
+    wings_known: bool = False,
 ) -> np.ndarray:
     """Predict the background of a stack of cutouts.
 
@@ -280,6 +286,8 @@ def predict(
     reach : int, optional
         Largest distance of a predicted pixel from the central one along each axis,
         less than half the window; by default the whole window. A small reach is faster.
+    wings_known : bool, optional
+        Whether the wings of the sources were subtracted from the cutouts.
 
     Returns
     -------
@@ -304,7 +312,9 @@ def predict(
             image, valid, finite, central = (
                 t[..., :size, :size] for t in (image, valid, finite, central)
             )
-        normalized, hints, location, scale = model.prepare(image, valid, finite, central, radius)
+        normalized, hints, location, scale = model.prepare(
+            image, valid, finite, central, radius, wings_known=wings_known
+        )
         for turns, flip in _ORIENTATIONS[orientations]:
             seen, seen_valid, *seen_hints = (
                 _orient(t, turns, flip)[..., :size, :size].to(device)

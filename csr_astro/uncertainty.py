@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from astropy import units as u
 
     from csr_astro.masking import SourceMask
+    from csr_astro.source_model import SourceModel
 
 __all__ = ['BackgroundCovariance', 'BackgroundErrors', 'PredictedSource', 'predicted_sources']
 
@@ -127,11 +128,13 @@ def aperture_weights(aperture, x, y, method):
 class _Window:
     """Kriging in the window around one source, by pixels of the map."""
 
-    def __init__(self, image, hole, source, size):
+    def __init__(self, image, hole, source, size, model):
         x, y = np.array([source.x]), np.array([source.y])
         self.x0, self.y0 = int(nearest_pixel(source.x)), int(nearest_pixel(source.y))
         radius = source.mask.radius
         values, covered = extract(image, x, y, size)[0], extract_mask(hole, x, y, size)[0]
+        if model is not None:
+            values -= model.windows(x, y, size)[0]
         valid = np.isfinite(values) & ~covered
         self.kriging = None
         if valid.sum() < _MIN_PIXELS:
@@ -317,6 +320,8 @@ class BackgroundErrors:
     sources : dict of int to `PredictedSource`
         Sources from `predicted_sources`; at least all whose masks reach into the
         windows of the requested sources.
+    model : `~csr_astro.source_model.SourceModel`, optional
+        Sources whose wings are no background.
 
     Attributes
     ----------
@@ -340,8 +345,13 @@ class BackgroundErrors:
     True True
     """
 
-    def __init__(self, image: Image, sources: dict[int, PredictedSource]) -> None:
-        self._image = image
+    def __init__(
+        self,
+        image: Image,
+        sources: dict[int, PredictedSource],
+        model: SourceModel | None = None,
+    ) -> None:
+        self._image, self._model = image, model
         self.sources = sources
         self.hole = combined_mask((source.mask for source in sources.values()), image.shape)
         self._rms: dict[int, np.ndarray] = {}
@@ -375,7 +385,7 @@ class BackgroundErrors:
         # The last window is kept, because several apertures use it.
         asked, window = self._last
         if window is None or asked != (i, size):
-            window = _Window(self._image, self.hole, source, size)
+            window = _Window(self._image, self.hole, source, size, self._model)
             # A single assignment, because threads may share the errors.
             self._last = (i, size), window
         return window

@@ -94,7 +94,9 @@ def estimate_distributed(
     found = _in_order(client, tasks, progress=estimator.progress)
     result = combine(plan, chain.from_iterable(found), estimator)
     if errors:
-        tasks = [(_rms_there, file, *each) for each in _divide_errors(plan, result, parts)]
+        tasks = [
+            (_rms_there, file, *each, plan.model) for each in _divide_errors(plan, result, parts)
+        ]
         for rms in _in_order(client, tasks, progress=estimator.progress):
             result.errors.remember_rms(rms)
     return result
@@ -114,8 +116,8 @@ def _parts_there(predictor, plan, file):
     return list(predictor.parts(replace(plan, image=read_image(*file)[0])))
 
 
-def _rms_there(file, sources, numbers):
-    errors = BackgroundErrors(read_image(*file)[0], sources)
+def _rms_there(file, sources, numbers, model):
+    errors = BackgroundErrors(read_image(*file)[0], sources, model)
     return {i: errors.rms(i) for i in numbers}
 
 

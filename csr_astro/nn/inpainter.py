@@ -193,6 +193,8 @@ class Inpainter(nn.Module):
         finite: torch.Tensor,
         central: torch.Tensor,
         radius: torch.Tensor,
+        *,
+        wings_known: bool = False,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
         """Prepare the input of the network.
 
@@ -200,6 +202,9 @@ class Inpainter(nn.Module):
         ----------
         image, valid, finite, central, radius : `torch.Tensor`
             As in `forward`.
+        wings_known : bool, optional
+            Whether the wings of the sources were subtracted from the image, so that the network
+            is not told how bright they are.
 
         Returns
         -------
@@ -227,6 +232,9 @@ class Inpainter(nn.Module):
             for stack in kriging_fills(*arrays, *(each.cpu().numpy() for each in (radius, peak)))
         )
         bright = torch.log10(units.clamp(_BRIGHT, _BRIGHTEST) / _BRIGHT).float() * hidden
+        if wings_known:
+            # The network takes part of the background for wings of bright sources.
+            bright = torch.zeros_like(bright)
         normalized = (normalized - wings) * (valid > 0)
         return normalized, (fills, central, bright, (bright > 0).float()), location, scale
 
