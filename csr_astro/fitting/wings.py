@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.spatial import KDTree
 
 from csr_astro.cutouts import extract, extract_mask
 from csr_astro.fitting.fit import fit_sources
-from csr_astro.masking import combined_mask
+from csr_astro.masking import combined_mask, disc
 from csr_astro.source_model import SourceModel
 from csr_astro.utils.scatter import ring_scatter
 
@@ -22,6 +23,12 @@ __all__ = ['fit_wings']
 # Wings fainter than this at the rim of the mask, over the scatter of the map around the source,
 # change the prediction by less than its error.
 _FAINT = 0.1
+# A fit with a reduced χ² above this is not that of a point source; its core, up to a radius in FWHM,
+# is left out then.
+_POOR_FIT = 5.0
+_CORE = 1.25
+# Fluxes that are smaller multiples of their errors are not subtracted.
+_SIGNIFICANT = 5.0
 # Sources this near to one with bright wings are fitted with it, in FWHM beyond its mask.
 _NEAR = 3.0
 
@@ -56,7 +63,8 @@ def fit_wings(plan: Plan, psf: PixelPSF) -> SourceModel:
     >>> print(model.flux.round(-3))
     [100000.]
     """
-    bright = np.flatnonzero(_contrast(plan) * _over_peak(psf, plan.mask_radii) > _FAINT)
+    wings = _over_peak(psf, plan.mask_radii)
+    bright = np.flatnonzero((wings > 0) & (_contrast(plan) > _FAINT / np.maximum(wings, 1e-300)))
     if not len(bright):
         nothing = np.zeros(0)
         return SourceModel(psf, nothing, nothing, nothing, nothing)
@@ -65,9 +73,32 @@ def fit_wings(plan: Plan, psf: PixelPSF) -> SourceModel:
     reach = np.array([plan.masks[i].radius for i in bright]) + _NEAR * psf.fwhm
     near = KDTree(positions[placed]).query_ball_point(positions[bright], reach)
     index = placed[np.unique(np.concatenate(near).astype(int))]
-    fits = fit_sources(plan.image, *positions[index].T, psf)
-    known = np.isfinite(fits.flux)
-    return SourceModel(psf, *(each[known] for each in (fits.x, fits.y, fits.flux, fits.width)))
+    # Sorted by position: the sums of a fit do not depend on the order of the catalogue.
+    index = index[np.lexsort(positions[index].T)]
+    fits = _fit(plan.image, positions[index], psf)
+    return SourceModel(psf, *fits[:, _significant(fits)][:4])
+
+
+def _fit(image, positions, psf):
+    """Positions, fluxes, widths and errors of fluxes, (5, N); from wings alone for odd cores."""
+    fits = fit_sources(image, *positions.T, psf)
+    found = np.array([fits.x, fits.y, fits.flux, fits.width, fits.flux_err])
+    odd = fits.chi2 > _POOR_FIT * fits.dof
+    if odd.any():
+        # A core unlike the PSF tells nothing of its wings; fits leave invalid pixels out.
+        cores = [disc(*each, _CORE * psf.fwhm, image.shape) for each in positions[odd]]
+        hidden = combined_mask(cores, image.shape)
+        mask = hidden if image.mask is None else image.mask | hidden
+        fits = fit_sources(replace(image, mask=mask), *positions.T, psf)
+        outside = np.array([fits.x, fits.y, fits.flux, fits.width, fits.flux_err])
+        found[:, odd] = outside[:, odd]
+    return found
+
+
+def _significant(fits):
+    """Sources whose flux is known well enough to be subtracted."""
+    with np.errstate(invalid='ignore'):
+        return fits[2] > _SIGNIFICANT * fits[4]
 
 
 def _contrast(plan):
@@ -83,8 +114,11 @@ def _contrast(plan):
         scatter = ring_scatter(values, valid, radius)
         for k, i in enumerate(index):
             under = values[k][plan.masks[i].in_window(x[k], y[k], size)]
-            peak = np.nanmax(under, initial=-np.inf) - np.median(values[k][valid[k]])
-            contrast[i] = peak / scatter[k] if scatter[k] > 0 else np.inf * (peak > 0)
+            if not (valid[k].any() and np.isfinite(under).any()):
+                continue
+            peak = np.nanmax(under) - np.median(values[k][valid[k]])
+            if peak > 0:
+                contrast[i] = peak / scatter[k] if scatter[k] > 0 else np.inf
     return contrast
 
 
