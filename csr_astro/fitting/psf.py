@@ -192,7 +192,7 @@ def pixel_psf(
         return psf
     keeps_flux = 'flux' in getattr(psf, 'param_names', ())
     if keeps_flux:
-        psf = psf.copy()  # type: ignore[union-attr]  # an astropy model
+        psf = psf.copy()
         psf.flux = 1
     profile = psf_profile(psf, pixel_scale, psf_scale=psf_scale)
     if radius is None:
@@ -205,7 +205,7 @@ def pixel_psf(
     return PixelPSF(table, oversampling)
 
 
-def _tabulate(profile: ProfileLike, radius, oversampling):
+def _tabulate(profile: ProfileLike, radius: float, oversampling: int) -> np.ndarray:
     """Averages of a profile over pixels whose centres are 1 / oversampling apart."""
     reach = int(np.ceil(radius * oversampling))
     steps = np.arange(-reach, reach + 1) / oversampling
