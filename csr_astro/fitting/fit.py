@@ -337,7 +337,7 @@ def _row(scene, fit, k, i):
     flux, x, y, log_width = scene.parameters[i, :4]
     errors = fit.errors[k]
     held, chi2, rim = fit.statistics(k)
-    rows, columns, values = fit.rows[held], fit.columns[held], fit.background[held]
+    rows, columns, values = fit.background_of(k)
     nearest = np.argmin(np.hypot(columns - x, rows - y))
     axes, axes_err = np.zeros(3), np.zeros(3)
     if scene.extended[i]:

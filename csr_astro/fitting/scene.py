@@ -237,6 +237,18 @@ class Scene:
         """
         return moments(self.parameters[i, SHAPE]) + (self.psf.fwhm / FWHM) ** 2 * np.identity(2)
 
+    def narrowest(self, i: int) -> float:
+        """FWHM of the image of a source along its minor axis, in pixels.
+
+        Parameters
+        ----------
+        i : int
+            Number of the source, from 0.
+        """
+        if not self.extended[i]:
+            return self.psf.fwhm
+        return float(FWHM * np.sqrt(np.linalg.eigvalsh(self.second_moments(i))[0]))
+
     def _mask(self, i):
         """A disc or an ellipse; one FWHM larger where pixels of the core are missing."""
         if not self.placed[i]:
