@@ -15,7 +15,6 @@ from csr_astro.fitting.psf_errors import profile_error, width_prior
 from csr_astro.fitting.scene import FLUX, POSITION, SHAPE, WIDTH, Scene
 
 if TYPE_CHECKING:
-    from csr_astro.fitting.grouping import SourceGroup
     from csr_astro.fitting.psf import PixelPSF
     from csr_astro.images import Image
     from csr_astro.masking import SourceMask
@@ -234,7 +233,7 @@ def _groups(scene):
     return sorted(groups, key=lambda group: -scene.brightest(group.members))
 
 
-def _fit_round(scene, groups: list[SourceGroup], before, number):
+def _fit_round(scene, groups, before, number):
     """Fit each group that has changed; the fits, and whether there was one."""
     fits, solved = {}, False
     rough = number == 0 and scene.options.rounds > 1
@@ -338,7 +337,7 @@ def _row(scene, fit, k, i):
     flux, x, y, log_width = scene.parameters[i, :4]
     errors = fit.errors[k]
     held, chi2, rim = fit.statistics(k)
-    rows, columns, values = fit.rows[held], fit.columns[held], fit.background[held]
+    rows, columns, values = fit.background_of(k)
     nearest = np.argmin(np.hypot(columns - x, rows - y))
     axes, axes_err = np.zeros(3), np.zeros(3)
     if scene.extended[i]:

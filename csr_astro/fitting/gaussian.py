@@ -47,7 +47,15 @@ def moments(shape: np.ndarray) -> np.ndarray:
 
 
 def shape_of(second_moments, smallest):
-    """(a, b, c) of the nearest ellipse whose axes are at least ``smallest`` (1 sigma)."""
+    """Find (a, b, c) of the nearest ellipse whose axes are not too small.
+
+    Parameters
+    ----------
+    second_moments : (2, 2) `~numpy.ndarray` of float
+        In square pixels.
+    smallest : float
+        Smallest standard deviation along an axis, in pixels.
+    """
     values, vectors = np.linalg.eigh(second_moments)
     values = np.maximum(values, smallest**2)
     lower = np.linalg.cholesky((vectors * values) @ vectors.T)
@@ -79,7 +87,13 @@ def shape_derivatives(
 
 
 def moment_derivatives(psf, dx, dy):
-    """Derivatives of the image of a source with respect to its moments xx, xy, yy."""
+    """Derivatives of the image of a source with respect to its moments xx, xy, yy.
+
+    Parameters
+    ----------
+    psf, dx, dy
+        As in `shape_derivatives`.
+    """
     return np.stack([
         psf.evaluate(dx, dy, order=(2, 0)) / 2,
         psf.evaluate(dx, dy, order=(1, 1)),

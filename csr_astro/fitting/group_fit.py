@@ -13,11 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, ndimage
 
-from csr_astro.cutouts import MAX_RADIUS, window_size
+from csr_astro.fitting.calibration import structure_factor
 from csr_astro.fitting.gaussian import FWHM, shape_of
 from csr_astro.fitting.scene import FLUX, POSITION, SHAPE, WIDTH
+from csr_astro.fitting.window import FitWindow, block_width
 from csr_astro.kriging import Kriging
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ __all__ = ['GroupFit']
 _FLOOR = 0.03
 # Fewer background pixels than this say nothing.
 _MIN_PIXELS = 12
-# Variances of the structure are larger than kriging's by the mean square of what discs near the
-# mask miss their predictions by, in units of their errors, and by this factor, found on maps kept
-# for training: maps are no Gaussian fields. What was found is trusted up to a limit.
-_STRUCTURE = 1.9
-_NEAR_DISCS = 2
-_MAX_SURPRISE = 20.0
+# Relative rounding error of a map in single precision.
+_ROUNDING = 1e-7
+# Half the width in FWHM of the stamp of the PSF with which errors are calibrated.
+_STAMP = 1.25
+# The error of the profile is learned from pixels in which a source has more than this part of the
+# square of its peak.
+_BRIGHT = 1e-3
 # Parameters have converged when they change by less than this part of their errors; groups whose
 # pixels changed by less than this part of their noise are not fitted again.
 _TOLERANCE = 0.02
@@ -69,8 +71,10 @@ class GroupFit:
     ----------
     index : (n,) `~numpy.ndarray` of int
         Numbers of the sources: members, then halo.
+    window : `~csr_astro.fitting.window.FitWindow`
+        Pixels around the group. Masks of large sources are averaged over blocks.
     rows, columns : (P,) `~numpy.ndarray` of int
-        Trusted pixels of the masks.
+        Trusted pixels of the masks, or the central ones of the blocks.
     weights : (P, B) `~numpy.ndarray` of float or None
         Of kriging; None where too few background pixels surround the masks.
     constrained : (n,) `~numpy.ndarray` of bool
@@ -101,59 +105,56 @@ class GroupFit:
 
     def _place_window(self):
         scene = self._scene
-        pixels = np.concatenate([np.stack(mask.on_map()) for mask in self.masks], axis=1)
-        rows, columns = np.unique(pixels, axis=1)
-        self.y0 = int(np.rint((rows.min() + rows.max()) / 2))
-        self.x0 = int(np.rint((columns.min() + columns.max()) / 2))
-        distance = np.hypot(rows - self.y0, columns - self.x0)
-        self.radius = min(float(distance.max()), MAX_RADIUS)
-        self.size = int(window_size(self.radius)) + 1
-        used = scene.valid[rows, columns] & (distance <= MAX_RADIUS)
-        self.rows, self.columns = rows[used], columns[used]
-        steps = np.arange(self.size) - self.size // 2
-        self._window_x, self._window_y = steps + self.x0, steps + self.y0
-        # Of the pixels, in the flattened window.
-        self._inside = (self.rows - self._window_y[0]) * self.size
-        self._inside += self.columns - self._window_x[0]
-
-    def _cut(self, array):
-        """The window of a map, 0 or False beyond it."""
-        cut = np.zeros((self.size, self.size), dtype=array.dtype)
-        overlap, inside = [], []
-        for pixels, n in zip((self._window_y, self._window_x), array.shape, strict=True):
-            first, last = max(pixels[0], 0), min(pixels[-1] + 1, n)
-            overlap.append(slice(first, last))
-            inside.append(slice(first - pixels[0], last - pixels[0]))
-        cut[tuple(inside)] = array[tuple(overlap)]
-        return cut
+        block = min(
+            block_width(mask.radius, scene.narrowest(i))
+            for i, mask in zip(self.index, self.masks, strict=True)
+        )
+        x, y = scene.start[self.index].T
+        self.window = window = FitWindow(self.masks, x, y, scene.valid, block)
+        self.rows, self.columns = window.rows, window.columns
 
     def _krige(self, rough):
-        scene = self._scene
-        background = self._cut(scene.valid & ~scene.hidden & ~scene.outliers)
+        scene, window = self._scene, self.window
+        background = window.all(scene.valid & ~scene.hidden & ~scene.outliers)
         self.weights = None
         if background.sum() < _MIN_PIXELS or not len(self.rows):
             return
         noise = None if scene.image.error is None else self._noise(background)
-        kriging = Kriging(self._cut(scene.residual), background, self.radius, noise=noise)
-        places = self.columns - self.x0, self.rows - self.y0
+        own = np.zeros(background.shape, dtype=bool)
+        own.flat[window.inside] = True
+        distance = ndimage.distance_transform_edt(~own)
+        residual = window.average(window.cut(scene.residual))
+        kriging = Kriging(residual, background, window.radius, noise=noise, distance=distance)
+        places = window.places
         # All that is needed of it: its factors take ten times the memory.
         self.weights, self._averages = kriging.weights(places), kriging.averaging_matrix()
-        factor = _STRUCTURE if rough else _STRUCTURE * _surprise(kriging)
-        self._covariance = factor * kriging.covariance(places)
+        factor = 1.0
+        if not rough:
+            factor = structure_factor(kriging, background, distance, self._stamp())
         self._own_variance = kriging.own_variance(places)
         step = 0.0 if kriging.variogram is None else kriging.variogram.step
-        largest = np.abs(scene.image.data[self.rows, self.columns]).max()
-        rounding = (1e-7 * max(float(largest), np.finfo(float).tiny ** 0.25)) ** 2
+        largest = float(np.abs(scene.image.data[self.rows, self.columns]).max())
+        rounding = (_ROUNDING * max(largest, np.finfo(float).tiny ** 0.25)) ** 2
+        self._covariance = factor * kriging.covariance(places)
         diagonal = np.diag_indices(len(self.rows))
-        self._covariance[diagonal] += self._own_variance + _FLOOR * step + rounding
+        self._covariance[diagonal] += self._own_variance + factor * _FLOOR * step + rounding
 
     def _noise(self, background):
-        """Variances of the pixels' noise, typical ones where they are not known."""
-        error = np.asarray(self._cut(self._scene.image.error), dtype=float)
+        """Variances of the noise of blocks, typical ones where they are not known."""
+        error = np.asarray(self.window.cut(self._scene.image.error), dtype=float)
         known = np.isfinite(error) & (error > 0)
-        near = known & background
+        near = known & np.kron(background, np.ones((self.window.block,) * 2, dtype=bool))
         typical = np.median(error[near]) if near.any() else 0.0
-        return np.where(known, error, typical) ** 2
+        variance = np.where(known, error, typical) ** 2
+        return self.window.average(variance) / self.window.block**2
+
+    def _stamp(self):
+        """The PSF in the blocks around it."""
+        psf, n = self._scene.psf, self.window.block
+        reach = int(np.ceil(_STAMP * psf.fwhm / n))
+        steps = np.arange((2 * reach + 1) * n) - ((2 * reach + 1) * n) // 2
+        shape = 2 * reach + 1, n, 2 * reach + 1, n
+        return psf.evaluate(steps, steps).reshape(shape).mean(axis=(1, 3))
 
     def _predict(self, windows):
         """What kriging predicts in M from the pixels around, (Q, P)."""
@@ -162,22 +163,27 @@ class GroupFit:
 
     def _effective(self, windows):
         """What windows hold in M beyond what kriging predicts from them: W_M − K W_O."""
-        seen = windows.reshape(len(windows), -1)[:, self._inside]
+        seen = windows.reshape(len(windows), -1)[:, self.window.inside]
         return seen - self._predict(windows)
 
+    def _map(self):
+        """Residuals of all sources in the window."""
+        return self.window.average(self.window.cut(self._scene.residual))
+
     def _residual(self):
-        return self._effective(self._cut(self._scene.residual)[np.newaxis])[0]
+        return self._effective(self._map()[np.newaxis])[0]
 
     # -------------------------------------------------------------------------------- the sources
 
     def _templates(self):
         """Effective templates and their derivatives, (n, k, P), and the images in M, (n, P)."""
+        window = self.window
         windows = np.stack([
-            self._scene.templates(i, self._window_x, self._window_y) for i in self.index
+            window.average(self._scene.templates(i, window.x, window.y)) for i in self.index
         ])
         n, k = windows.shape[:2]
-        images = windows[:, 0].reshape(n, -1)[:, self._inside]
-        effective = self._effective(windows.reshape(n * k, self.size, self.size))
+        images = windows[:, 0].reshape(n, -1)[:, window.inside]
+        effective = self._effective(windows.reshape(n * k, window.size, window.size))
         return effective.reshape(n, k, -1), images
 
     def _factor(self, images):
@@ -259,17 +265,32 @@ class GroupFit:
 
     def _finish(self, factor, images):
         scene = self._scene
-        self.background = self._predict(self._cut(scene.residual)[np.newaxis])[0]
-        self.residual = self._residual()
+        seen = self._map()
+        self.background = self._predict(seen[np.newaxis])[0]
+        self._last_seen = seen.flat[self.window.inside]
+        self.residual = self._last_seen - self.background
         self._lower = np.tril(factor[0])
-        self._last_seen = scene.residual[self.rows, self.columns].copy()
         self._profile_error = scene.profile_error
         self._width_prior = scene.prior(self.index)[0][:, WIDTH]
-        squares = ((scene.parameters[self.index, FLUX, np.newaxis] * images) ** 2).sum(axis=0)
-        inverse = linalg.cho_solve(factor, np.identity(len(squares)), check_finite=False)
-        weighted = inverse @ self.residual
+        self.profile_step = self._score_profile(factor, images)
+
+    def _score_profile(self, factor, images):
+        """Score and information of the variance of the profile of the PSF.
+
+        None if there is no point source: deviations of others are their shapes.
+        """
+        scene = self._scene
+        flux = np.where(scene.extended[self.index], 0, scene.parameters[self.index, FLUX])
+        squares = ((flux[:, np.newaxis] * images) ** 2).sum(axis=0)
+        if not squares.max(initial=0) > 0:
+            return None
+        bright = squares > _BRIGHT * squares.max()
+        unit = np.identity(len(squares))[:, bright]
+        inverse = linalg.cho_solve(factor, unit, check_finite=False)[bright]
+        weighted = linalg.cho_solve(factor, self.residual, check_finite=False)[bright]
+        squares = squares[bright]
         score = (weighted**2 - inverse.diagonal()) @ squares / 2
-        self.profile_step = score, squares @ inverse**2 @ squares / 2
+        return score, squares @ inverse**2 @ squares / 2
 
     def is_outdated(self) -> bool:
         """Whether other sources, or what is known of the PSF, have changed since it was solved."""
@@ -281,7 +302,7 @@ class GroupFit:
             return True
         if np.abs(self._profile_error - scene.profile_error) > _SAME_PROFILE * scene.profile_error:
             return True
-        change = np.abs(scene.residual[self.rows, self.columns] - self._last_seen)
+        change = np.abs(self._map().flat[self.window.inside] - self._last_seen)
         noise = np.sqrt(np.median(self._covariance.diagonal()))
         return bool(change.max(initial=0) > _UNCHANGED * noise)
 
@@ -314,10 +335,29 @@ class GroupFit:
         rows = self._lower[held]
         covariance, residual = rows @ rows.T, self.residual[held]
         chi2 = residual @ linalg.solve(covariance, residual, assume_a='pos')
-        rim = _is_rim(self.masks[k], self.rows[held], self.columns[held]).astype(float)
+        rim = _is_rim(self.masks[k], self.rows[held], self.columns[held], self.window.block)
+        rim = rim.astype(float)
         if not rim.any():
             rim[np.argmax(np.hypot(self.columns[held] - x, self.rows[held] - y))] = 1
         return held, float(chi2), float(rim @ residual / np.sqrt(rim @ covariance @ rim))
+
+    def background_of(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Predicted background in the trusted pixels of the mask of one source.
+
+        Parameters
+        ----------
+        k : int
+            Number of the source in ``index``.
+
+        Returns
+        -------
+        rows, columns : (Q,) `~numpy.ndarray` of int
+        values : (Q,) `~numpy.ndarray` of float
+        """
+        rows, columns = self.masks[k].on_map()
+        number = self.window.number(rows, columns)
+        known = number >= 0
+        return rows[known], columns[known], self.background[number[known]]
 
     def size_test(self, k: int) -> tuple[float, np.ndarray]:
         """Whether the residuals of a point source ask for a size.
@@ -336,7 +376,8 @@ class GroupFit:
             smaller than the PSF.
         """
         scene, i = self._scene, self.index[k]
-        windows = scene.size_templates(i, self._window_x, self._window_y)
+        window = self.window
+        windows = window.average(scene.size_templates(i, window.x, window.y))
         sizes = scene.parameters[i, FLUX] * self._effective(windows)
         factor = self._lower, True
         solved = linalg.cho_solve(factor, sizes.T, check_finite=False)
@@ -357,12 +398,6 @@ class GroupFit:
         return float(right @ found + penalty), shape_of(second_moments, smallest)
 
 
-def _surprise(kriging):
-    """By how much the structure near the source varies more than in the whole window."""
-    surprise = kriging.left_out()[_NEAR_DISCS]
-    return np.clip(surprise, 1 / _MAX_SURPRISE, _MAX_SURPRISE)
-
-
 def _inverse(normal):
     """Pseudo-inverse of a normal matrix, of which some parameters may be unconstrained."""
     scale = 1 / np.sqrt(np.maximum(normal.diagonal(), np.finfo(float).tiny))
@@ -370,9 +405,9 @@ def _inverse(normal):
     return inverse * np.outer(scale, scale)
 
 
-def _is_rim(mask, rows, columns):
+def _is_rim(mask, rows, columns, step):
     """Pixels of a mask beside one that is not in it."""
     beside = np.zeros(len(rows), dtype=bool)
-    for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+    for dy, dx in ((0, step), (0, -step), (step, 0), (-step, 0)):
         beside |= ~mask.holds(rows + dy, columns + dx)
     return beside

@@ -25,6 +25,8 @@ _DEFAULT_RADIUS = 32.0
 _SUBPIXELS = np.array([-1.0, 0.0, 1.0]) / 3
 # A Gaussian ends after so many standard deviations.
 _GAUSSIAN_RADIUS = 4.5
+# The table is cut where all that is left outside is less than this part of the peak.
+_NEGLIGIBLE = 1e-8
 
 
 class PixelPSF:
@@ -186,26 +188,35 @@ def pixel_psf(
     >>> from csr_astro.fitting.psf import pixel_psf
     >>> from photutils.psf import CircularGaussianPRF
     >>> print(pixel_psf(CircularGaussianPRF(fwhm=3)))
-    <PixelPSF: FWHM 3.1 pixels, up to 32 pixels>
+    <PixelPSF: FWHM 3.1 pixels, up to 7.75 pixels>
     """
     if isinstance(psf, PixelPSF):
         return psf
     keeps_flux = 'flux' in getattr(psf, 'param_names', ())
     if keeps_flux:
-        psf = psf.copy()  # type: ignore[union-attr]  # an astropy model
+        psf = psf.copy()
         psf.flux = 1
     profile = psf_profile(psf, pixel_scale, psf_scale=psf_scale)
     if radius is None:
         radius = getattr(profile, 'radius', np.inf)
         radius = _DEFAULT_RADIUS if np.isinf(radius) else radius + 1
     oversampling = _oversampling(profile)
-    table = _tabulate(profile, radius, oversampling)
+    table = _trimmed(_tabulate(profile, radius, oversampling))
     if not keeps_flux:
         table /= table.sum() / oversampling**2
     return PixelPSF(table, oversampling)
 
 
-def _tabulate(profile: ProfileLike, radius, oversampling):
+def _trimmed(table):
+    """Cut off a rim that is negligible, such as that of a Gaussian."""
+    middle = len(table) // 2
+    rows, columns = np.nonzero(np.abs(table) > _NEGLIGIBLE * np.abs(table).max())
+    reach = int(max(np.abs(rows - middle).max(), np.abs(columns - middle).max()))
+    near = slice(middle - reach, middle + reach + 1)
+    return np.ascontiguousarray(table[near, near])
+
+
+def _tabulate(profile: ProfileLike, radius: float, oversampling: int) -> np.ndarray:
     """Averages of a profile over pixels whose centres are 1 / oversampling apart."""
     reach = int(np.ceil(radius * oversampling))
     steps = np.arange(-reach, reach + 1) / oversampling

@@ -96,7 +96,7 @@ class Scene:
         self.profile_error = options.profile_error
         alone = np.hypot(options.width_error, options.width_scatter) * (options.width_error > 0)
         self.width_prior = np.zeros(n), np.full(n, alone)
-        self._images = {}
+        self._images: dict[int, tuple[tuple, PixelPSF]] = {}
         self.valid = image.valid((slice(None), slice(None))) & np.isfinite(image.data)
         self.residual = np.where(self.valid, image.data, 0.0).astype(float)
         self._find_saturated()
@@ -105,22 +105,37 @@ class Scene:
         self.outliers = np.zeros(image.shape, dtype=bool)
         self.hide()
         if flux is not None:
-            for i in np.flatnonzero(np.isfinite(flux) & self.placed):
+            for i in np.flatnonzero(np.isfinite(flux) & self.placed).tolist():
                 self.move(i, np.concatenate([[flux[i]], self.parameters[i, 1:]]))
 
     # ------------------------------------------------------------------------------- the sources
 
     def image_of(self, i: int) -> PixelPSF:
-        """Image of a source of unit flux: the PSF, convolved with its shape."""
+        """Image of a source of unit flux: the PSF, convolved with its shape.
+
+        Parameters
+        ----------
+        i : int
+            Number of the source, from 0.
+        """
         if not self.extended[i]:
             return self.psf
         shape = tuple(self.parameters[i, SHAPE])
-        if self._images.get(i, (None,))[0] != shape:
-            self._images[i] = shape, self.psf.convolved(moments(shape))
+        if i not in self._images or self._images[i][0] != shape:
+            convolved = self.psf.convolved(moments(self.parameters[i, SHAPE]))
+            self._images[i] = shape, convolved
         return self._images[i][1]
 
     def move(self, i: int, parameters: np.ndarray) -> None:
-        """Change the parameters of a source, and the residuals with them."""
+        """Change the parameters of a source, and the residuals with them.
+
+        Parameters
+        ----------
+        i : int
+            Number of the source, from 0.
+        parameters : (7,) `~numpy.ndarray` of float
+            Flux, x, y, logarithm of the relative width, and (a, b, c) of the shape.
+        """
         self._add(i, self.parameters[i, FLUX])
         self.parameters[i] = parameters
         self._add(i, -self.parameters[i, FLUX])
@@ -144,6 +159,13 @@ class Scene:
     def templates(self, i: int, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Image of a source of unit flux and its derivatives on a grid of pixels.
 
+        Parameters
+        ----------
+        i : int
+            Number of the source, from 0.
+        columns, rows : (nx,), (ny,) `~numpy.ndarray` of int
+            Pixels of the map.
+
         Returns
         -------
         templates : (4, ny, nx) or (7, ny, nx) `~numpy.ndarray` of float
@@ -160,14 +182,33 @@ class Scene:
         return np.concatenate([templates, shape])
 
     def size_templates(self, i: int, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Derivatives with respect to the second moments, (3, ny, nx)."""
+        """Derivatives of the image of a source with respect to its second moments.
+
+        Parameters
+        ----------
+        i, columns, rows
+            As in `templates`.
+
+        Returns
+        -------
+        derivatives : (3, ny, nx) `~numpy.ndarray` of float
+            By xx, xy and yy, for unit flux.
+        """
         _, x, y = self.parameters[i, :3]
         return moment_derivatives(self.psf, columns - x, rows - y)
 
     def prior(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the parameters of some sources before the fit, (n, 7).
+        """Mean and standard deviation of the parameters of some sources before the fit.
 
-        The deviation is 0 for parameters that are fixed.
+        Parameters
+        ----------
+        index : (n,) `~numpy.ndarray` of int
+            Numbers of the sources.
+
+        Returns
+        -------
+        mean, deviation : (n, 7) `~numpy.ndarray` of float
+            The deviation is 0 for parameters that are fixed.
         """
         mean, errors = np.zeros((2, len(index), SHAPE.stop))
         errors[:, FLUX] = np.inf
@@ -182,8 +223,31 @@ class Scene:
     # --------------------------------------------------------------------------------- the pixels
 
     def second_moments(self, i: int) -> np.ndarray:
-        """Of the image of a source, taken as a Gaussian, in square pixels."""
+        """Second moments of the image of a source, taken as a Gaussian.
+
+        Parameters
+        ----------
+        i : int
+            Number of the source, from 0.
+
+        Returns
+        -------
+        moments : (2, 2) `~numpy.ndarray` of float
+            In square pixels.
+        """
         return moments(self.parameters[i, SHAPE]) + (self.psf.fwhm / FWHM) ** 2 * np.identity(2)
+
+    def narrowest(self, i: int) -> float:
+        """FWHM of the image of a source along its minor axis, in pixels.
+
+        Parameters
+        ----------
+        i : int
+            Number of the source, from 0.
+        """
+        if not self.extended[i]:
+            return self.psf.fwhm
+        return float(FWHM * np.sqrt(np.linalg.eigvalsh(self.second_moments(i))[0]))
 
     def _mask(self, i):
         """A disc or an ellipse; one FWHM larger where pixels of the core are missing."""
@@ -199,7 +263,13 @@ class Scene:
         return mask
 
     def redraw(self, i: int) -> None:
-        """Draw the mask of a source anew, as its shape and ``mask_scale`` are now."""
+        """Draw the mask of a source anew, as its shape and ``mask_scale`` are now.
+
+        Parameters
+        ----------
+        i : int
+            Number of the source, from 0.
+        """
         self.masks[i] = self._mask(i)
 
     def hide(self) -> None:
@@ -210,7 +280,13 @@ class Scene:
                 self.hidden[mask.window] |= mask.pixels
 
     def brightest(self, members: np.ndarray) -> float:
-        """Brightest residual in the masks of some sources."""
+        """Find the brightest residual in the masks of some sources.
+
+        Parameters
+        ----------
+        members : (n,) `~numpy.ndarray` of int
+            Numbers of the sources.
+        """
         return max(
             self.residual[self.masks[i].window].max(initial=0, where=self.masks[i].pixels)
             for i in members

@@ -14,7 +14,10 @@ _FINE, _MIDDLE, _FAR = 3.5, 8.0, 24.0
 
 
 def block_means(
-    values: np.ndarray, valid: np.ndarray, radius: float
+    values: np.ndarray,
+    valid: np.ndarray,
+    radius: float,
+    distance: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[int, slice]]:
     """Average the valid pixels of a window in blocks that grow with the distance from the mask.
 
@@ -26,6 +29,8 @@ def block_means(
         Window with the source at pixel (S // 2, S // 2), and True for valid pixels.
     radius : float
         Radius of the mask in pixels.
+    distance : (S, S) `~numpy.ndarray` of float, optional
+        Distance of each pixel from the mask, for masks that are not round.
 
     Returns
     -------
@@ -49,16 +54,22 @@ def block_means(
     half = size // 2
     steps = np.arange(size) - half
     block = {n: n * np.rint(steps / n) for n in (3, 9)}
-    distance = {n: np.hypot(block[n][:, None], block[n]) for n in (3, 9)}
-    level = np.where(distance[3] > radius + _FINE, 3, 1)
-    level[distance[9] > radius + _MIDDLE] = 9
+    far = {n: np.hypot(block[n][:, None], block[n]) - radius for n in (3, 9)}
+    if distance is not None:
+        # That of the central pixel of each block; beyond the window, that of its last pixel.
+        far = {}
+        for n in (3, 9):
+            center = np.clip(block[n].astype(int) + half, 0, size - 1)
+            far[n] = distance[np.ix_(center, center)]
+    level = np.where(far[3] > _FINE, 3, 1)
+    level[far[9] > _MIDDLE] = 9
     values = np.where(valid, values, 0.0)
     left = valid.copy()
     found = {}
     for n in (9, 3):
         if n == 3:
             # Far from the mask, remains of incomplete blocks are dropped to save time.
-            left &= distance[3] <= radius + _FAR
+            left &= far[3] <= _FAR
         # Blocks are centred on multiples of n from the source's pixel: symmetric about it.
         before = -(half - n // 2) % n
         count = -(-(size + before) // n)

@@ -53,6 +53,9 @@ class Kriging:
     noise : (S, S) `~numpy.ndarray` of float, optional
         Known noise variance of each pixel; by default it is the same for all and
         follows from the variogram.
+    distance : (S, S) `~numpy.ndarray` of float, optional
+        Distance of each pixel from the area to predict, if that is not round: fewer blocks
+        represent the pixels far from it.
 
     Attributes
     ----------
@@ -88,23 +91,25 @@ class Kriging:
         *,
         peak: float | None = None,
         noise: np.ndarray | None = None,
+        distance: np.ndarray | None = None,
     ) -> None:
         size = self._size = len(values)
         self._radius = radius
         self._level = self._offset = values[valid].mean()
         self.variogram, self.wing, self._shape = None, 0.0, None
-        self._last = None, None
+        self._last = self._last_whitened = None, None
         values = np.where(valid, values - self._offset, 0.0)
-        *self._centers, mean, self._count, self._parts = block_means(values, valid, radius)
+        *self._centers, mean, self._count, self._parts = block_means(
+            values, valid, radius, distance
+        )
         if not len(mean):
             return
         self._noise = None
         if noise is not None:
             # The white noise of the variogram is the known noise and a uniform rest.
             known = np.where(valid, noise, 0.0)
-            self._noise = noise, block_means(known, valid, radius)[2], _near_mean(known, valid)
-        distance = np.hypot(*self._centers)
-        shapes = [_wing(distance, radius, slope) for slope in _WING_SLOPES]
+            self._noise = noise, block_means(known, valid, radius, distance)[2], _near_mean(known, valid)
+        shapes = [_wing(np.hypot(*self._centers), radius, slope) for slope in _WING_SLOPES]
         steps = np.arange(size) - size // 2
         found = None
         # The second round fits the variogram again, without the wing found in the first.
@@ -176,7 +181,10 @@ class Kriging:
         if self.variogram is None:
             return np.full((len(places[0]), n), 1 / max(n, 1))
         to_data = self._to_data(places)
-        solved = linalg.cho_solve((self._factor, True), to_data.T, check_finite=False).T
+        whitened = self._whitened(to_data)[0]
+        solved = linalg.solve_triangular(
+            self._factor, whitened, lower=True, trans=1, check_finite=False
+        ).T
         missing = 1 - to_data @ self._ones
         return solved + np.outer(missing, self._ones / self._ones.sum())
 
@@ -295,6 +303,36 @@ class Kriging:
         x, y = (np.asarray(place) + len(noise) // 2 for place in places)
         return max(self.variogram.noise - mean, 0) + given * noise[y, x]
 
+    @property
+    def block_sizes(self) -> np.ndarray:
+        """Number of pixels of each valid block, (N,)."""
+        return self._count
+
+    def significance(self, templates: np.ndarray) -> np.ndarray:
+        """Compute the significance of patterns in the valid blocks, each fitted on its own.
+
+        Parameters
+        ----------
+        templates : (K, N) `~numpy.ndarray` of float
+            Patterns, averaged over the blocks as by `averaging_matrix`.
+
+        Returns
+        -------
+        significance : (K,) `~numpy.ndarray` of float
+            Best linear unbiased amplitude of each pattern over its standard error. In a
+            Gaussian field without the pattern it has mean 0 and variance 1; 0 for patterns
+            that are not constrained, and in a constant window.
+        """
+        if self.variogram is None:
+            return np.zeros(len(templates))
+        whitened = linalg.solve_triangular(self._factor, templates.T, lower=True,
+                                           check_finite=False)  # fmt: skip
+        before = (whitened**2).sum(axis=0)
+        information = before - (templates @ self._ones) ** 2 / self._ones.sum()
+        known = information > 1e-9 * before
+        amplitude = np.where(known, templates @ self._solved, 0.0)
+        return amplitude / np.sqrt(np.where(known, information, 1.0))
+
     def left_out(self) -> np.ndarray:
         """Measure how badly the valid pixels near the mask are predicted from all others.
 
@@ -392,8 +430,15 @@ class Kriging:
         are the covariances with the pixels, ``total`` the sums of the weights.
         """
         missing = total - to_data @ self._ones
+        # Weights and covariance of the same places share the first.
+        kept, known = self._last_whitened
+        if kept is not to_data:
+            known = linalg.solve_triangular(
+                self._factor, to_data.T, lower=True, check_finite=False
+            )
+            self._last_whitened = to_data, known
         rows = [
-            linalg.solve_triangular(self._factor, to_data.T, lower=True, check_finite=False),
+            known,
             missing / np.sqrt(self._ones.sum()),
         ]
         if self._shape is not None:
