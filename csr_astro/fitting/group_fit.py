@@ -334,7 +334,10 @@ class GroupFit:
         held = self.masks[k].holds(self.rows, self.columns)
         rows = self._lower[held]
         covariance, residual = rows @ rows.T, self.residual[held]
-        chi2 = residual @ linalg.solve(covariance, residual, assume_a='pos')
+        # The triangle of their own covariance: products of numbers of any size lose digits.
+        triangle = linalg.qr(rows.T, mode='r', check_finite=False)[0][: len(rows)]
+        whitened = linalg.solve_triangular(triangle, residual, trans='T', check_finite=False)
+        chi2 = whitened @ whitened
         rim = _is_rim(self.masks[k], self.rows[held], self.columns[held], self.window.block)
         rim = rim.astype(float)
         if not rim.any():

@@ -23,10 +23,8 @@ __all__ = ['fit_wings']
 # Wings fainter than this at the rim of the mask, over the scatter of the map around the source,
 # change the prediction by less than its error.
 _FAINT = 0.1
-# A fit with a reduced χ² above this is not that of a point source; its core, up to a radius in FWHM,
-# is left out then.
+# A fit with a reduced χ² above this is not that of a point source; its mask is left out then.
 _POOR_FIT = 5.0
-_CORE = 1.25
 # Fluxes that are smaller multiples of their errors are not subtracted.
 _SIGNIFICANT = 5.0
 # Sources this near to one with bright wings are fitted with it, in FWHM beyond its mask.
@@ -69,27 +67,32 @@ def fit_wings(plan: Plan, psf: PixelPSF) -> SourceModel:
         nothing = np.zeros(0)
         return SourceModel(psf, nothing, nothing, nothing, nothing)
     positions = np.column_stack([plan.sources.x, plan.sources.y])
-    placed = np.flatnonzero(np.isfinite(positions).all(axis=1))
+    placed = np.array([i for i, mask in enumerate(plan.masks) if mask is not None])
     reach = np.array([plan.masks[i].radius for i in bright]) + _NEAR * psf.fwhm
     near = KDTree(positions[placed]).query_ball_point(positions[bright], reach)
     index = placed[np.unique(np.concatenate(near).astype(int))]
     # Sorted by position: the sums of a fit do not depend on the order of the catalogue.
     index = index[np.lexsort(positions[index].T)]
-    fits = _fit(plan.image, positions[index], psf)
+    masks = [plan.masks[i] for i in index]
+    fits = _fit(plan.image, positions[index], masks, psf)
     return SourceModel(psf, *fits[:, _significant(fits)][:4])
 
 
-def _fit(image, positions, psf):
+def _fit(image, positions, masks, psf):
     """Positions, fluxes, widths and errors of fluxes, (5, N); from wings alone for odd cores."""
-    fits = fit_sources(image, *positions.T, psf)
+    fits = fit_sources(image, *positions.T, psf, masks=masks)
     found = np.array([fits.x, fits.y, fits.flux, fits.width, fits.flux_err])
     odd = fits.chi2 > _POOR_FIT * fits.dof
     if odd.any():
         # A core unlike the PSF tells nothing of its wings; fits leave invalid pixels out.
-        cores = [disc(*each, _CORE * psf.fwhm, image.shape) for each in positions[odd]]
+        cores = [mask for mask, without in zip(masks, odd, strict=True) if without]
         hidden = combined_mask(cores, image.shape)
-        mask = hidden if image.mask is None else image.mask | hidden
-        fits = fit_sources(replace(image, mask=mask), *positions.T, psf)
+        hidden = hidden if image.mask is None else image.mask | hidden
+        wider = [
+            disc(*position, mask.radius + psf.fwhm, image.shape) if without else mask
+            for position, mask, without in zip(positions, masks, odd, strict=True)
+        ]
+        fits = fit_sources(replace(image, mask=hidden), *positions.T, psf, masks=wider)
         outside = np.array([fits.x, fits.y, fits.flux, fits.width, fits.flux_err])
         found[:, odd] = outside[:, odd]
     return found
