@@ -4,7 +4,10 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=['calibration', 'gaussian', 'group_fit', 'grouping', 'psf_errors', 'scene'],
+    submodules=[
+        'calibration', 'gaussian', 'group_fit', 'grouping', 'outliers', 'psf_errors', 'rounds',
+        'scene', 'tiles', 'window',
+    ],
     submod_attrs={
         'fit': ['FitOptions', 'SourceFits', 'fit_sources'],
         'psf': ['PixelPSF', 'pixel_psf'],

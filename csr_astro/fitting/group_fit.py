@@ -47,6 +47,9 @@ _UNCHANGED = 0.05
 # The same for the error of the profile.
 _SAME_PROFILE = 0.2
 _ITERATIONS = 6
+# Combinations of parameters with less than this part of the largest eigenvalue of the normal matrix
+# are not constrained.
+_SINGULAR = 1e-10
 # The largest steps of position and size, over the FWHM, and of the logarithm of the width.
 _MAX_STEP = 0.3
 # A source with less than this part of its flux in the trusted pixels is not constrained.
@@ -404,7 +407,7 @@ class GroupFit:
 def _inverse(normal):
     """Pseudo-inverse of a normal matrix, of which some parameters may be unconstrained."""
     scale = 1 / np.sqrt(np.maximum(normal.diagonal(), np.finfo(float).tiny))
-    inverse = np.linalg.pinv(normal * np.outer(scale, scale), hermitian=True)
+    inverse = np.linalg.pinv(normal * np.outer(scale, scale), _SINGULAR, hermitian=True)
     return inverse * np.outer(scale, scale)
 
 

@@ -20,7 +20,7 @@ _CLIPPINGS = 5
 # The given scatter of the widths counts as much as that of so many sources.
 _PRIOR_SOURCES = 3
 # The smallest error of the profile, over the given one.
-_SMALLEST = 0.25
+_SMALLEST = 0.1
 
 
 def width_prior(
@@ -113,14 +113,14 @@ def profile_error(
     Returns
     -------
     error : float
-        At least a quarter of the given one.
+        At least a tenth of the given one.
 
     Examples
     --------
     >>> import numpy as np
     >>> from csr_astro.fitting.psf_errors import profile_error
     >>> print(profile_error(0.02, 0.02, np.array([-1e5]), np.array([2.5e8])))
-    0.005
+    0.002
     """
     used = information > 0
     variance = np.append(current**2 + score[used] / information[used], given**2)

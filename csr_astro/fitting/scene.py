@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from csr_astro.cutouts import MAX_RADIUS, window_size
 from csr_astro.fitting.gaussian import (
     FWHM,
     elliptical_mask,
@@ -14,6 +15,7 @@ from csr_astro.fitting.gaussian import (
     moments,
     shape_derivatives,
 )
+from csr_astro.fitting.outliers import boxes_around, find_outliers
 from csr_astro.masking import disc
 
 if TYPE_CHECKING:
@@ -22,16 +24,12 @@ if TYPE_CHECKING:
     from csr_astro.images import Image
     from csr_astro.masking import SourceMask
 
-__all__ = ['Scene']
+__all__ = ['Scene', 'add_source']
 
 
 # Columns of the parameters of a source: flux; position; logarithm of its width over that of the
 # PSF; (a, b, c) of its shape.
 FLUX, POSITION, WIDTH, SHAPE = 0, slice(1, 3), 3, slice(4, 7)
-# Pixels that differ from the median of a ring around them by more than this many mean absolute
-# deviations of those within a box are no background.
-_OUTLIER = 10.0
-_OUTLIER_BOX = 41
 # Pixels above this part of the peak are saturated if more than 4 of them, and three times as many
 # as a Gaussian PSF has, are that bright. The peak must be so many scatters high to tell.
 _FLAT = 0.98
@@ -141,20 +139,8 @@ class Scene:
         self._add(i, -self.parameters[i, FLUX])
 
     def _add(self, i, flux):
-        if flux == 0:
-            return
-        image = self.image_of(i)
-        _, x, y, log_width = self.parameters[i, :4]
-        width = np.exp(log_width)
-        reach = int(np.ceil(image.radius * width)) + 1
-        ny, nx = self.residual.shape
-        x0, y0 = int(np.rint(x)), int(np.rint(y))
-        rows = np.arange(max(y0 - reach, 0), min(y0 + reach + 1, ny))
-        columns = np.arange(max(x0 - reach, 0), min(x0 + reach + 1, nx))
-        if len(rows) and len(columns):
-            window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-            values = image.evaluate((columns - x) / width, (rows - y) / width)
-            self.residual[window] += flux / width**2 * values
+        if flux != 0:
+            add_source(self.residual, self.image_of(i), flux, *self.parameters[i, 1:4])
 
     def templates(self, i: int, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Image of a source of unit flux and its derivatives on a grid of pixels.
@@ -213,7 +199,8 @@ class Scene:
         mean, errors = np.zeros((2, len(index), SHAPE.stop))
         errors[:, FLUX] = np.inf
         mean[:, POSITION] = self.start[index]
-        errors[:, POSITION] = self.options.position_error * self.psf.fwhm
+        position_error = np.broadcast_to(self.options.position_error, len(self.start))
+        errors[:, POSITION] = position_error[index, np.newaxis] * self.psf.fwhm
         extended = self.extended[index]
         mean[:, WIDTH] = np.where(extended, 0, self.width_prior[0][index])
         errors[:, WIDTH] = np.where(extended, 0, self.width_prior[1][index])
@@ -295,7 +282,12 @@ class Scene:
     def find_outliers(self) -> None:
         """Mark pixels that are neither background nor part of a source."""
         usable = self.valid & ~self.hidden
-        self.outliers = _outliers(self.residual, usable, self.psf.fwhm)
+        self.outliers = np.zeros(self.image.shape, dtype=bool)
+        radius = [0.0 if mask is None else min(mask.radius, MAX_RADIUS) for mask in self.masks]
+        reach = window_size(np.array(radius)) // 2 + 1
+        x, y = self.start[self.placed].T
+        for box in boxes_around(x, y, reach[self.placed], self.image.shape):
+            self.outliers[box] |= find_outliers(self.residual, usable, self.psf.fwhm, box)
 
     def _find_saturated(self):
         """Leave the flat tops of sources out of the valid pixels, with those beside them."""
@@ -323,32 +315,27 @@ class Scene:
         self.valid &= ~ndimage.binary_dilation(flat, np.ones((3, 3)))
 
 
-def _outliers(residual, usable, fwhm):
-    """Pixels far from the median of a ring around them, in units of the scatter nearby."""
-    if not usable.any():
-        return ~usable
-    filled = np.where(usable, residual - np.median(residual[usable]), 0.0)
-    known = usable.copy()
-    # Holes are filled with the mean of what is near, so that the median is of background.
-    for width in (5, 15, 45):
-        weight = ndimage.uniform_filter(usable.astype(float), width)
-        mean = ndimage.uniform_filter(np.where(usable, filled, 0.0), width)
-        hole = ~known & (weight > 1e-9)
-        filled[hole] = mean[hole] / weight[hole]
-        known |= hole
-    middle = ndimage.median_filter(filled, footprint=_ring(fwhm))
-    difference = np.where(usable, np.abs(filled - middle), 0.0)
-    weight = ndimage.uniform_filter(usable.astype(float), _OUTLIER_BOX)
-    scatter = ndimage.uniform_filter(difference, _OUTLIER_BOX) / np.maximum(weight, 1e-9)
-    far = usable & (difference > _OUTLIER * scatter) & (scatter > 0)
-    return ndimage.binary_dilation(far, np.ones((3, 3)))
+def add_source(
+    array: np.ndarray, image: PixelPSF, flux: float, x: float, y: float, log_width: float
+) -> None:
+    """Add a source to a map, in place.
 
-
-def _ring(radius):
-    """Footprint of eight pixels on a circle."""
-    angle = np.arange(8) * np.pi / 4
-    offsets = np.rint(radius * np.stack([np.cos(angle), np.sin(angle)])).astype(int)
-    reach = int(np.abs(offsets).max())
-    ring = np.zeros((2 * reach + 1, 2 * reach + 1), dtype=bool)
-    ring[tuple(offsets + reach)] = True
-    return ring
+    Parameters
+    ----------
+    array : (ny, nx) `~numpy.ndarray` of float
+        The map.
+    image : `~csr_astro.fitting.psf.PixelPSF`
+        Image of the source, of unit flux.
+    flux, x, y, log_width : float
+        Flux, position in pixels, and logarithm of the width over that of the image.
+    """
+    width = np.exp(log_width)
+    reach = int(np.ceil(image.radius * width)) + 1
+    ny, nx = array.shape
+    x0, y0 = int(np.rint(x)), int(np.rint(y))
+    rows = np.arange(max(y0 - reach, 0), min(y0 + reach + 1, ny))
+    columns = np.arange(max(x0 - reach, 0), min(x0 + reach + 1, nx))
+    if len(rows) and len(columns):
+        window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        values = image.evaluate((columns - x) / width, (rows - y) / width)
+        array[window] += flux / width**2 * values

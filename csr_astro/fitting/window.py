@@ -135,7 +135,7 @@ class FitWindow:
         window = np.zeros((len(self.y), len(self.x)), dtype=array.dtype)
         overlap, inside = [], []
         for pixels, n in zip((self.y, self.x), array.shape, strict=True):
-            first, last = max(pixels[0], 0), max(min(pixels[-1] + 1, n), max(pixels[0], 0))
+            first, last = max(pixels[0], 0), max(min(pixels[-1] + 1, n), pixels[0], 0)
             overlap.append(slice(first, last))
             inside.append(slice(first - pixels[0], last - pixels[0]))
         window[tuple(inside)] = array[tuple(overlap)]

@@ -108,7 +108,8 @@ class Kriging:
         if noise is not None:
             # The white noise of the variogram is the known noise and a uniform rest.
             known = np.where(valid, noise, 0.0)
-            self._noise = noise, block_means(known, valid, radius, distance)[2], _near_mean(known, valid)
+            blocks = block_means(known, valid, radius, distance)[2]
+            self._noise = noise, blocks, _near_mean(known, valid)
         shapes = [_wing(np.hypot(*self._centers), radius, slope) for slope in _WING_SLOPES]
         steps = np.arange(size) - size // 2
         found = None
