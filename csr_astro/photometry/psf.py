@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -357,9 +357,14 @@ class InpaintedPSFPhotometry:
         return 1.0
 
     def _meta(self, instrument, options):
-        facts = {f'fit_{name}': value for name, value in asdict(options).items()}
-        facts['fit_xy_bounds'] = str(options.xy_bounds)
-        return facts | {
+        return {
+            'shape': options.shape,
+            'fit_shape': str(self.fit_shape),
+            'fit_radius': options.mask_radius,
+            'xy_bounds': str(self.xy_bounds),
+            'position_error': options.position_error,
+            'width_error': options.width_error,
+            'profile_error': options.profile_error,
             'background': 'kriging',
             'psf': 'instrument' if self.psf_model is None else str(type(self.psf_model).__name__),
             'psf_fwhm': self._psf.fwhm,
