@@ -11,6 +11,7 @@ except PackageNotFoundError:
 
 __all__ = [
     'InpaintedAperturePhotometry',
+    'InpaintedPSFPhotometry',
     'NeuralBackground',
     'NeuralBackgroundEstimator',
     'get_instrument',

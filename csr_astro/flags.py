@@ -51,6 +51,11 @@ FLAGS = (
     Flag(4096, 'error_unknown', 'the error could not be estimated, or the given one is invalid'),
     Flag(8192, 'no_correction', 'the mask is smaller than all radii of the enclosed-energy table'),
     Flag(16384, 'touching', 'the mask touches that of another source; their errors are correlated'),
+    Flag(32768, 'saturated', 'the flat top of the source was left out of the fit'),
+    Flag(65536, 'poor_fit', 'the source is unlike the PSF: another width, or large residuals'),
+    Flag(131072, 'exceeds_mask', 'emission that is not in the fit stands at the rim of the mask'),
+    Flag(262144, 'not_fitted', 'too few valid pixels, or too little background; not measured'),
+    Flag(524288, 'at_bound', 'the fitted position lies on a bound given by xy_bounds'),
 )
 
 #: Bit of each flag, by name.
@@ -104,6 +109,6 @@ def count_sources(table: Table, done: str = '') -> str:
     >>> count_sources(Table({'flags': [0, 16, 2]}), 'removed')
     '2 of 3 sources removed (1 could not be, see flags)'
     """
-    n_bad = int(((table['flags'] & NOT_INPAINTED) > 0).sum())
+    n_bad = int(((table['flags'] & (NOT_INPAINTED | BITS['not_fitted'])) > 0).sum())
     text = f'{len(table) - n_bad} of {len(table)} sources {done}'.rstrip()
     return f'{text} ({n_bad} could not be, see flags)' if n_bad else text

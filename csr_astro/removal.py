@@ -10,6 +10,7 @@ from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.images import read_image
 from csr_astro.instruments import require_instrument, warn_of_another
 from csr_astro.photometry.apertures import InpaintedAperturePhotometry
+from csr_astro.photometry.psf import InpaintedPSFPhotometry
 from csr_astro.products import describe_removal, write_source_free
 from csr_astro.sources import read_sources
 from csr_astro.tables import write_table
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from csr_astro.instruments import Instrument
     from csr_astro.typing import PathLike, QuantityLike, SourcesLike
 
-__all__ = ['make_estimator', 'remove_file']
+__all__ = ['make_estimator', 'make_photometry', 'remove_file']
 
 
 def make_estimator(
@@ -80,6 +81,36 @@ def make_estimator(
     return estimator
 
 
+def make_photometry(
+    estimator: NeuralBackgroundEstimator, **options: Any
+) -> InpaintedAperturePhotometry | InpaintedPSFPhotometry:
+    """Make the photometry that arguments are of.
+
+    Parameters
+    ----------
+    estimator : `~csr_astro.NeuralBackgroundEstimator`
+        The estimator.
+    **options
+        Arguments of `~csr_astro.InpaintedAperturePhotometry`, ``apertures`` at least, or of
+        `~csr_astro.InpaintedPSFPhotometry`.
+
+    Returns
+    -------
+    photometry : `~csr_astro.InpaintedAperturePhotometry` or `~csr_astro.InpaintedPSFPhotometry`
+
+    Examples
+    --------
+    >>> from csr_astro import NeuralBackgroundEstimator
+    >>> from csr_astro.removal import make_photometry
+    >>> estimator = NeuralBackgroundEstimator(fwhm=3.5)
+    >>> type(make_photometry(estimator, shape='gaussian')).__name__
+    'InpaintedPSFPhotometry'
+    """
+    if 'apertures' in options:
+        return InpaintedAperturePhotometry(estimator=estimator, **options)
+    return InpaintedPSFPhotometry(estimator=estimator, **options)
+
+
 def remove_file(
     path: PathLike,
     sources: PathLike | SourcesLike,
@@ -112,8 +143,7 @@ def remove_file(
     table : path-like
         Table of the sources to write, see `~csr_astro.tables.write_table`.
     photometry : dict, optional
-        Arguments of `~csr_astro.InpaintedAperturePhotometry`, ``apertures`` at least:
-        the sources are measured too.
+        Arguments of `make_photometry`: the sources are measured too.
     photometry_table : path-like, optional
         Table of the photometry to write.
     hdu : str or int, optional
@@ -157,7 +187,7 @@ def remove_file(
         )
     fluxes = None
     if photometry is not None:
-        fluxes = InpaintedAperturePhotometry(estimator=model, **photometry)(result)
+        fluxes = make_photometry(model, **photometry)(result)
     background = None if realization is None else result.realization(realization)
     with ExitStack() as stack:
         new_map, new_table = (stack.enter_context(atomic_path(each)) for each in (output, table))

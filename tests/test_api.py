@@ -130,6 +130,7 @@ WANTED = {
     ),
     'NeuralBackgroundEstimator': ('estimate', 'plan', 'predictor', 'provenance', 'replace'),
     'InpaintedAperturePhotometry': (),
+    'InpaintedPSFPhotometry': ('make_model_image', 'make_residual_image'),
 }  # fmt: skip
 
 

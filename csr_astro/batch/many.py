@@ -64,7 +64,8 @@ def remove_many(
     mask_radius : float, Quantity or 'snr', optional
         As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
     photometry : dict, optional
-        Arguments of `~csr_astro.InpaintedAperturePhotometry`, ``apertures`` at least.
+        Arguments of `~csr_astro.InpaintedAperturePhotometry`, ``apertures`` at least, or of
+        `~csr_astro.InpaintedPSFPhotometry`.
     errors : bool, optional
         Whether the maps get an extension of the background's errors.
     split : int, optional

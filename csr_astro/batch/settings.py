@@ -13,7 +13,7 @@ import numpy as np
 
 from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.nn.weights import read_info
-from csr_astro.photometry.apertures import InpaintedAperturePhotometry
+from csr_astro.removal import make_photometry
 from csr_astro.tables import versions
 from csr_astro.utils.files import stem
 
@@ -50,7 +50,7 @@ class Settings:
         options = {name: each for name, each in self.estimator.items() if name != 'device'}
         estimator = NeuralBackgroundEstimator(**options)
         if self.photometry is not None:
-            InpaintedAperturePhotometry(estimator=estimator, **self.photometry)
+            make_photometry(estimator, **self.photometry)
 
     def estimator_options(self, job: Job) -> dict[str, Any]:
         """Arguments of the estimator for one map.
@@ -100,7 +100,9 @@ class Settings:
         facts['estimator'] = {k: v for k, v in bound.arguments.items() if k not in _SPEED}
         facts['estimator']['weights'] = read_info(self.estimator['weights']).sha256
         facts['instrument'] = job.instrument
-        facts['files'] = [_state(job.map), _state(job.catalog)]
+        psf = (self.photometry or {}).get('psf_model')
+        files = [job.map, job.catalog, *([psf] if isinstance(psf, str) else [])]
+        facts['files'] = [_state(path) for path in files]
         text = json.dumps(facts, sort_keys=True, default=_describe)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

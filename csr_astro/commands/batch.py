@@ -26,6 +26,7 @@ def add_parser(commands: Commands) -> None:
         [
             'batch maps/*.fits --catalog catalog.ecsv -o clean',
             'batch maps.csv --apertures 5arcsec,6arcsec -o clean --workers 8',
+            'batch maps.csv --method psf -o clean',
             'batch maps.csv -o clean --scheduler tcp://192.0.2.1:8786',
             'batch large.fits --catalog catalog.ecsv -o clean --split 32',
         ],
@@ -44,7 +45,7 @@ def add_parser(commands: Commands) -> None:
         help='for source-free maps, tables and manifest.ecsv',
     )
     options.add_errors(command)
-    options.add_apertures(command, required=False)
+    options.add_photometry(command)
     command.add_argument(
         '--workers', type=int, metavar='N',
         help='processes; 0 for threads of this one [as many as processors]',
@@ -67,8 +68,6 @@ def run(args: Namespace) -> None:
     from csr_astro.batch import MANIFEST, read_jobs, remove_many, require_dask
 
     require_dask()
-    if not args.apertures and (args.annulus or args.aperture_correction):
-        raise ValueError('photometry needs --apertures.')
     manifest = remove_many(
         read_jobs(args.maps, args.catalog),
         args.output,
@@ -77,7 +76,7 @@ def run(args: Namespace) -> None:
         },
         hdu=args.hdu,
         mask_radius=options.mask_radius(args),
-        photometry=options.photometry_options(args) if args.apertures else None,
+        photometry=options.photometry_options(args),
         errors=args.errors,
         split=args.split,
         overwrite=args.overwrite,

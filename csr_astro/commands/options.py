@@ -168,26 +168,32 @@ def add_errors(command: ArgumentParser) -> None:
     )
 
 
-def add_apertures(command: ArgumentParser, *, required: bool) -> None:
-    """Add the options for aperture photometry.
+def add_photometry(command: ArgumentParser) -> None:
+    """Add the options for photometry.
 
     Parameters
     ----------
     command : `argparse.ArgumentParser`
         Command that gets the options.
-    required : bool
-        Whether ``--apertures`` must be given.
     """
     command.add_argument(
-        '--apertures', required=required, metavar='R[,R...]',
-        help='radii: pixels, or an angle such as 6arcsec',
+        '--method', choices=('aperture', 'psf', 'gaussian'),
+        help='sums in apertures; fits of the PSF; or, for resolved sources, of Gaussians '
+        'convolved with it [aperture]',
+    )
+    command.add_argument(
+        '--apertures', metavar='R[,R...]', help='radii: pixels, or an angle such as 6arcsec'
+    )
+    command.add_argument(
+        '--psf', metavar='FILE',
+        help='FITS image of the PSF, for --method psf and gaussian [by the instrument]',
     )
     command.add_argument(
         '--aperture-correction', metavar='KIND',
         help='eef (real sources), vesta (injected PSFs), none, or fractions [eef if known]',
     )
     command.add_argument(
-        '--annulus', action='store_true', help='give the fluxes by an annulus too'
+        '--annulus', action='store_true', help='give the aperture fluxes by an annulus too'
     )
 
 
@@ -437,14 +443,33 @@ def make_estimator(args: Namespace, header: fits.Header) -> NeuralBackgroundEsti
     return removal.make_estimator(header, announce=announce_instrument, progress=True, **options)
 
 
-def photometry_options(args: Namespace) -> dict[str, Any]:
-    """Arguments of the photometry.
+def photometry_options(args: Namespace) -> dict[str, Any] | None:
+    """Arguments of the photometry, as `~csr_astro.removal.make_photometry` takes them.
 
     Parameters
     ----------
     args : `argparse.Namespace`
-        Arguments of `add_apertures`.
+        Arguments of `add_photometry`.
+
+    Returns
+    -------
+    options : dict or None
+        None if no photometry is asked for.
     """
+    if args.method in ('psf', 'gaussian'):
+        if args.apertures or args.annulus:
+            raise ValueError('--apertures and --annulus are for --method aperture.')
+        return {
+            'psf_model': None if args.psf is None else str(Path(args.psf).absolute()),
+            'shape': 'point' if args.method == 'psf' else 'gaussian',
+            'aperture_correction': _correction(args.aperture_correction),
+        }
+    if args.psf:
+        raise ValueError('--psf is for --method psf and gaussian.')
+    if not args.apertures:
+        if args.method or args.annulus or args.aperture_correction:
+            raise ValueError('photometry needs --apertures, or --method psf or gaussian.')
+        return None
     radii = aperture_radii(args)
     return {
         'apertures': radii if len(radii) > 1 else radii[0],

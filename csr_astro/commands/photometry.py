@@ -25,17 +25,19 @@ def add_parser(commands: Commands) -> None:
         [
             'photometry map.fits catalog.ecsv --apertures 5arcsec,6arcsec',
             'photometry map.fits --pixel 90 160 --apertures 4 --fwhm 3.5 --annulus',
+            'photometry map.fits catalog.ecsv --method psf --psf psf.fits',
+            'photometry map.fits catalog.ecsv --method gaussian --fwhm 18.2arcsec',
         ],
         parents=[options.map_options(), options.removal_options()],
     )
     command.add_argument('-o', '--output', help='table to write [MAP_photometry.ecsv]')
-    options.add_apertures(command, required=True)
+    options.add_photometry(command)
 
 
 def run(args: Namespace) -> None:
     """Write the table of fluxes and print its main columns."""
-    from csr_astro import InpaintedAperturePhotometry
     from csr_astro.flags import count_sources
+    from csr_astro.removal import make_photometry
     from csr_astro.tables import check_table_path, write_table
     from csr_astro.utils.files import stem
 
@@ -43,28 +45,47 @@ def run(args: Namespace) -> None:
     check_table_path(output)
     options.refuse_overwrite(args, output)
     options.keep_inputs(output, args.map, args.catalog)
+    asked = options.photometry_options(args)
+    if asked is None:
+        raise ValueError('give --apertures, or --method psf or gaussian.')
     image, header = options.read_map(args)
-    photometry = InpaintedAperturePhotometry(
-        **options.photometry_options(args), estimator=options.make_estimator(args, header)
-    )
+    photometry = make_photometry(options.make_estimator(args, header), **asked)
     table = photometry(
         image, options.read_sources(args), mask_radius=options.mask_radius(args)
     )
     write_table(output, table)
     print('\n'.join(_summary(table)))
-    correction = table.meta['aperture_correction']
-    print('fluxes: sums of pixels, ' + (
-        'nothing added for what lies outside the aperture' if correction == 'none'
-        else f'over the enclosed energy ({correction})'
-    ))  # fmt: skip
+    print(_explanation(table.meta))
     print(f'{count_sources(table, "measured")}: {output}')
+
+
+def _explanation(meta):
+    """Line that says what the fluxes are."""
+    correction = meta['aperture_correction']
+    if 'apertures' in meta:
+        return 'fluxes: sums of pixels, ' + (
+            'nothing added for what lies outside the aperture' if correction == 'none'
+            else f'over the enclosed energy ({correction})'
+        )  # fmt: skip
+    fitted = 'the PSF' if meta['shape'] == 'point' else 'Gaussians convolved with the PSF'
+    return f'fluxes: fits of {fitted}, ' + (
+        'nothing added for what lies outside it' if correction == 'none'
+        else f'over the energy that it holds ({correction})'
+    )  # fmt: skip
 
 
 def _summary(table):
     """Lines of the columns that are shown, with few digits: all would be too wide to print."""
-    shown = table[[name for name in table.colnames
-                   if name in ('id', 'snr', 'mask_name', 'flags') or 'flux' in name]]
+    shown = table[[name for name in table.colnames if _is_shown(name)]]
     for name in shown.colnames:
-        if name == 'snr' or 'flux' in name:
-            shown[name].info.format = '.1f' if name == 'snr' else '.5g'
+        if name in ('snr', 'reduced_chi2'):
+            shown[name].info.format = '.1f'
+        elif 'flux' in name or 'fwhm' in name:
+            shown[name].info.format = '.5g' if 'flux' in name else '.3g'
     return shown.pformat(max_lines=24, max_width=120, show_unit=True)
+
+
+def _is_shown(name):
+    if name in ('id', 'snr', 'mask_name', 'flags', 'reduced_chi2', 'fwhm_major', 'fwhm_minor'):
+        return True
+    return 'flux' in name and name not in ('flux_init', 'flux_fit')

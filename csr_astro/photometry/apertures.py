@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import numbers
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from astropy import units as u
@@ -19,10 +19,9 @@ from photutils.aperture import (
 )
 from regions import Region, Regions
 
-from csr_astro.background import NeuralBackground
-from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.flags import BITS, NOT_INPAINTED
 from csr_astro.images import parse_image
+from csr_astro.photometry.common import flux_unit, is_result, require_estimator
 from csr_astro.uncertainty import aperture_weights
 from csr_astro.utils.representation import html_table
 from csr_astro.utils.warnings import one_at_a_time
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from csr_astro.background import NeuralBackground
+    from csr_astro.estimator import NeuralBackgroundEstimator
     from csr_astro.typing import AperturesLike, ImageLike, QuantityLike, SourcesLike, WcsLike
 
 __all__ = ['InpaintedAperturePhotometry']
@@ -103,13 +104,9 @@ class InpaintedAperturePhotometry:
         aperture_correction: str | float | Sequence[float | None] | None = None,
         annulus: tuple[float, float] | u.Quantity | Literal['instrument'] | None = None,
     ) -> None:
-        if not isinstance(estimator, NeuralBackgroundEstimator):
-            raise TypeError(
-                f'estimator must be a NeuralBackgroundEstimator, got {type(estimator).__name__}.'
-            )
         if method not in _METHODS:
             raise ValueError(f'method must be one of {_METHODS}, got {method!r}.')
-        self.estimator = estimator
+        self.estimator = require_estimator(estimator)
         self.method = method
         self.apertures, self._single = _parse_apertures(apertures)
         self.aperture_correction = _parse_correction(aperture_correction, len(self.apertures))
@@ -177,10 +174,8 @@ class InpaintedAperturePhotometry:
             ``aperture_exceeds_mask``), ``flux`` is that inside the mask, over the
             enclosed-energy fraction at the radius of the mask.
         """
-        if isinstance(data, NeuralBackground):
-            if any(value is not None for value in (sources, mask, error, wcs, mask_radius)):
-                raise TypeError('a NeuralBackground already has its sources, mask, error and WCS.')
-            return self._measure(data)
+        if is_result(data, sources, mask, error, wcs, mask_radius):
+            return self._measure(cast('NeuralBackground', data))
         image = parse_image(data, mask=mask, error=error, wcs=wcs)
         if sources is None:
             sources = self._positions()
@@ -202,9 +197,7 @@ class InpaintedAperturePhotometry:
     # ------------------------------------------------------------------------------- measuring
 
     def _measure(self, result):
-        image = result.image
-        result.require_unchanged()
-        sources = result.sources
+        image, sources = result.image, result.sources
         unmeasured = (sources['flags'] & NOT_INPAINTED) > 0
         x = np.where(unmeasured, _NOWHERE, sources['x_center'])
         y = np.where(unmeasured, _NOWHERE, sources['y_center'])
@@ -230,7 +223,7 @@ class InpaintedAperturePhotometry:
             # A classical background is subtracted in the whole aperture, regardless of the mask.
             wholes = self._fractions(shapes, np.full(len(x), np.inf), instrument)
 
-        flux_unit = _flux_unit(image.unit)
+        unit = flux_unit(image.unit)
         columns = {}
         for i, (shape, fraction, found) in enumerate(zip(shapes, fractions, sums, strict=True)):
             n = self._suffix(i)
@@ -240,11 +233,11 @@ class InpaintedAperturePhotometry:
             flags[np.isnan(fraction)] |= BITS['no_correction']
             columns[f'background_sum{n}'] = image.with_unit(background)
             table[f'aperture_sum_err{n}'] = image.with_unit(errors[i])
-            columns[f'flux{n}'] = u.Quantity((total - background) / fraction, flux_unit)
-            columns[f'flux_err{n}'] = u.Quantity(errors[i] / fraction, flux_unit)
+            columns[f'flux{n}'] = u.Quantity((total - background) / fraction, unit)
+            columns[f'flux_err{n}'] = u.Quantity(errors[i] / fraction, unit)
             if level is not None:
                 annulus_flux = (total - level * area) / wholes[i]
-                columns[f'annulus_flux{n}'] = u.Quantity(annulus_flux, flux_unit)
+                columns[f'annulus_flux{n}'] = u.Quantity(annulus_flux, unit)
         for name, column in columns.items():
             table[name] = column if image.unit is not None else u.Quantity(column).value
         for name in table.colnames:
@@ -577,11 +570,3 @@ def _sums(result, shape, method, n):
             with np.errstate(over='ignore'):
                 sums[k, i] = (np.where(valid, values, 0.0) * weights)[within].sum()
     return *sums, incomplete
-
-
-def _flux_unit(unit):
-    """Return Jy for Jy/pixel and so on, and other units unchanged."""
-    if unit is None:
-        return u.dimensionless_unscaled
-    powers = dict(zip(unit.bases, unit.powers, strict=True))
-    return unit * u.pix if powers.get(u.pix) == -1 else unit

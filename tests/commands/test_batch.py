@@ -55,7 +55,25 @@ def test_every_map_gets_what_remove_and_photometry_write(shell, folder):
 def test_photometry_options_need_apertures(shell, folder):
     given = ['batch', folder / 'a.fits', '--catalog', folder / 'catalog.ecsv', '-o', folder / 'out']
     code, _, err = shell(*given, '--annulus')
-    assert (code, err) == (1, 'csr-astro: error: photometry needs --apertures.\n')
+    assert (code, err) == (
+        1, 'csr-astro: error: photometry needs --apertures, or --method psf or gaussian.\n'
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('method', ['psf', 'gaussian'])
+def test_sources_are_fitted(shell, folder, method):
+    given = ['--fwhm', '3.3', '--method', method]
+    catalog = folder / 'catalog.ecsv'
+    code, _, err = shell('batch', folder / 'a.fits', '--catalog', catalog, '-o', folder / 'out',
+                         *given, *WORKERS)  # fmt: skip
+    assert code == 0, err
+    shell('photometry', folder / 'a.fits', catalog, *given, '-o', folder / 'alone.ecsv')
+    table, alone = (
+        Table.read(path)
+        for path in (folder / 'out' / 'a_source_free_photometry.ecsv', folder / 'alone.ecsv')
+    )
+    assert table.colnames == alone.colnames
+    assert list(table['flux']) == list(alone['flux'])
 
 
 def test_missing_dask_is_said_with_the_way_to_get_it(shell, folder, monkeypatch):

@@ -8,7 +8,11 @@ from astropy.wcs import WCS
 from helpers_commands import PIXELS, SOURCES, hdu_bytes
 from numpy.testing import assert_allclose, assert_array_equal
 
-from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
+from csr_astro import (
+    InpaintedAperturePhotometry,
+    InpaintedPSFPhotometry,
+    NeuralBackgroundEstimator,
+)
 
 PHOTOMETRY = ['photometry', 'map.fits', *PIXELS, '--apertures']
 
@@ -49,6 +53,33 @@ def test_photometry_takes_corrections(run, map_path, tmp_path, correction, fract
     table = Table.read(path)
     assert_allclose(table['flux'], (table['aperture_sum'] - table['background_sum']) / fraction)
     assert not any('annulus' in name for name in table.colnames)
+
+
+@pytest.mark.parametrize('method', ['psf', 'gaussian'])
+@pytest.mark.parametrize('own_psf', [False, True])
+def test_fits_agree_with_the_class(run, map_path, tmp_path, weights, method, own_psf):
+    psf, options = None, []
+    if own_psf:
+        psf = tmp_path / 'psf.fits'
+        axis = np.arange(-12.0, 13)
+        image = fits.PrimaryHDU(np.exp(-(axis**2 + axis[:, None] ** 2) / 4))
+        image.header['PIXARCS'] = 1.6
+        image.writeto(psf)
+        options = ['--psf', psf]
+    code, out, err = run('photometry', map_path, *PIXELS, '--method', method, *options)
+    assert code == 0, err
+    estimator = NeuralBackgroundEstimator(weights, orientations=1, instrument='pacs-scanmap-blue')
+    shape = 'point' if method == 'psf' else 'gaussian'
+    phot = InpaintedPSFPhotometry(psf, estimator=estimator, shape=shape)
+    with fits.open(map_path) as hdus:
+        expected = phot(hdus, SOURCES)
+    table = QTable.read(tmp_path / 'map_photometry.ecsv')
+    assert table.colnames == expected.colnames
+    assert_allclose(table['flux'], expected['flux'])
+    assert table['flux'].unit == u.Jy
+    assert 'over the energy that it holds (eef)' in out
+    assert ('fwhm_major' in out) == (method == 'gaussian')
+    assert 'flux_init' not in out
 
 
 def test_table_of_a_removal_is_a_catalog(run, map_path, tmp_path):
@@ -101,6 +132,11 @@ def test_another_instrument_than_that_of_the_header_is_told(run, map_path):
         ([*PHOTOMETRY, '1arcsec'], 'covers radii of'),
         ([*PHOTOMETRY, '4', '--aperture-correction', 'all'], '--aperture-correction must be eef'),
         ([*PHOTOMETRY, '4', '--aperture-correction', '.5,.6'], 'one for each of the 1 apertures'),
+        (PHOTOMETRY[:-1], 'give --apertures, or --method psf or gaussian'),
+        ([*PHOTOMETRY, '4', '--method', 'psf'], '--apertures and --annulus are for --method aper'),
+        ([*PHOTOMETRY, '4', '--psf', 'psf.fits'], '--psf is for --method psf and gaussian'),
+        ([*PHOTOMETRY[:-1], '--method', 'psf', '--psf', 'none.fits'], 'no such file'),
+        ([*PHOTOMETRY[:-1], '--method', 'aperture'], 'photometry needs --apertures, or --method'),
         ([*PHOTOMETRY, '4', '-o', 'list.doc'], "the table 'list.doc' must end in one of"),
         ([*PHOTOMETRY, '4', '-o', 'text.csv'], "'text.csv' exists; give --overwrite"),
     ],
