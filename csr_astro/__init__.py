@@ -13,6 +13,7 @@ __all__ = [
     'InpaintedAperturePhotometry',
     'NeuralBackground',
     'NeuralBackgroundEstimator',
+    'NeuralSourceFinder',
     'get_instrument',
     'list_instruments',
     'list_weights',

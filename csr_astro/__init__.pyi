@@ -50,5 +50,6 @@ from .instruments import list_instruments as list_instruments
 from .nn.weights import list_weights as list_weights
 from .nn.weights import load_model as load_model
 from .photometry.apertures import InpaintedAperturePhotometry as InpaintedAperturePhotometry
+from .photometry.finder import NeuralSourceFinder as NeuralSourceFinder
 
 __version__: str

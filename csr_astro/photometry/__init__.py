@@ -4,6 +4,9 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=['apertures'],
-    submod_attrs={'apertures': ['InpaintedAperturePhotometry']},
+    submodules=['apertures', 'candidates', 'finder', 'matched_filter'],
+    submod_attrs={
+        'apertures': ['InpaintedAperturePhotometry'],
+        'finder': ['NeuralSourceFinder'],
+    },
 )
