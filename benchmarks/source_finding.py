@@ -37,7 +37,7 @@ FWHM = {
 SNR = (3, 5, 8, 12, 30)
 # A source is found if it is this near, in FWHM.
 MATCH = 0.6
-LOWEST = 2.5
+LOWEST = 3.0
 
 
 def ours(data, fwhm, lowest):

@@ -14,6 +14,7 @@ import numpy as np
 from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.nn.weights import read_info
 from csr_astro.photometry.apertures import InpaintedAperturePhotometry
+from csr_astro.photometry.finder import NeuralSourceFinder
 from csr_astro.tables import versions
 from csr_astro.utils.files import stem
 
@@ -34,7 +35,7 @@ class Settings:
     ----------
     estimator : dict
         Arguments of `~csr_astro.NeuralBackgroundEstimator`.
-    hdu, mask_radius, photometry, errors
+    hdu, mask_radius, photometry, errors, find
         As in `~csr_astro.batch.remove_many`.
     """
 
@@ -43,12 +44,15 @@ class Settings:
     mask_radius: object
     photometry: dict | None
     errors: bool
+    find: float | None = None
 
     def check(self) -> None:
         """Raise the error that wrong arguments would raise for every map."""
         # The workers have devices of their own.
         options = {name: each for name, each in self.estimator.items() if name != 'device'}
         estimator = NeuralBackgroundEstimator(**options)
+        if self.find is not None:
+            NeuralSourceFinder(estimator, self.find)
         if self.photometry is not None:
             InpaintedAperturePhotometry(estimator=estimator, **self.photometry)
 
@@ -100,7 +104,7 @@ class Settings:
         facts['estimator'] = {k: v for k, v in bound.arguments.items() if k not in _SPEED}
         facts['estimator']['weights'] = read_info(self.estimator['weights']).sha256
         facts['instrument'] = job.instrument
-        facts['files'] = [_state(job.map), _state(job.catalog)]
+        facts['files'] = [_state(job.map), _state(job.catalog) if job.catalog else None]
         text = json.dumps(facts, sort_keys=True, default=_describe)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -25,6 +25,7 @@ def add_parser(commands: Commands) -> None:
         [
             'photometry map.fits catalog.ecsv --apertures 5arcsec,6arcsec',
             'photometry map.fits --pixel 90 160 --apertures 4 --fwhm 3.5 --annulus',
+            'photometry map.fits --find --apertures 6arcsec',
         ],
         parents=[options.map_options(), options.removal_options()],
     )
@@ -44,12 +45,12 @@ def run(args: Namespace) -> None:
     options.refuse_overwrite(args, output)
     options.keep_inputs(output, args.map, args.catalog)
     image, header = options.read_map(args)
+    estimator = options.make_estimator(args, header)
     photometry = InpaintedAperturePhotometry(
-        **options.photometry_options(args), estimator=options.make_estimator(args, header)
+        **options.photometry_options(args), estimator=estimator
     )
-    table = photometry(
-        image, options.read_sources(args), mask_radius=options.mask_radius(args)
-    )
+    sources = options.read_sources(args, image, estimator)
+    table = photometry(image, sources, mask_radius=options.mask_radius(args))
     write_table(output, table)
     print('\n'.join(_summary(table)))
     correction = table.meta['aperture_correction']

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
+from astropy.coordinates import SkyCoord
 from astropy.table import QTable
 from photutils.detection import DAOStarFinder
 from photutils.utils.exceptions import NoDetectionsWarning
@@ -25,7 +26,6 @@ from csr_astro.utils.representation import html_table
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from csr_astro.images import Image
     from csr_astro.typing import ImageLike, QuantityLike, WcsLike
 
 __all__ = ['NeuralSourceFinder']
@@ -146,15 +146,16 @@ class NeuralSourceFinder:
             from photutils. ``id``; the position in pixels, in columns that are called as
             in photutils' finders of the installed version; ``sky_centroid`` with a WCS;
             ``fwhm`` in pixels; ``peak``, the height above the background; ``flux`` and
-            ``flux_err``, in the unit of the map's sum; ``snr``, their ratio; ``local_bkg``;
-            ``reduced_chi2``, the goodness of fit; and ``flags``.
+            ``flux_err``, in the unit of the map's sum; ``snr``, their ratio, or the significance
+            in the filtered map where that is smaller; ``local_bkg``; ``reduced_chi2``, the
+            goodness of fit; and ``flags``.
 
         Warns
         -----
         NoDetectionsWarning
             If no source is found.
         """
-        table = self._find(parse_image(data, mask=mask, error=error, wcs=wcs))
+        table = self.table(data, mask, error=error, wcs=wcs)
         if not len(table):
             warnings.warn('No sources were found.', NoDetectionsWarning, stacklevel=2)
             return None
@@ -174,8 +175,27 @@ class NeuralSourceFinder:
         """
         return self(data, mask)
 
-    def _find(self, image: Image) -> QTable:
-        """Table of the sources, which may be empty."""
+    def table(
+        self,
+        data: ImageLike,
+        mask: ArrayLike | None = None,
+        *,
+        error: QuantityLike | None = None,
+        wcs: WcsLike | None = None,
+    ) -> QTable:
+        """Find the sources of a map; the table is empty if there is none.
+
+        Parameters
+        ----------
+        data, mask, error, wcs
+            As in a call.
+
+        Returns
+        -------
+        table : `~astropy.table.QTable`
+            As from a call.
+        """
+        image = parse_image(data, mask=mask, error=error, wcs=wcs)
         psf = self.estimator.pixel_psf(image.pixel_scale)
         valid = image.valid((slice(None), slice(None)))
         if self.estimator.instrument.zero_is_blank:
@@ -195,7 +215,9 @@ class NeuralSourceFinder:
         fits = fit_sources(image, x, y, psf, flux=flux, options=options)
         with np.errstate(divide='ignore', invalid='ignore'):
             snr = fits.flux / fits.flux_err
-        self._debug = snr, np.array([each.significance for each in candidates])
+        # Errors of the fit vary with the few pixels around; a source must stand out in both.
+        snr = np.fmin(snr, [each.significance for each in candidates])
+        snr[~np.isfinite(fits.flux)] = np.nan
         kept = np.flatnonzero(snr >= self.threshold)
         kept = kept[np.argsort(-snr[kept], kind='stable')]
         return self._table(image, psf, fits, snr, width, kept)
@@ -206,8 +228,10 @@ class NeuralSourceFinder:
         x_name, y_name = _position_names()
         table['id'] = np.arange(len(kept)) + 1
         table[x_name], table[y_name] = x, y
-        if image.wcs is not None and len(kept):
-            table['sky_centroid'] = image.wcs.pixel_to_world(x, y)
+        if image.wcs is not None:
+            table['sky_centroid'] = (
+                image.wcs.pixel_to_world(x, y) if len(x) else SkyCoord([], [], unit='deg')
+            )
         table['fwhm'] = psf.fwhm * width[kept]
         flux, flux_err = fits.flux[kept], fits.flux_err[kept]
         peak = flux * float(psf.evaluate(np.zeros(1), np.zeros(1))[0, 0]) / width[kept] ** 2
