@@ -14,6 +14,7 @@ __all__ = [
     'InpaintedPSFPhotometry',
     'NeuralBackground',
     'NeuralBackgroundEstimator',
+    'NeuralSourceFinder',
     'get_instrument',
     'list_instruments',
     'list_weights',

@@ -50,6 +50,7 @@ from .instruments import list_instruments as list_instruments
 from .nn.weights import list_weights as list_weights
 from .nn.weights import load_model as load_model
 from .photometry.apertures import InpaintedAperturePhotometry as InpaintedAperturePhotometry
+from .photometry.finder import NeuralSourceFinder as NeuralSourceFinder
 from .photometry.psf import InpaintedPSFPhotometry as InpaintedPSFPhotometry
 
 __version__: str

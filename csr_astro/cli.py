@@ -12,6 +12,7 @@ from csr_astro.commands import (
     batch,
     demo,
     evaluate,
+    find,
     instruments,
     photometry,
     remove,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ['main']
 
 # In the order of the help.
-_COMMANDS = (remove, photometry, batch, demo, weights, instruments, simulate, evaluate, train)
+_COMMANDS = (remove, photometry, find, batch, demo, weights, instruments, simulate, evaluate, train)
 
 _FAILED, _INTERRUPTED = 1, 130
 

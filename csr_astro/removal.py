@@ -10,6 +10,7 @@ from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.images import read_image
 from csr_astro.instruments import require_instrument, warn_of_another
 from csr_astro.photometry.apertures import InpaintedAperturePhotometry
+from csr_astro.photometry.finder import NeuralSourceFinder
 from csr_astro.photometry.psf import InpaintedPSFPhotometry
 from csr_astro.products import describe_removal, write_source_free
 from csr_astro.sources import read_sources
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 
     from astropy import units as u
     from astropy.io import fits
+    from astropy.table import QTable
 
     from csr_astro.background import NeuralBackground
+    from csr_astro.images import Image
     from csr_astro.instruments import Instrument
     from csr_astro.typing import PathLike, QuantityLike, SourcesLike
 
-__all__ = ['make_estimator', 'make_photometry', 'remove_file']
+__all__ = ['find_sources', 'make_estimator', 'make_photometry', 'remove_file']
 
 
 def make_estimator(
@@ -111,9 +114,51 @@ def make_photometry(
     return InpaintedPSFPhotometry(estimator=estimator, **options)
 
 
+def find_sources(
+    image: Image, estimator: NeuralBackgroundEstimator, threshold: float = 5.0
+) -> QTable:
+    """Find the sources of a map, or say that there is none.
+
+    Parameters
+    ----------
+    image : `~csr_astro.images.Image`
+        The map.
+    estimator : `~csr_astro.NeuralBackgroundEstimator`
+        Tells the PSF.
+    threshold : float, optional
+        As in `~csr_astro.NeuralSourceFinder`.
+
+    Returns
+    -------
+    sources : `~astropy.table.QTable`
+        Table of `~csr_astro.NeuralSourceFinder`.
+
+    Raises
+    ------
+    ValueError
+        If no source is found.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro import NeuralBackgroundEstimator
+    >>> from csr_astro.images import parse_image
+    >>> from csr_astro.removal import find_sources
+    >>> noise = parse_image(np.random.default_rng(0).normal(size=(60, 60)))
+    >>> find_sources(noise, NeuralBackgroundEstimator(fwhm=3.3))
+    Traceback (most recent call last):
+        ...
+    ValueError: no source of 5 standard errors was found in the map.
+    """
+    table = NeuralSourceFinder(estimator, threshold).table(image)
+    if not len(table):
+        raise ValueError(f'no source of {threshold:g} standard errors was found in the map.')
+    return table
+
+
 def remove_file(
     path: PathLike,
-    sources: PathLike | SourcesLike,
+    sources: PathLike | SourcesLike | None,
     output: PathLike,
     *,
     table: PathLike,
@@ -121,6 +166,7 @@ def remove_file(
     photometry_table: PathLike | None = None,
     hdu: str | int | None = None,
     mask_radius: QuantityLike | Literal['snr'] | None = None,
+    find: float | None = None,
     realization: int | None = None,
     errors: bool = True,
     estimate: Callable[..., NeuralBackground] | None = None,
@@ -135,9 +181,9 @@ def remove_file(
     ----------
     path : path-like
         FITS file of the map.
-    sources : path-like, SkyCoord, regions, table or (N, 2) array of (x, y)
+    sources : path-like, SkyCoord, regions, table, (N, 2) array of (x, y) or None
         The sources: a file for `~csr_astro.sources.read_sources`, or anything that
-        `~csr_astro.sources.parse_sources` takes.
+        `~csr_astro.sources.parse_sources` takes; None with ``find``.
     output : path-like
         Source-free map to write, see `~csr_astro.products.write_source_free`.
     table : path-like
@@ -150,6 +196,8 @@ def remove_file(
         Extension of the image, see `~csr_astro.images.find_image_hdu`.
     mask_radius : float, Quantity, array or 'snr', optional
         As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
+    find : float, optional
+        Threshold of `~csr_astro.NeuralSourceFinder`, which finds the sources if none are given.
     realization : int, optional
         Seed of a `~csr_astro.NeuralBackground.realization` that fills the masks in
         place of the prediction.
@@ -177,7 +225,9 @@ def remove_file(
     """
     image, header = read_image(path, hdu)
     model = make_estimator(header, announce=announce, **estimator)
-    if isinstance(sources, str | os.PathLike):
+    if sources is None and find is not None:
+        sources = find_sources(image, model, find)
+    elif isinstance(sources, str | os.PathLike):
         sources = read_sources(sources)
     if estimate is None:
         result = model.estimate(image, sources, mask_radius=mask_radius)

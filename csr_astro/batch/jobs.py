@@ -33,7 +33,7 @@ class Job:
     Attributes
     ----------
     map, catalog : str
-        FITS file and its sources, see `~csr_astro.sources.read_sources`.
+        FITS file and its sources, see `~csr_astro.sources.read_sources`; '' if they are found.
     output : str
         Name of the source-free map in the output folder.
     instrument : str or None
@@ -52,7 +52,12 @@ class Job:
     instrument: str | None = None
 
 
-def read_jobs(maps: PathLike | Sequence[PathLike], catalog: PathLike | None = None) -> list[Job]:
+def read_jobs(
+    maps: PathLike | Sequence[PathLike],
+    catalog: PathLike | None = None,
+    *,
+    find: bool = False,
+) -> list[Job]:
     """Read the list of the maps of a batch.
 
     Parameters
@@ -63,6 +68,8 @@ def read_jobs(maps: PathLike | Sequence[PathLike], catalog: PathLike | None = No
         and ``output``. Files named in a table are relative to its folder.
     catalog : path-like, optional
         Sources of the maps that have no catalogue of their own.
+    find : bool, optional
+        Whether the sources of maps without a catalogue are found; it is an error otherwise.
 
     Returns
     -------
@@ -77,6 +84,7 @@ def read_jobs(maps: PathLike | Sequence[PathLike], catalog: PathLike | None = No
     /maps/m33.fits /lists/stars.ecsv m33_source_free.fits
     """
     paths = [Path(path) for path in ([maps] if isinstance(maps, str | os.PathLike) else maps)]
+    catalog = '' if catalog is None and find else catalog
     if any(path.suffix.lower() in _FORMATS for path in paths):
         if len(paths) > 1:
             raise ValueError('give maps or one table of maps, not both.')
@@ -128,8 +136,10 @@ def _table_jobs(path, catalog):
 def _job(path, catalog, output=None, instrument=None):
     path = Path(path).absolute()
     if catalog is None:
-        raise ValueError(f'there is no catalogue for {str(path)!r}.')
+        raise ValueError(f'there is no catalogue for {str(path)!r}; give one, or find sources.')
     output = output or f'{stem(path).name}_source_free.fits'
     if Path(output).name != output or stem(Path(output)).name == output:
         raise ValueError(f'output must be the name of a FITS file, got {output!r}.')
-    return Job(str(path), str(Path(catalog).absolute()), output, instrument)
+    # Sources are found where the name of the catalogue is empty.
+    catalog = str(Path(catalog).absolute()) if catalog else ''
+    return Job(str(path), catalog, output, instrument)

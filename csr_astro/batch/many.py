@@ -38,6 +38,7 @@ def remove_many(
     mask_radius: float | u.Quantity | Literal['snr'] | None = None,
     photometry: dict | None = None,
     errors: bool = True,
+    find: float | None = None,
     split: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -68,6 +69,8 @@ def remove_many(
         `~csr_astro.InpaintedPSFPhotometry`.
     errors : bool, optional
         Whether the maps get an extension of the background's errors.
+    find : float, optional
+        Threshold of `~csr_astro.NeuralSourceFinder`, for maps without a catalogue.
     split : int, optional
         Number of parts into which each map is divided, one map after the other; see
         `estimate_distributed`.
@@ -101,7 +104,7 @@ def remove_many(
     >>> manifest = remove_many(jobs, 'out', instrument='spire-250')  # doctest: +SKIP
     """
     estimator['weights'] = found_anywhere(estimator.get('weights', 'default'))
-    settings = Settings(estimator, hdu, mask_radius, photometry, errors)
+    settings = Settings(estimator, hdu, mask_radius, photometry, errors, find)
     check_number('split', split, 1)
     # A wrong argument is one error here, and not that of every map.
     settings.check()
@@ -203,7 +206,7 @@ def _write_results(job, settings, folder, estimate):
     names = settings.outputs(job)
     result = remove_file(
         job.map,
-        job.catalog,
+        job.catalog or None,
         folder / names['output'],
         table=folder / names['table'],
         photometry=settings.photometry,
@@ -211,6 +214,7 @@ def _write_results(job, settings, folder, estimate):
         hdu=settings.hdu,
         mask_radius=settings.mask_radius,
         errors=settings.errors,
+        find=settings.find,
         estimate=estimate,
         **settings.estimator_options(job),
     )

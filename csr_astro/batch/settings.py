@@ -13,6 +13,7 @@ import numpy as np
 
 from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.nn.weights import read_info
+from csr_astro.photometry.finder import NeuralSourceFinder
 from csr_astro.removal import make_photometry
 from csr_astro.tables import versions
 from csr_astro.utils.files import stem
@@ -34,7 +35,7 @@ class Settings:
     ----------
     estimator : dict
         Arguments of `~csr_astro.NeuralBackgroundEstimator`.
-    hdu, mask_radius, photometry, errors
+    hdu, mask_radius, photometry, errors, find
         As in `~csr_astro.batch.remove_many`.
     """
 
@@ -43,12 +44,15 @@ class Settings:
     mask_radius: object
     photometry: dict | None
     errors: bool
+    find: float | None = None
 
     def check(self) -> None:
         """Raise the error that wrong arguments would raise for every map."""
         # The workers have devices of their own.
         options = {name: each for name, each in self.estimator.items() if name != 'device'}
         estimator = NeuralBackgroundEstimator(**options)
+        if self.find is not None:
+            NeuralSourceFinder(estimator, self.find)
         if self.photometry is not None:
             make_photometry(estimator, **self.photometry)
 
@@ -101,8 +105,8 @@ class Settings:
         facts['estimator']['weights'] = read_info(self.estimator['weights']).sha256
         facts['instrument'] = job.instrument
         psf = (self.photometry or {}).get('psf_model')
-        files = [job.map, job.catalog, *([psf] if isinstance(psf, str) else [])]
-        facts['files'] = [_state(path) for path in files]
+        files = [job.map, job.catalog, psf]
+        facts['files'] = [_state(path) for path in files if path and isinstance(path, str)]
         text = json.dumps(facts, sort_keys=True, default=_describe)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -29,6 +29,7 @@ def add_parser(commands: Commands) -> None:
             'batch maps.csv --method psf -o clean',
             'batch maps.csv -o clean --scheduler tcp://192.0.2.1:8786',
             'batch large.fits --catalog catalog.ecsv -o clean --split 32',
+            'batch maps/*.fits --find -o clean',
         ],
         parents=[options.removal_options()],
     )
@@ -44,6 +45,7 @@ def add_parser(commands: Commands) -> None:
         '-o', '--output', required=True, metavar='FOLDER',
         help='for source-free maps, tables and manifest.ecsv',
     )
+    options.add_find(command)
     options.add_errors(command)
     options.add_photometry(command)
     command.add_argument(
@@ -68,8 +70,10 @@ def run(args: Namespace) -> None:
     from csr_astro.batch import MANIFEST, read_jobs, remove_many, require_dask
 
     require_dask()
+    if args.find is not None and args.catalog:
+        raise ValueError('give --catalog or --find, not both.')
     manifest = remove_many(
-        read_jobs(args.maps, args.catalog),
+        read_jobs(args.maps, args.catalog, find=args.find is not None),
         args.output,
         cluster={
             'scheduler': args.scheduler, 'workers': args.workers, 'threads': args.threads,
@@ -78,6 +82,7 @@ def run(args: Namespace) -> None:
         mask_radius=options.mask_radius(args),
         photometry=options.photometry_options(args),
         errors=args.errors,
+        find=args.find,
         split=args.split,
         overwrite=args.overwrite,
         progress=True,

@@ -130,6 +130,7 @@ def map_options(**map_argument: Any) -> ArgumentParser:
         '--pixel', action='append', nargs=2, type=float, metavar=('X', 'Y'),
         help='a source in pixels, zero-based; repeatable',
     )
+    add_find(options)
     return options
 
 
@@ -152,6 +153,20 @@ def removal_options() -> ArgumentParser:
     options.add_argument('--batch-size', type=int, help='cutouts at a time')
     options.add_argument('--overwrite', action='store_true', help='replace existing files')
     return options
+
+
+def add_find(command: ArgumentParser) -> None:
+    """Add the option to find the sources in place of a catalogue.
+
+    Parameters
+    ----------
+    command : `argparse.ArgumentParser`
+        Command that gets the option.
+    """
+    command.add_argument(
+        '--find', nargs='?', type=float, const=5.0, metavar='THRESHOLD',
+        help='find the sources of the map, above so many standard errors [5]',
+    )
 
 
 def add_errors(command: ArgumentParser) -> None:
@@ -252,31 +267,41 @@ def read_map(args: Namespace) -> tuple[Image, fits.Header]:
 # -------------------------------------------------------------------------------------- sources
 
 
-def parse_positions(args: Namespace) -> SourcesLike | str:
-    """Positions of the sources, or the name of the catalogue.
+def parse_positions(args: Namespace) -> SourcesLike | str | None:
+    """Positions of the sources, or the name of the catalogue; None if they are to be found.
 
     Parameters
     ----------
     args : `argparse.Namespace`
         Arguments of `map_options`.
     """
-    given = [bool(args.catalog), bool(args.position), bool(args.pixel)]
+    given = [bool(args.catalog), bool(args.position), bool(args.pixel), args.find is not None]
     if sum(given) != 1:
-        raise ValueError('give the sources once: a CATALOG, or --position, or --pixel.')
+        raise ValueError('give the sources once: a CATALOG, --position, --pixel or --find.')
+    if args.find is not None:
+        return None
     return args.catalog or args.pixel or _coordinates(args.position)
 
 
-def read_sources(args: Namespace) -> SourcesLike:
-    """Read the sources.
+def read_sources(
+    args: Namespace, image: Image, estimator: NeuralBackgroundEstimator
+) -> SourcesLike:
+    """Read the sources, or find them.
 
     Parameters
     ----------
     args : `argparse.Namespace`
         Arguments of `map_options`.
+    image : `~csr_astro.images.Image`
+        The map.
+    estimator : `~csr_astro.NeuralBackgroundEstimator`
+        Tells the PSF.
     """
-    from csr_astro import sources
+    from csr_astro import removal, sources
 
     found = parse_positions(args)
+    if found is None:
+        return removal.find_sources(image, estimator, args.find)
     return sources.read_sources(found) if isinstance(found, str) else found
 
 

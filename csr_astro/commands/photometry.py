@@ -27,6 +27,7 @@ def add_parser(commands: Commands) -> None:
             'photometry map.fits --pixel 90 160 --apertures 4 --fwhm 3.5 --annulus',
             'photometry map.fits catalog.ecsv --method psf --psf psf.fits',
             'photometry map.fits catalog.ecsv --method gaussian --fwhm 18.2arcsec',
+            'photometry map.fits --find --apertures 6arcsec',
         ],
         parents=[options.map_options(), options.removal_options()],
     )
@@ -49,10 +50,10 @@ def run(args: Namespace) -> None:
     if asked is None:
         raise ValueError('give --apertures, or --method psf or gaussian.')
     image, header = options.read_map(args)
-    photometry = make_photometry(options.make_estimator(args, header), **asked)
-    table = photometry(
-        image, options.read_sources(args), mask_radius=options.mask_radius(args)
-    )
+    estimator = options.make_estimator(args, header)
+    photometry = make_photometry(estimator, **asked)
+    sources = options.read_sources(args, image, estimator)
+    table = photometry(image, sources, mask_radius=options.mask_radius(args))
     write_table(output, table)
     print('\n'.join(_summary(table)))
     print(_explanation(table.meta))

@@ -26,6 +26,7 @@ def add_parser(commands: Commands) -> None:
             'remove map.fits catalog.ecsv --instrument pacs-scanmap-blue',
             'remove map.fits regions.reg --fwhm 18.2arcsec -o clean.fits',
             'remove map.fits --position "269.1516 51.4889" --table star.csv',
+            'remove map.fits --find 6',
         ],
         parents=[options.map_options(), options.removal_options()],
     )
@@ -61,6 +62,7 @@ def run(args: Namespace) -> None:
         table=table,
         hdu=args.hdu,
         mask_radius=options.mask_radius(args),
+        find=args.find,
         realization=args.realization,
         errors=args.errors,
         announce=options.announce_instrument,
