@@ -16,7 +16,7 @@ from csr_astro.tables import write_table
 from csr_astro.utils.files import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from astropy import units as u
     from astropy.io import fits
@@ -89,6 +89,7 @@ def remove_file(
     photometry: dict | None = None,
     photometry_table: PathLike | None = None,
     hdu: str | int | None = None,
+    reading: Mapping[str, Any] | None = None,
     mask_radius: QuantityLike | Literal['snr'] | None = None,
     realization: int | None = None,
     errors: bool = True,
@@ -118,6 +119,8 @@ def remove_file(
         Table of the photometry to write.
     hdu : str or int, optional
         Extension of the image, see `~csr_astro.images.find_image_hdu`.
+    reading : mapping, optional
+        Other arguments of `~csr_astro.images.read_image`, such as ``error_hdu`` and ``plane``.
     mask_radius : float, Quantity, array or 'snr', optional
         As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
     realization : int, optional
@@ -127,8 +130,8 @@ def remove_file(
         Whether the map gets an extension of the background's errors.
     estimate : callable, optional
         Function that predicts in place of the estimator's method, called as
-        ``estimate(path, sources, estimator=..., hdu=..., mask_radius=..., errors=...)``:
-        `~csr_astro.batch.estimate_distributed` with its cluster.
+        ``estimate(path, sources, estimator=..., hdu=..., reading=..., mask_radius=...,
+        errors=...)``: `~csr_astro.batch.estimate_distributed` with its cluster.
     announce : callable, optional
         Called with the name of the instrument that the header tells.
     **estimator
@@ -145,7 +148,8 @@ def remove_file(
     ...     'map.fits', 'catalog.ecsv', 'clean.fits', table='clean.ecsv', fwhm=3.5
     ... )  # doctest: +SKIP
     """
-    image, header = read_image(path, hdu)
+    reading = dict(reading or {})
+    image, header = read_image(path, hdu, **reading)
     model = make_estimator(header, announce=announce, **estimator)
     if isinstance(sources, str | os.PathLike):
         sources = read_sources(sources)
@@ -153,7 +157,13 @@ def remove_file(
         result = model.estimate(image, sources, mask_radius=mask_radius)
     else:
         result = estimate(
-            path, sources, estimator=model, hdu=hdu, mask_radius=mask_radius, errors=errors
+            path,
+            sources,
+            estimator=model,
+            hdu=hdu,
+            mask_radius=mask_radius,
+            errors=errors,
+            **({'reading': reading} if reading else {}),
         )
     fluxes = None
     if photometry is not None:
@@ -169,6 +179,7 @@ def remove_file(
             path,
             result,
             hdu=hdu,
+            plane=reading.get('plane'),
             background=background,
             history=describe_removal(result, realization, errors=errors),
             errors=errors,

@@ -34,6 +34,9 @@ _FITS_NAMES = {
     'orientations': 'orient',
     'centroid_func': 'centroid',
     'mask_radius': 'maskrad',
+    'image_hdu': 'imagehdu',
+    'error_hdu': 'errorhdu',
+    'mask_hdu': 'maskhdu',
 }
 
 

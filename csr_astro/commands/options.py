@@ -130,6 +130,8 @@ def map_options(**map_argument: Any) -> ArgumentParser:
         '--pixel', action='append', nargs=2, type=float, metavar=('X', 'Y'),
         help='a source in pixels, zero-based; repeatable',
     )
+    options.add_argument('--error', metavar='FILE', help='FITS file of the errors of the map')
+    options.add_argument('--mask', metavar='FILE', help='FITS file of the mask of the map')
     return options
 
 
@@ -142,7 +144,19 @@ def removal_options() -> ArgumentParser:
         '--mask-radius', metavar='R', help='pixels, an angle, or snr [by SNR; regions as drawn]'
     )
     options.add_argument('--refine', action='store_true', help='refine centres before')
-    options.add_argument('--hdu', help='extension of the image: name or number')
+    options.add_argument('--hdu', help='extension of the image: name or number [by its name]')
+    options.add_argument('--error-hdu', metavar='HDU', help='extension of the error [by its name]')
+    options.add_argument(
+        '--mask-hdu', metavar='HDU',
+        help='extension of the mask, quality, weight or coverage; none for none [by their names]',
+    )
+    options.add_argument(
+        '--ignore-errors', action='store_true', help='do not read the errors of the map'
+    )
+    options.add_argument(
+        '--plane', metavar='N[,N...]', help='plane of a cube, zero-based; one for each leading axis'
+    )
+    options.add_argument('--unit', help='unit of the map, such as MJy/sr [by the header]')
     options.add_argument('--weights', default='default', help='name or file [%(default)s]')
     options.add_argument('--preset', default='default', choices=('default', 'paper'))
     options.add_argument('--orientations', type=int, choices=(1, 2, 4, 8),
@@ -240,7 +254,25 @@ def read_map(args: Namespace) -> tuple[Image, fits.Header]:
     """
     from csr_astro.images import read_image
 
-    return read_image(args.map, args.hdu)
+    return read_image(args.map, args.hdu, **reading_options(args))
+
+
+def reading_options(args: Namespace) -> dict[str, Any]:
+    """Arguments that say how a map is read, apart from its extension.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        Arguments of `removal_options` and, if it has them, of `map_options`.
+    """
+    names = ('error_hdu', 'mask_hdu', 'ignore_errors', 'unit', 'error', 'mask')
+    found = {name: getattr(args, name) for name in names if getattr(args, name, None)}
+    if args.plane is not None:
+        try:
+            found['plane'] = [int(number) for number in args.plane.split(',')]
+        except ValueError:
+            raise ValueError(f'--plane must be a number, got {args.plane!r}.') from None
+    return found
 
 
 # -------------------------------------------------------------------------------------- sources

@@ -36,6 +36,7 @@ def run(args: Namespace) -> None:
     """Write the table of fluxes and print its main columns."""
     from csr_astro import InpaintedAperturePhotometry
     from csr_astro.flags import count_sources
+    from csr_astro.products import describe_reading
     from csr_astro.tables import check_table_path, write_table
     from csr_astro.utils.files import stem
 
@@ -57,6 +58,7 @@ def run(args: Namespace) -> None:
         'nothing added for what lies outside the aperture' if correction == 'none'
         else f'over the enclosed energy ({correction})'
     ))  # fmt: skip
+    print(f'read: {describe_reading(table.meta)}')
     print(f'{count_sources(table, "measured")}: {output}')
 
 
