@@ -23,7 +23,14 @@ MASKS = ('mask', 'quality', 'weight', 'coverage')
 #: Meanings of extensions.
 ROLES = ('image', *ERRORS, *MASKS, 'other')
 #: Types of uncertainties of astropy, as CCDData writes them.
-UTYPES = {'std': 'error', 'var': 'variance', 'ivar': 'inverse_variance'}
+UTYPES = {
+    'std': 'error',
+    'stddevuncertainty': 'error',
+    'var': 'variance',
+    'varianceuncertainty': 'variance',
+    'ivar': 'inverse_variance',
+    'inversevariance': 'inverse_variance',
+}
 
 
 @cache

@@ -170,6 +170,13 @@ def header_wcs(header: fits.Header, hdus: fits.HDUList | None = None) -> WCS | N
 # -------------------------------------------------------------------------------------- the image
 
 
+def _squeezed(array):
+    """Drop leading axes of length 1."""
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    return array
+
+
 def _lengths(hdu):
     """Return the lengths of the axes of an image, without leading axes of length 1."""
     lengths = list(hdu.shape)
@@ -294,8 +301,7 @@ def take_plane(array: np.ndarray, plane: int | Sequence[int] | None, name: str) 
     """
     if plane is None:
         return array
-    while array.ndim > 3 and array.shape[0] == 1:
-        array = array[0]
+    array = _squeezed(array)
     try:
         numbers = tuple(int(each) for each in np.atleast_1d(plane))
     except (TypeError, ValueError):
@@ -364,12 +370,12 @@ def read_parts(
     error = mask = None
     if not ignore_errors:
         error = _read_error(hdus, index, error_hdu, conventions, unit, found)
-    if str(mask_hdu).lower() != 'none':
+    if mask_hdu is None or str(mask_hdu).lower() != 'none':
         mask = _read_masks(hdus, index, mask_hdu, conventions, found)
     if plane is not None:
         error, mask = (_plane_of(each, image, plane) for each in (error, mask))
     return FitsParts(
-        take_plane(image.data, plane, 'the cube'),
+        take_plane(_squeezed(image.data), plane, 'the cube'),
         header,
         unit,
         error,
@@ -477,7 +483,7 @@ def _standard_deviation(hdu, kind, unit):
             )
         kind = kinds[0]
         factor = own.to(unit ** ERRORS[kind])
-    values = hdu.data
+    values = _squeezed(hdu.data)
     if kind != 'error':
         with np.errstate(divide='ignore', invalid='ignore'):
             values = np.sqrt(values) if kind == 'variance' else 1 / np.sqrt(values)
@@ -507,7 +513,7 @@ def _read_masks(hdus, index, name, conventions, found):
 
 def _bad_pixels(hdu, role, convention):
     """Return the bad pixels by one extension."""
-    values = hdu.data
+    values = _squeezed(hdu.data)
     if role in ('weight', 'coverage'):
         with np.errstate(invalid='ignore'):
             return ~(values > 0)

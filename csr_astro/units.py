@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from astropy import units as u
 from astropy.utils.exceptions import AstropyUserWarning
 
 from csr_astro.utils.data import read_data
 from csr_astro.utils.warnings import ignored, one_at_a_time
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ['FluxScale', 'flux_scale', 'is_logarithmic', 'parse_unit']
 
@@ -35,6 +38,17 @@ class FluxScale(NamedTuple):
     factor: float
     unit: u.UnitBase | None
     missing: str = ''
+
+    def of(self, sums: np.ndarray) -> np.ndarray | u.Quantity:
+        """Convert sums of the pixels of the map.
+
+        Parameters
+        ----------
+        sums : `~numpy.ndarray`
+            Plain numbers, in the unit of the map.
+        """
+        values = sums * self.factor
+        return values if self.unit is None else u.Quantity(values, self.unit, copy=False)
 
 
 def parse_unit(text: object) -> u.UnitBase | None:

@@ -203,6 +203,13 @@ def add_apertures(command: ArgumentParser, *, required: bool) -> None:
     command.add_argument(
         '--annulus', action='store_true', help='give the fluxes by an annulus too'
     )
+    command.add_argument(
+        '--beam', metavar='FWHM[,FWHM]',
+        help='beam of a map per beam, such as 18arcsec [by the header, else the instrument]',
+    )
+    command.add_argument(
+        '--flux-unit', metavar='UNIT', help='unit of fluxes, such as mJy; map for plain sums [Jy]'
+    )
 
 
 # ---------------------------------------------------------------------------------------- files
@@ -482,7 +489,20 @@ def photometry_options(args: Namespace) -> dict[str, Any]:
         'apertures': radii if len(radii) > 1 else radii[0],
         'aperture_correction': _correction(args.aperture_correction),
         'annulus': 'instrument' if args.annulus else None,
+        'beam': _beam(args.beam),
+        'flux_unit': args.flux_unit,
     }
+
+
+def _beam(text):
+    if text is None:
+        return None
+    from astropy import units as u
+
+    axes = [length(part, '--beam') for part in text.split(',')]
+    if not all(isinstance(axis, u.Quantity) for axis in axes):
+        raise ValueError(f'--beam must be an angle such as 18arcsec, got {text!r}.')
+    return axes[0] if len(axes) == 1 else u.Quantity(axes)
 
 
 def _correction(text):

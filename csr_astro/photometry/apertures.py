@@ -22,6 +22,7 @@ from regions import Region, Regions
 from csr_astro.background import NeuralBackground
 from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.flags import BITS, NOT_INPAINTED
+from csr_astro.fluxes import measured_scale, parse_beam, parse_flux_unit
 from csr_astro.images import parse_image
 from csr_astro.uncertainty import aperture_weights
 from csr_astro.utils.representation import html_table
@@ -73,6 +74,12 @@ class InpaintedAperturePhotometry:
         Inner and outer radius of a classical background annulus (pixels or angle),
         or ``'instrument'`` for the instrument's own; adds the column
         ``annulus_flux`` for comparison.
+    beam : Quantity or radio_beam.Beam, optional
+        Beam of a map per beam: FWHM as an angle, major and minor axis, or solid angle. By
+        default ``BMAJ`` and ``BMIN`` of the header, else the instrument's.
+    flux_unit : str or `~astropy.units.UnitBase`, optional
+        Unit of the fluxes; by default Jy, or plain sums with a warning where the unit of the
+        map cannot be converted; ``'map'`` for plain sums.
 
     Raises
     ------
@@ -102,6 +109,8 @@ class InpaintedAperturePhotometry:
         method: Literal['exact', 'center', 'subpixel'] = 'exact',
         aperture_correction: str | float | Sequence[float | None] | None = None,
         annulus: tuple[float, float] | u.Quantity | Literal['instrument'] | None = None,
+        beam: u.Quantity | None = None,
+        flux_unit: str | u.UnitBase | None = None,
     ) -> None:
         if not isinstance(estimator, NeuralBackgroundEstimator):
             raise TypeError(
@@ -114,6 +123,8 @@ class InpaintedAperturePhotometry:
         self.apertures, self._single = _parse_apertures(apertures)
         self.aperture_correction = _parse_correction(aperture_correction, len(self.apertures))
         self.annulus = _parse_annulus(annulus)
+        self.beam = None if beam is None else parse_beam(beam)
+        self.flux_unit = parse_flux_unit(flux_unit)
 
     def __repr__(self) -> str:
         return (
@@ -168,8 +179,9 @@ class InpaintedAperturePhotometry:
             ``aperture_sum_err``, which includes the error of the background;
             and ``background_sum``, ``flux`` (their difference over the
             enclosed-energy fraction), ``flux_err``, ``annulus_flux`` on request,
-            ``snr``, ``mask_name``, ``mask_radius`` and ``flags``. Fluxes are in the
-            unit of the sum, times pixel for maps in units per pixel.
+            ``snr``, ``mask_name``, ``mask_radius`` and ``flags``. Sums are in the unit of
+            the map. Fluxes are in Jy, or ``flux_unit``, if the unit of the map, its WCS and
+            its beam allow it.
 
             NaN, masked and off-map pixels are left out of ``background_sum`` and
             ``flux`` (flag ``aperture_invalid``); ``aperture_sum`` is that of
@@ -230,7 +242,7 @@ class InpaintedAperturePhotometry:
             # A classical background is subtracted in the whole aperture, regardless of the mask.
             wholes = self._fractions(shapes, np.full(len(x), np.inf), instrument)
 
-        flux_unit = _flux_unit(image.unit)
+        scale = measured_scale(image, instrument, self.beam, self.flux_unit)
         columns = {}
         for i, (shape, fraction, found) in enumerate(zip(shapes, fractions, sums, strict=True)):
             n = self._suffix(i)
@@ -240,13 +252,13 @@ class InpaintedAperturePhotometry:
             flags[np.isnan(fraction)] |= BITS['no_correction']
             columns[f'background_sum{n}'] = image.with_unit(background)
             table[f'aperture_sum_err{n}'] = image.with_unit(errors[i])
-            columns[f'flux{n}'] = u.Quantity((total - background) / fraction, flux_unit)
-            columns[f'flux_err{n}'] = u.Quantity(errors[i] / fraction, flux_unit)
+            columns[f'flux{n}'] = scale.of((total - background) / fraction)
+            columns[f'flux_err{n}'] = scale.of(errors[i] / fraction)
             if level is not None:
                 annulus_flux = (total - level * area) / wholes[i]
-                columns[f'annulus_flux{n}'] = u.Quantity(annulus_flux, flux_unit)
+                columns[f'annulus_flux{n}'] = scale.of(annulus_flux)
         for name, column in columns.items():
-            table[name] = column if image.unit is not None else u.Quantity(column).value
+            table[name] = column
         for name in table.colnames:
             if name.startswith(('aperture_sum', 'background_sum', 'flux', 'annulus_flux')):
                 table[name][unmeasured] = np.nan
@@ -258,6 +270,7 @@ class InpaintedAperturePhotometry:
         table.meta['apertures'] = [_describe(aperture) for aperture in self.apertures]
         table.meta['aperture_correction'] = self._correction(instrument)
         table.meta['annulus'] = str(self.annulus)
+        table.meta['flux_per_sum'] = scale.factor
         return table
 
     def _suffix(self, i):
@@ -577,11 +590,3 @@ def _sums(result, shape, method, n):
             with np.errstate(over='ignore'):
                 sums[k, i] = (np.where(valid, values, 0.0) * weights)[within].sum()
     return *sums, incomplete
-
-
-def _flux_unit(unit):
-    """Return Jy for Jy/pixel and so on, and other units unchanged."""
-    if unit is None:
-        return u.dimensionless_unscaled
-    powers = dict(zip(unit.bases, unit.powers, strict=True))
-    return unit * u.pix if powers.get(u.pix) == -1 else unit
