@@ -25,6 +25,7 @@ __all__ = [
     'parse_beam',
     'parse_flux_unit',
     'warn_of_missing',
+    'warn_of_removed',
 ]
 
 # Solid angle of a Gaussian beam of FWHM 1.
@@ -32,7 +33,6 @@ _GAUSSIAN = np.pi / (4 * np.log(2))
 _HINTS = {
     'beam': 'give it by beam= (--beam), or BMAJ and BMIN in the header',
     'WCS': 'give wcs=',
-    'no unit': 'give it as a Quantity, or by BUNIT in the header (--unit)',
     'frequency': 'put RESTFRQ into the header, or convert the map to Jy/sr',
     'calibrated': 'calibrate the map to have them in Jy',
 }
@@ -223,8 +223,8 @@ def measured_scale(
             reason = scale.missing or f'sums of the map are in {scale.unit}'
             raise ValueError(f'fluxes cannot be in {unit}: {reason}.')
         return FluxScale(scale.factor * scale.unit.to(unit), unit)
-    # A plain array has no unit on purpose; a file should have one.
-    if scale.missing and ('no unit' not in scale.missing or image.meta):
+    # An array without a unit may have none on purpose.
+    if scale.missing and 'no unit' not in scale.missing:
         warn_of_missing(scale)
     return scale
 
@@ -242,4 +242,21 @@ def warn_of_missing(scale: FluxScale) -> None:
         f'fluxes are plain sums of pixels, not in Jy: {scale.missing}; {hint}.',
         AstropyUserWarning,
         stacklevel=5,
+    )
+
+
+def warn_of_removed(removed: np.ndarray) -> None:
+    """Warn that sources were removed from the map before.
+
+    Parameters
+    ----------
+    removed : (N,) `~numpy.ndarray` of bool
+        True for the sources on pixels that an earlier removal filled.
+    """
+    warnings.warn(
+        f'{removed.sum()} of {len(removed)} sources lie on pixels that an earlier removal filled '
+        '(CSR_MASK); their fluxes are NaN (flag already_removed): measure them on the original '
+        'map.',
+        AstropyUserWarning,
+        stacklevel=4,
     )

@@ -6,6 +6,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
+from csr_astro.diagnosis import require_success
 from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.images import read_image
 from csr_astro.instruments import require_instrument, warn_of_another
@@ -141,6 +142,11 @@ def remove_file(
     -------
     result : `~csr_astro.NeuralBackground`
 
+    Raises
+    ------
+    ValueError
+        If no source could be removed: nothing is written.
+
     Examples
     --------
     >>> from csr_astro.removal import remove_file
@@ -165,6 +171,7 @@ def remove_file(
             errors=errors,
             **({'reading': reading} if reading else {}),
         )
+    require_success(image, result.sources, 'removed')
     fluxes = None
     if photometry is not None:
         fluxes = InpaintedAperturePhotometry(estimator=model, **photometry)(result)

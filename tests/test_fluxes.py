@@ -147,13 +147,14 @@ def test_one_warning_says_what_is_missing(estimator, unit, sentence):
     assert table['flux_1'].unit == u.Unit(unit)
 
 
-def test_file_without_a_unit_is_told(estimator, tmp_path):
+def test_map_without_a_unit_gives_plain_numbers(estimator, tmp_path, capsys):
     fits.writeto(tmp_path / 'map.fits', one_jansky())
     photometry = InpaintedAperturePhotometry(7, estimator=estimator)
-    with pytest.warns(AstropyUserWarning, match=r'the map has no unit; give it .*\(--unit\)'):
-        photometry(tmp_path / 'map.fits', POSITION)
-    # A plain array has none on purpose.
-    assert photometry(one_jansky(), POSITION)['flux'][0] == pytest.approx(1, abs=5e-3)
+    for data in (one_jansky(), tmp_path / 'map.fits'):
+        assert photometry(data, POSITION)['flux'][0] == pytest.approx(1, abs=5e-3)
+    assert main(['photometry', str(tmp_path / 'map.fits'), '--pixel', '60.2', '49.8', '--apertures',
+                 '7', '--fwhm', '3.3', '--orientations', '1']) == 0  # fmt: skip
+    assert 'sums of pixels of a map without unit (--unit gives one)' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('unit', [u.mag, u.dex, u.dB, u.mag / u.arcsec**2])

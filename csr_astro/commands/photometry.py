@@ -35,7 +35,8 @@ def add_parser(commands: Commands) -> None:
 def run(args: Namespace) -> None:
     """Write the table of fluxes and print its main columns."""
     from csr_astro import InpaintedAperturePhotometry
-    from csr_astro.flags import count_sources
+    from csr_astro.diagnosis import require_success
+    from csr_astro.flags import NOT_MEASURED, count_sources
     from csr_astro.products import describe_reading
     from csr_astro.tables import check_table_path, write_table
     from csr_astro.utils.files import stem
@@ -51,15 +52,17 @@ def run(args: Namespace) -> None:
     table = photometry(
         image, options.read_sources(args), mask_radius=options.mask_radius(args)
     )
+    require_success(image, table, 'measured', NOT_MEASURED)
     write_table(output, table)
     print('\n'.join(_summary(table)))
     correction = table.meta['aperture_correction']
-    print('fluxes: sums of pixels, ' + (
+    without = ' of a map without unit (--unit gives one)' if image.unit is None else ''
+    print(f'fluxes: sums of pixels{without}, ' + (
         'nothing added for what lies outside the aperture' if correction == 'none'
         else f'over the enclosed energy ({correction})'
     ))  # fmt: skip
     print(f'read: {describe_reading(table.meta)}')
-    print(f'{count_sources(table, "measured")}: {output}')
+    print(f'{count_sources(table, "measured", NOT_MEASURED)}: {output}')
 
 
 def _summary(table):

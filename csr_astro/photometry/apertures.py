@@ -22,7 +22,7 @@ from regions import Region, Regions
 from csr_astro.background import NeuralBackground
 from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.flags import BITS, NOT_INPAINTED
-from csr_astro.fluxes import measured_scale, parse_beam, parse_flux_unit
+from csr_astro.fluxes import measured_scale, parse_beam, parse_flux_unit, warn_of_removed
 from csr_astro.images import parse_image
 from csr_astro.uncertainty import aperture_weights
 from csr_astro.utils.representation import html_table
@@ -184,7 +184,8 @@ class InpaintedAperturePhotometry:
             its beam allow it.
 
             NaN, masked and off-map pixels are left out of ``background_sum`` and
-            ``flux`` (flag ``aperture_invalid``); ``aperture_sum`` is that of
+            ``flux`` (flag ``aperture_invalid``, which is also set where an aperture contains
+            pixels that an earlier removal filled); ``aperture_sum`` is that of
             photutils. If an aperture extends beyond the mask (flag
             ``aperture_exceeds_mask``), ``flux`` is that inside the mask, over the
             enclosed-energy fraction at the radius of the mask.
@@ -218,6 +219,9 @@ class InpaintedAperturePhotometry:
         result.require_unchanged()
         sources = result.sources
         unmeasured = (sources['flags'] & NOT_INPAINTED) > 0
+        removed = (sources['flags'] & BITS['already_removed']) > 0
+        if removed.any():
+            warn_of_removed(removed)
         x = np.where(unmeasured, _NOWHERE, sources['x_center'])
         y = np.where(unmeasured, _NOWHERE, sources['y_center'])
         instrument = result.instrument
@@ -262,6 +266,8 @@ class InpaintedAperturePhotometry:
         for name in table.colnames:
             if name.startswith(('aperture_sum', 'background_sum', 'flux', 'annulus_flux')):
                 table[name][unmeasured] = np.nan
+            if 'flux' in name:
+                table[name][removed] = np.nan
         for name in ('snr', 'mask_name', 'mask_radius'):
             table[name] = sources[name]
         table['flags'] = np.where(unmeasured, sources['flags'], flags)
@@ -583,7 +589,7 @@ def _sums(result, shape, method, n):
         valid = image.valid(overlap)
         within = aperture.data > 0
         seen = np.zeros(within.shape, dtype=bool)
-        seen[inside] = valid
+        seen[inside] = valid if image.inpainted is None else valid & ~image.inpainted[overlap]
         incomplete[i] = not seen[within].all()
         within, weights = within[inside], aperture.data[inside]
         for k, values in enumerate((image.data[overlap], result.background_in(overlap), 1.0)):
