@@ -563,7 +563,7 @@ def combine(
     table['background_scatter'] = image.with_unit(prediction.scatter)
     table['flags'] = flags
     asked = 'as drawn, else by SNR' if plan.mask_radius is None else str(plan.mask_radius)
-    table.meta.update(versions() | estimator.provenance | {'mask_radius': asked})
+    table.meta.update(versions() | estimator.provenance | {'mask_radius': asked} | image.meta)
     return NeuralBackground(image, table, masks, prediction, estimator, plan.model)
 
 

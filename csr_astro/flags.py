@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from astropy.table import Table
     from numpy.typing import ArrayLike
 
-__all__ = ['BITS', 'FLAGS', 'NOT_INPAINTED', 'Flag', 'count_sources', 'decode_flags']
+__all__ = [
+    'BITS',
+    'FLAGS',
+    'NOT_INPAINTED',
+    'NOT_MEASURED',
+    'Flag',
+    'count_sources',
+    'decode_flags',
+]
 
 
 class Flag(NamedTuple):
@@ -56,6 +64,11 @@ FLAGS = (
     Flag(131072, 'exceeds_mask', 'emission that is not in the fit stands at the rim of the mask'),
     Flag(262144, 'not_fitted', 'too few valid pixels, or too little background; not measured'),
     Flag(524288, 'at_bound', 'the fitted position lies on a bound given by xy_bounds'),
+    Flag(
+        1048576,
+        'already_removed',
+        'the source lies on pixels that an earlier removal filled (CSR_MASK); not measured',
+    ),
 )
 
 #: Bit of each flag, by name.
@@ -65,6 +78,9 @@ BITS = {flag.name: flag.bit for flag in FLAGS}
 NOT_INPAINTED = sum(
     BITS[name] for name in ('invalid_position', 'off_map', 'no_background', 'mask_too_large')
 )
+
+#: Sources with any of these flags have no fluxes.
+NOT_MEASURED = NOT_INPAINTED | BITS['already_removed'] | BITS['not_fitted']
 
 
 def decode_flags(flags: ArrayLike) -> list:
@@ -92,7 +108,7 @@ def decode_flags(flags: ArrayLike) -> list:
     return [flag.name for flag in FLAGS if int(values) & flag.bit]
 
 
-def count_sources(table: Table, done: str = '') -> str:
+def count_sources(table: Table, done: str = '', failed: int = NOT_INPAINTED) -> str:
     """Describe how many sources of a table were measured.
 
     Parameters
@@ -101,6 +117,8 @@ def count_sources(table: Table, done: str = '') -> str:
         Table with a column ``flags``.
     done : str, optional
         Participle for the sources, such as ``'removed'``.
+    failed : int, optional
+        Sum of the bits of the flags of a source that does not count.
 
     Examples
     --------
@@ -109,6 +127,6 @@ def count_sources(table: Table, done: str = '') -> str:
     >>> count_sources(Table({'flags': [0, 16, 2]}), 'removed')
     '2 of 3 sources removed (1 could not be, see flags)'
     """
-    n_bad = int(((table['flags'] & (NOT_INPAINTED | BITS['not_fitted'])) > 0).sum())
+    n_bad = int(((table['flags'] & failed) > 0).sum())
     text = f'{len(table) - n_bad} of {len(table)} sources {done}'.rstrip()
     return f'{text} ({n_bad} could not be, see flags)' if n_bad else text

@@ -6,31 +6,41 @@ not copied, so a memory-mapped map stays on disk until its pixels are read.
 
 from __future__ import annotations
 
-import warnings
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import (
+    Cutout2D,
     InverseVariance,
     NDData,
     StdDevUncertainty,
     VarianceUncertainty,
 )
-from astropy.utils.exceptions import AstropyUserWarning
 from astropy.utils.masked import Masked
-from astropy.wcs import WCS, FITSFixedWarning
-from astropy.wcs.utils import proj_plane_pixel_scales
+from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_area, proj_plane_pixel_scales
 from astropy.wcs.wcsapi import BaseHighLevelWCS
 
-from csr_astro.utils.warnings import ignored, one_at_a_time
+from csr_astro.fits_files import (
+    FitsParts,
+    find_image_hdu,
+    header_wcs,
+    open_fits,
+    read_error_file,
+    read_mask_file,
+    read_parts,
+    take_plane,
+)
+from csr_astro.units import parse_unit
+from csr_astro.utils.warnings import one_at_a_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike
 
@@ -39,8 +49,9 @@ if TYPE_CHECKING:
 __all__ = ['Image', 'find_image_hdu', 'open_fits', 'parse_image', 'read_image', 'shape_text']
 
 
-_ACCEPTED = 'an NDData, CCDData, image HDU, HDUList, Quantity or array'
-_ERROR_EXTENSIONS = ('error', 'stdev', 'err', 'uncert')
+_ACCEPTED = (
+    'an NDData, CCDData, Cutout2D, image HDU, HDUList, Quantity, array or path of a FITS file'
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +73,12 @@ class Image:
     as_quantity : bool
         Whether the input was a `~astropy.units.Quantity`, and output maps are too;
         they are plain arrays for NDData and HDUs.
+    inpainted : (ny, nx) `~numpy.ndarray` of bool or None
+        True for pixels that an earlier removal filled.
+    header : mapping or None
+        Header of the map, which may tell instrument, beam and frequency.
+    meta : dict
+        The extensions that were used, in words.
 
     Examples
     --------
@@ -79,6 +96,9 @@ class Image:
     unit: u.UnitBase | None = None
     wcs: Any = None
     as_quantity: bool = False
+    inpainted: np.ndarray | None = None
+    header: Mapping | None = None
+    meta: dict = field(default_factory=dict)
 
     def __repr__(self) -> str:
         parts = [name for name in ('mask', 'error', 'wcs') if getattr(self, name) is not None]
@@ -111,6 +131,18 @@ class Image:
         corner = self.wcs.pixel_to_world([x, x + 1, x], [y, y, y + 1])
         steps = corner[0].separation(corner[1:]).to_value(u.arcsec)
         return float(np.sqrt(np.prod(steps)))
+
+    @property
+    def pixel_area(self) -> u.Quantity | None:
+        """Solid angle of a pixel, or None without a WCS."""
+        if isinstance(self.wcs, WCS):
+            with np.errstate(over='ignore', invalid='ignore'):
+                area = proj_plane_pixel_area(self.wcs) * u.deg**2
+        elif self.pixel_scale is not None:
+            area = (self.pixel_scale * u.arcsec) ** 2
+        else:
+            return None
+        return area.to(u.arcsec**2)
 
     def valid(self, window: tuple[slice, ...]) -> np.ndarray:
         """Find the pixels of a window that are finite and not masked.
@@ -178,36 +210,6 @@ def _real(array, name):
     return _two_dimensional(array, name)
 
 
-def _parse_unit(text):
-    if not text or not str(text).strip():
-        return None
-    with one_at_a_time, ignored(u.UnitsWarning):
-        unit = u.Unit(str(text).strip(), parse_strict='silent')
-    if not isinstance(unit, u.UnitBase) or isinstance(unit, u.UnrecognizedUnit):
-        warnings.warn(
-            f'the unit {text!r} is not understood; the results carry no unit.',
-            AstropyUserWarning,
-            stacklevel=4,
-        )
-        return None
-    return unit
-
-
-def _header_wcs(header, hdus=None):
-    """Return the celestial WCS of a header; ``hdus`` may hold distortion lookup tables."""
-    try:
-        with one_at_a_time, ignored(FITSFixedWarning):
-            wcs = WCS(header, fobj=hdus)
-    except (ValueError, TypeError, MemoryError, KeyError, OSError) as error:
-        lines = [line for line in str(error).split('\n') if line.strip(' .')]
-        reason = lines[-1].strip().rstrip('.:') if lines else type(error).__name__
-        raise ValueError(
-            f'the WCS of the header is not understood ({reason}); correct it, or give the data '
-            'without it.'
-        ) from None
-    return _celestial(wcs)
-
-
 def _celestial(wcs):
     """Return the celestial part of a WCS, or None if it has none."""
     if isinstance(wcs, WCS):
@@ -244,83 +246,34 @@ def _standard_deviation(uncertainty, unit):
     return np.asarray(values)
 
 
-#: Names of the extension of the map, in order of preference.
-IMAGE_NAMES = ('image', 'sci', 'data')
-
-
-def find_image_hdu(hdus: fits.HDUList, name: str | int | None = None) -> int:
-    """Find the image among the extensions of a FITS file.
-
-    Parameters
-    ----------
-    hdus : `~astropy.io.fits.HDUList`
-        An open file.
-    name : str or int, optional
-        Name or number of the extension. By default the one called ``image``
-        (Herschel archive files), ``SCI`` or ``DATA``, else the first
-        two-dimensional image.
-
-    Returns
-    -------
-    index : int
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from astropy.io import fits
-    >>> from csr_astro.images import find_image_hdu
-    >>> image = fits.ImageHDU(np.zeros((9, 9)), name='image')
-    >>> find_image_hdu(fits.HDUList([fits.PrimaryHDU(), image]))
-    1
-    """
-    if name is not None:
-        try:
-            index = hdus.index_of(name)
-        except KeyError:
-            # The name may be a number given as text.
-            index = int(name) if str(name).removeprefix('-').isdecimal() else None
-        try:
-            found = hdus[index]
-        except (KeyError, IndexError, TypeError):
-            names = [hdu.name or str(i) for i, hdu in enumerate(hdus)]
-            raise ValueError(f'there is no extension {name!r}; there are {names}.') from None
-        if not found.is_image or not found.shape:
-            raise ValueError(f'the extension {name!r} holds no image.')
-        return index % len(hdus)
-    images = [
-        i
-        for i, hdu in enumerate(hdus)
-        if hdu.is_image and sum(n > 1 for n in hdu.shape) == 2 and len(hdu.shape) >= 2
-    ]
-    for wanted in IMAGE_NAMES:
-        for i in images:
-            if hdus[i].name.lower() == wanted:
-                return i
-    if not images:
-        raise ValueError('the file holds no two-dimensional image.')
-    return images[0]
-
-
 def parse_image(
     data: ImageLike,
     *,
-    mask: ArrayLike | None = None,
-    error: QuantityLike | None = None,
+    mask: ArrayLike | PathLike | None = None,
+    error: QuantityLike | PathLike | None = None,
     wcs: WcsLike | None = None,
+    hdu: str | int | None = None,
+    plane: int | Sequence[int] | None = None,
 ) -> Image:
     """Convert an image of any accepted kind to an `Image`.
 
     Parameters
     ----------
-    data : NDData, CCDData, image HDU, HDUList, Quantity, masked array or array
-        The map. In an HDUList, `find_image_hdu` finds the image, and an extension
-        ``error``, ``stDev``, ``err`` or ``uncert`` (same ``EXTVER``) is its error.
-    mask : (ny, nx) array-like of bool, optional
-        True for invalid pixels, in addition to the mask of ``data``.
-    error : (ny, nx) array-like or Quantity, or scalar, optional
-        1-sigma error; replaces the uncertainty of ``data``.
+    data : path-like, NDData, CCDData, Cutout2D, image HDU, HDUList, Quantity or array
+        The map. For files and HDULists see `read_image`. An HDU stands for itself: the other
+        extensions of its file are not read.
+    mask : (ny, nx) array-like of bool or path-like, optional
+        True for invalid pixels, in addition to the mask of ``data``; or the FITS file of a
+        mask, data quality, weight or coverage.
+    error : (ny, nx) array-like or Quantity, scalar, or path-like, optional
+        1-sigma error, or its FITS file; replaces the uncertainty of ``data``. Another unit
+        than that of the data is converted.
     wcs : optional
         World coordinate system; replaces that of ``data``.
+    hdu : str or int, optional
+        Extension of the image in a file or HDUList.
+    plane : int or sequence of int, optional
+        Plane of a cube, zero-based, or one number for each leading axis.
 
     Returns
     -------
@@ -343,64 +296,139 @@ def parse_image(
     >>> print(image.unit, image.mask, image.pixel_scale)
     Jy / pix None None
     """
-    values: Any
-    unit = own_mask = own_error = own_wcs = None
-    as_quantity = isinstance(data, u.Quantity) or getattr(data, 'as_quantity', False)
-    if isinstance(data, Image):
-        values, unit, own_mask = data.data, data.unit, data.mask
-        own_error, own_wcs = data.error, data.wcs
-    elif isinstance(data, fits.HDUList):
-        index = find_image_hdu(data)
-        hdu = data[index]
-        values, unit = hdu.data, _parse_unit(hdu.header.get('BUNIT'))
-        own_wcs = _header_wcs(hdu.header, data) if wcs is None else None
-        own_error = _error_extension(data, index)
-    elif isinstance(data, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
-        if data.data is None:
-            raise ValueError('the HDU holds no image; the image may be in another extension.')
-        values, unit = data.data, _parse_unit(data.header.get('BUNIT'))
-        own_wcs = _header_wcs(data.header) if wcs is None else None
-    elif isinstance(data, NDData):
-        values, unit, own_mask, own_wcs = data.data, data.unit, data.mask, data.wcs
-        own_error = _standard_deviation(data.uncertainty, unit) if error is None else None
-    elif isinstance(data, Masked):
-        values, own_mask = data.unmasked, data.mask
-        if isinstance(values, u.Quantity):
-            values, unit = values.value, values.unit
-    elif isinstance(data, u.Quantity):
-        values, unit = data.value, data.unit
-    elif isinstance(data, np.ma.MaskedArray):
-        values, own_mask = data.data, np.ma.getmaskarray(data)
-    elif isinstance(data, np.ndarray | list | tuple):
-        values = data
-    else:
-        raise TypeError(f'data must be {_ACCEPTED}, got {type(data).__name__}.')
-
-    values = _real(values, 'data')
+    if hdu is not None and not isinstance(data, str | os.PathLike | fits.HDUList):
+        raise TypeError(f'hdu is for files and HDULists, got {type(data).__name__}.')
+    found = _parts(data, with_error=error is None, with_wcs=wcs is None, hdu=hdu, plane=plane)
+    values = _real(found.data, 'data')
+    unit = found.unit
     if isinstance(unit, u.FunctionUnitBase):
         raise TypeError(
             f'data are in {unit}, which is logarithmic, so that sums mean nothing; give them in a '
             'linear unit.'
         )
+    if isinstance(mask, str | os.PathLike):
+        mask = read_mask_file(mask)
     masks = [
-        _like(m, values, 'mask', bool) for m in (mask, own_mask) if m is not None and m is not False
+        _like(m, values, 'mask', bool)
+        for m in (mask, found.mask)
+        if m is not None and m is not False
     ]
-    combined = np.logical_or.reduce(masks) if masks else None
-    if error is None:
-        error = own_error
+    return replace(
+        found,
+        data=values,
+        mask=np.logical_or.reduce(masks) if masks else None,
+        error=_error(found.error if error is None else error, values, unit),
+        wcs=_celestial(found.wcs if wcs is None else wcs),
+    )
+
+
+def _parts(data, *, with_error, with_wcs, hdu=None, plane=None):
+    """Return the parts of an image as they are, not yet checked."""
+    as_quantity = isinstance(data, u.Quantity) or getattr(data, 'as_quantity', False)
+    if isinstance(data, Image):
+        return data if plane is None else _of_plane(data, plane)
+    if isinstance(data, str | os.PathLike):
+        with open_fits(data) as hdus:
+            # The arrays keep the memory map alive after the file is closed.
+            return _of_file(
+                read_parts(
+                    hdus, hdu=hdu, plane=plane, ignore_errors=not with_error, with_wcs=with_wcs
+                )
+            )
+    if isinstance(data, fits.HDUList):
+        return _of_file(
+            read_parts(data, hdu=hdu, plane=plane, ignore_errors=not with_error, with_wcs=with_wcs)
+        )
+    if isinstance(data, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
+        if data.data is None:
+            raise ValueError('the HDU holds no image; the image may be in another extension.')
+        unit = parse_unit(data.header.get('BUNIT', data.header.get('QTTY____')))
+        found = Image(
+            data.data,
+            unit=unit,
+            wcs=header_wcs(data.header) if with_wcs else None,
+            header=data.header,
+        )
+    elif isinstance(data, NDData):
+        found = Image(
+            data.data,
+            data.mask,
+            _standard_deviation(data.uncertainty, data.unit) if with_error else None,
+            data.unit,
+            data.wcs,
+            inpainted=_filled(data),
+            header=data.meta if isinstance(data.meta, Mapping) else None,
+        )
+    elif isinstance(data, Cutout2D):
+        return replace(
+            _parts(data.data, with_error=with_error, with_wcs=with_wcs, plane=plane), wcs=data.wcs
+        )
+    elif isinstance(data, Masked):
+        values, unit = data.unmasked, None
+        if isinstance(values, u.Quantity):
+            values, unit = values.value, values.unit
+        found = Image(values, data.mask, unit=unit, as_quantity=as_quantity)
+    elif isinstance(data, u.Quantity):
+        found = Image(data.value, unit=data.unit, as_quantity=True)
+    elif isinstance(data, np.ma.MaskedArray):
+        found = Image(data.data, np.ma.getmaskarray(data))
+    elif isinstance(data, np.ndarray | list | tuple):
+        found = Image(data)
+    else:
+        raise TypeError(f'data must be {_ACCEPTED}, got {type(data).__name__}.')
+    return found if plane is None else _of_plane(found, plane)
+
+
+def _of_plane(image, plane):
+    """Take one plane of all arrays of a cube."""
+    axes = np.ndim(image.data)
+    taken = {
+        name: take_plane(np.asanyarray(array), plane, name)
+        for name in ('data', 'mask', 'error')
+        if (array := getattr(image, name)) is not None and np.ndim(array) == axes
+    }
+    return replace(image, **taken, meta=image.meta | {'plane': str(plane)})
+
+
+def _of_file(parts: FitsParts) -> Image:
+    return Image(
+        parts.data,
+        parts.mask,
+        parts.error,
+        parts.unit,
+        parts.wcs,
+        inpainted=parts.inpainted,
+        header=parts.header,
+        meta=parts.meta,
+    )
+
+
+def _filled(data):
+    """Return the pixels that a removal filled, of the CCDData of its result."""
+    flags = getattr(data, 'flags', None)
+    if 'csrastro' not in data.meta or np.shape(flags) != data.data.shape:
+        return None
+    return np.asarray(flags) != 0
+
+
+def _error(error, data, unit):
+    """Return the 1-sigma error in the unit of the data."""
+    if isinstance(error, str | os.PathLike):
+        error = read_error_file(error, unit)
+    elif isinstance(error, NDData) and error.uncertainty is None:
+        error = error.data if error.unit is None else u.Quantity(error.data, error.unit)
     elif isinstance(error, NDData) or hasattr(error, 'uncertainty_type'):
         error = _standard_deviation(getattr(error, 'uncertainty', error), unit)
-    if error is not None:
-        if isinstance(error, u.Quantity):
-            try:
-                error = error.to_value(u.dimensionless_unscaled if unit is None else unit)
-            except u.UnitConversionError:
-                raise ValueError(
-                    f'error has unit {error.unit}, which does not fit the unit of data ({unit}).'
-                ) from None
-        error = _like(error, values, 'error')
-    wcs = _celestial(own_wcs if wcs is None else wcs)
-    return Image(values, combined, error, unit, wcs, as_quantity)
+    if error is None:
+        return None
+    if isinstance(error, u.Quantity):
+        try:
+            error = error.to_value(u.dimensionless_unscaled if unit is None else unit)
+        except u.UnitConversionError:
+            raise ValueError(
+                f'error has unit {error.unit}, which does not fit the unit of data ({unit}).'
+            ) from None
+    return _like(error, data, 'error')
 
 
 def _like(array, data, name, dtype=None):
@@ -418,99 +446,43 @@ def _like(array, data, name, dtype=None):
     return array
 
 
-def _error_extension(hdus, index):
-    """Return the error extension of an image, with its unit; None if there is none."""
-    image = hdus[index]
-    after = [*hdus[index + 1 :], *hdus[:index]]
-    for hdu in after:
-        if not hdu.is_image or hdu.name.lower() not in _ERROR_EXTENSIONS:
-            continue
-        # Files of several exposures have an error extension for each.
-        versions = {each.header['EXTVER'] for each in (image, hdu) if 'EXTVER' in each.header}
-        if len(versions) < 2 and _lengths(hdu) == _lengths(image):
-            return _in_unit_of(image, hdu)
-    return None
+def read_image(
+    path: PathLike,
+    hdu: str | int | None = None,
+    *,
+    error_hdu: str | int | None = None,
+    mask_hdu: str | int | None = None,
+    error: PathLike | None = None,
+    mask: PathLike | None = None,
+    ignore_errors: bool = False,
+    plane: int | Sequence[int] | None = None,
+    unit: str | u.UnitBase | None = None,
+) -> tuple[Image, fits.Header]:
+    """Read the image of a FITS file, and what its other extensions say about the pixels.
 
-
-def _lengths(hdu):
-    """Return the lengths of the axes of an image, without leading axes of length 1."""
-    lengths = list(hdu.shape)
-    while len(lengths) > 2 and lengths[0] == 1:
-        del lengths[0]
-    return lengths
-
-
-def _in_unit_of(image, hdu):
-    """Return the data of an extension, with their unit if it differs from the image's."""
-    texts = [each.header.get('BUNIT') for each in (image, hdu)]
-    if None in texts or texts[0] == texts[1]:
-        return hdu.data
-    unit, own = map(_parse_unit, texts)
-    # A unit that is not understood is None; a warning was issued.
-    return hdu.data if unit is None or own is None else u.Quantity(hdu.data, own, copy=False)
-
-
-@contextmanager
-def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
-    """Open a FITS file, with one-sentence errors that name the file.
-
-    Parameters
-    ----------
-    path : path-like
-        FITS file; memory-mapped where its format allows it.
-
-    Yields
-    ------
-    hdus : `~astropy.io.fits.HDUList`
-
-    Raises
-    ------
-    ValueError
-        If the file does not exist, is not a FITS file or is truncated, or the block
-        raises a ValueError.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from tempfile import TemporaryDirectory
-    >>> from csr_astro.images import open_fits
-    >>> with TemporaryDirectory() as folder:
-    ...     path = Path(folder) / 'map.fits'
-    ...     _ = path.write_text('no map')
-    ...     try:
-    ...         with open_fits(path) as hdus:
-    ...             print(len(hdus))
-    ...     except ValueError as error:
-    ...         print('is not a readable FITS file' in str(error))
-    True
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f'no such file: {str(path)!r}.')
-    try:
-        with fits.open(path) as hdus:
-            yield hdus
-    except ValueError as error:
-        raise ValueError(f'{str(path)!r}: {error}') from None
-    except (OSError, BufferError) as error:
-        reason = str(error).split(',')[0].rstrip('.')
-        raise ValueError(f'{str(path)!r} is not a readable FITS file: {reason}.') from None
-    except TypeError as error:
-        # numpy's error for a memory map that extends beyond the end of a file.
-        if 'buffer' not in str(error):
-            raise
-        raise ValueError(f'{str(path)!r} is not a readable FITS file: it is truncated.') from None
-
-
-def read_image(path: PathLike, hdu: str | int | None = None) -> tuple[Image, fits.Header]:
-    """Read the image of a FITS file, with its error extension if any.
+    The names of extensions have the meaning of ``data/file_conventions.toml``. The ``meta`` of
+    the image says which were used.
 
     Parameters
     ----------
     path : path-like
         FITS file; memory-mapped where its format allows it.
     hdu : str or int, optional
-        Extension, see `find_image_hdu`.
+        Extension of the image, see `find_image_hdu`.
+    error_hdu : str or int, optional
+        Extension of the error: standard deviation, variance or inverse variance by ``UTYPE``,
+        its name or its unit. By default the one that the convention of the file tells.
+    mask_hdu : str or int, optional
+        Extension of the mask, data quality, weight or coverage; by default all that the
+        convention of the file tells; ``'none'`` for none.
+    error, mask : path-like, optional
+        Files of the error and of the mask, if they are not in the same file.
+    ignore_errors : bool, optional
+        Whether to leave the errors of the file unread.
+    plane : int or sequence of int, optional
+        Plane of a cube, zero-based, or one number for each leading axis.
+    unit : str or `~astropy.units.UnitBase`, optional
+        Unit of the map, instead of that of the header.
 
     Returns
     -------
@@ -533,17 +505,21 @@ def read_image(path: PathLike, hdu: str | int | None = None) -> tuple[Image, fit
     (20, 30) MJy / sr MJy/sr
     """
     with open_fits(path) as hdus:
-        index = find_image_hdu(hdus, hdu)
-        found = hdus[index]
-        image = parse_image(
-            found,
-            error=_error_extension(hdus, index),
-            wcs=_header_wcs(found.header, hdus),
+        parts = read_parts(
+            hdus,
+            hdu=hdu,
+            error_hdu=error_hdu,
+            mask_hdu=mask_hdu,
+            ignore_errors=ignore_errors or error is not None,
+            plane=plane,
+            unit=unit,
         )
-        header = hdus[0].header.copy()
-        header.update(found.header)
         # The arrays keep the memory map alive after the file is closed.
-        return image, header
+        found = _of_file(parts)
+        image = parse_image(found, error=error, mask=mask)
+    named = {'error_hdu': error, 'mask_hdu': mask}
+    added = {name: str(file) for name, file in named.items() if file is not None}
+    return replace(image, meta=image.meta | added), parts.header
 
 
 def shape_text(image: Image) -> str:

@@ -95,6 +95,8 @@ class Instrument:
     angular : bool
         Whether only the angular size of the beam is known, so that radii in
         pixels need the pixel scale of the map.
+    beam_area : float or None
+        Measured solid angle of the beam in square arcsec; that of a Gaussian otherwise.
 
     Examples
     --------
@@ -120,6 +122,7 @@ class Instrument:
     psf_model: str | None = None
     zero_is_blank: bool = False
     angular: bool = False
+    beam_area: float | None = None
 
     def __repr__(self) -> str:
         pixels = '' if self.pixel_scale is None else f' of {self.pixel_scale:.3g} arcsec'
@@ -139,6 +142,13 @@ class Instrument:
                 'enclosed energy': self.corrections or 'of a Gaussian beam',
             },
         )
+
+    @property
+    def beam_pixels(self) -> float:
+        """Solid angle of the beam in pixels."""
+        if self.beam_area is not None and self.pixel_scale is not None:
+            return self.beam_area / self.pixel_scale**2
+        return float(np.pi / (4 * np.log(2)) * self.fwhm**2)
 
     def _masks(self):
         return zip(MASK_NAMES, self.mask_radii, strict=True)
@@ -328,6 +338,7 @@ def get_instrument(
             pixel_scale=entry['pixel_scale'],
             wavelength=entry['wavelength'],
             annulus=tuple(radius / entry['pixel_scale'] for radius in entry['annulus']),
+            beam_area=entry.get('beam_area'),
         )
     scale = tables['scales'][entry['scale']]
     return Instrument(

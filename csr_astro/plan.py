@@ -156,10 +156,26 @@ def plan_removal(
     placed = mask_flags & BITS['invalid_position'] == 0
     unknown = placed & np.isnan(snr) & ~np.isin(names, ('fixed', 'region'))
     flags = flags | mask_flags | flag_masks(image, masks) | BITS['no_snr'] * unknown
+    flags |= BITS['already_removed'] * _on_filled_pixels(image, sources)
     batches = plan_batches(sources, masks, batch_size)
     return Plan(
         image, sources, instrument, snr, names, masks, flags, batches, mask_radius=mask_radius
     )
+
+
+def _on_filled_pixels(image, sources):
+    """Return True for sources on a pixel that an earlier removal filled."""
+    filled = np.zeros(len(sources), dtype=bool)
+    if image.inpainted is None:
+        return filled
+    ny, nx = image.shape
+    with np.errstate(invalid='ignore'):
+        inside = (np.abs(sources.x - (nx - 1) / 2) < nx / 2) & (
+            np.abs(sources.y - (ny - 1) / 2) < ny / 2
+        )
+    row, column = (np.rint(axis[inside]).astype(int) for axis in (sources.y, sources.x))
+    filled[inside] = image.inpainted[row.clip(0, ny - 1), column.clip(0, nx - 1)]
+    return filled
 
 
 def refine_positions(

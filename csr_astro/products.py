@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
 from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning
 
+from csr_astro.fits_files import find_image_hdu, take_plane
 from csr_astro.flags import count_sources
-from csr_astro.images import find_image_hdu
 from csr_astro.tables import printable
 from csr_astro.utils.files import atomic_path
 from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from csr_astro.background import NeuralBackground
     from csr_astro.typing import PathLike, QuantityLike
 
-__all__ = ['describe_removal', 'write_source_free']
+__all__ = ['describe_reading', 'describe_removal', 'write_source_free']
 
 # Keywords that describe the pixel values as stored.
 _OF_THE_DATA = ('BSCALE', 'BZERO', 'BLANK', 'DATAMIN', 'DATAMAX', 'CHECKSUM', 'DATASUM')
@@ -38,6 +38,7 @@ def write_source_free(
     result: NeuralBackground,
     *,
     hdu: str | int | None = None,
+    plane: int | Sequence[int] | None = None,
     background: QuantityLike | None = None,
     history: Sequence[str] = (),
     errors: bool = True,
@@ -59,6 +60,8 @@ def write_source_free(
         Result to write.
     hdu : str or int, optional
         Extension of the image, see `~csr_astro.images.find_image_hdu`.
+    plane : int or sequence of int, optional
+        Plane of a cube that is replaced, see `~csr_astro.images.read_image`.
     background : (ny, nx) array or Quantity, optional
         Map to write instead of ``result.background``, such as a realization.
     history : sequence of str, optional
@@ -69,10 +72,9 @@ def write_source_free(
     background = result.background if background is None else background
     background = u.Quantity(background).value
     with _quiet(), fits.open(template) as hdus:
-        index = find_image_hdu(hdus, hdu)
+        index = find_image_hdu(hdus, hdu, plane=plane)
         image = hdus[index]
-        # Leading axes of length 1 are kept.
-        replaced = _replacement(image, background.reshape(image.shape), history)
+        replaced = _replacement(image, _inserted(image, background, plane), history)
         # The added extensions share the celestial WCS of the image.
         wcs = WCS(image.header, fobj=hdus).celestial.to_header(relax=True)
         # The file may be the output of an earlier removal.
@@ -131,6 +133,7 @@ def describe_removal(
         f'Weights {meta["weights"]}, SHA-256',
         meta['weights_sha256'],
         f'Instrument {meta["instrument"]}, preset {meta["preset"]}.',
+        *([f'Read {describe_reading(meta)}.'] if 'image_hdu' in meta else []),
         'Extensions CSR_MASK and CSR_RMS: inpainted pixels, their error.'
         if errors
         else 'Extension CSR_MASK: inpainted pixels.',
@@ -138,6 +141,38 @@ def describe_removal(
     if realization is not None:
         lines.append(f'Filled pixels carry noise and texture: realization {realization}.')
     return [printable(line) for line in lines]
+
+
+def _inserted(image, background, plane):
+    """Return the data of an image with another map or plane; leading axes of length 1 are kept."""
+    if plane is None:
+        return background.reshape(image.shape)
+    cube = np.array(image.data, dtype=np.result_type(image.data.dtype, background.dtype))
+    take_plane(cube, plane, 'the cube')[:] = background
+    return cube
+
+
+def describe_reading(meta: Mapping[str, Any]) -> str:
+    """Describe which extensions of a file were used.
+
+    Parameters
+    ----------
+    meta : mapping
+        Metadata of a table of sources.
+
+    Returns
+    -------
+    text : str
+        Empty if the map is from no file.
+
+    Examples
+    --------
+    >>> from csr_astro.products import describe_reading
+    >>> describe_reading({'image_hdu': 'SCI (1)', 'error_hdu': 'ERR (2, standard deviation)'})
+    'image SCI (1), error ERR (2, standard deviation)'
+    """
+    words = {'image_hdu': 'image', 'plane': 'plane', 'error_hdu': 'error', 'mask_hdu': 'mask'}
+    return ', '.join(f'{word} {meta[name]}' for name, word in words.items() if name in meta)
 
 
 def _replacement(image, data, history):

@@ -6,6 +6,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
+from csr_astro.diagnosis import require_success
 from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.images import read_image
 from csr_astro.instruments import require_instrument, warn_of_another
@@ -18,7 +19,7 @@ from csr_astro.tables import write_table
 from csr_astro.utils.files import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from astropy import units as u
     from astropy.io import fits
@@ -165,6 +166,7 @@ def remove_file(
     photometry: dict | None = None,
     photometry_table: PathLike | None = None,
     hdu: str | int | None = None,
+    reading: Mapping[str, Any] | None = None,
     mask_radius: QuantityLike | Literal['snr'] | None = None,
     find: float | None = None,
     realization: int | None = None,
@@ -194,6 +196,8 @@ def remove_file(
         Table of the photometry to write.
     hdu : str or int, optional
         Extension of the image, see `~csr_astro.images.find_image_hdu`.
+    reading : mapping, optional
+        Other arguments of `~csr_astro.images.read_image`, such as ``error_hdu`` and ``plane``.
     mask_radius : float, Quantity, array or 'snr', optional
         As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
     find : float, optional
@@ -205,8 +209,8 @@ def remove_file(
         Whether the map gets an extension of the background's errors.
     estimate : callable, optional
         Function that predicts in place of the estimator's method, called as
-        ``estimate(path, sources, estimator=..., hdu=..., mask_radius=..., errors=...)``:
-        `~csr_astro.batch.estimate_distributed` with its cluster.
+        ``estimate(path, sources, estimator=..., hdu=..., reading=..., mask_radius=...,
+        errors=...)``: `~csr_astro.batch.estimate_distributed` with its cluster.
     announce : callable, optional
         Called with the name of the instrument that the header tells.
     **estimator
@@ -216,6 +220,11 @@ def remove_file(
     -------
     result : `~csr_astro.NeuralBackground`
 
+    Raises
+    ------
+    ValueError
+        If no source could be removed: nothing is written.
+
     Examples
     --------
     >>> from csr_astro.removal import remove_file
@@ -223,7 +232,8 @@ def remove_file(
     ...     'map.fits', 'catalog.ecsv', 'clean.fits', table='clean.ecsv', fwhm=3.5
     ... )  # doctest: +SKIP
     """
-    image, header = read_image(path, hdu)
+    reading = dict(reading or {})
+    image, header = read_image(path, hdu, **reading)
     model = make_estimator(header, announce=announce, **estimator)
     if sources is None and find is not None:
         sources = find_sources(image, model, find)
@@ -233,8 +243,15 @@ def remove_file(
         result = model.estimate(image, sources, mask_radius=mask_radius)
     else:
         result = estimate(
-            path, sources, estimator=model, hdu=hdu, mask_radius=mask_radius, errors=errors
+            path,
+            sources,
+            estimator=model,
+            hdu=hdu,
+            mask_radius=mask_radius,
+            errors=errors,
+            **({'reading': reading} if reading else {}),
         )
+    require_success(image, result.sources, 'removed')
     fluxes = None
     if photometry is not None:
         fluxes = make_photometry(model, **photometry)(result)
@@ -249,6 +266,7 @@ def remove_file(
             path,
             result,
             hdu=hdu,
+            plane=reading.get('plane'),
             background=background,
             history=describe_removal(result, realization, errors=errors),
             errors=errors,

@@ -34,6 +34,9 @@ _FITS_NAMES = {
     'orientations': 'orient',
     'centroid_func': 'centroid',
     'mask_radius': 'maskrad',
+    'image_hdu': 'imagehdu',
+    'error_hdu': 'errorhdu',
+    'mask_hdu': 'maskhdu',
 }
 
 
@@ -104,9 +107,9 @@ def write_table(path: PathLike, table: QTable) -> None:
     Parameters
     ----------
     path : path-like
-        Path of the table: ``.ecsv`` (everything is kept), ``.csv`` (numbers only;
-        ``sky_center`` becomes ``ra`` and ``dec`` in degrees), ``.fits``,
-        ``.xml`` or ``.vot``.
+        Path of the table: ``.ecsv`` (everything is kept), ``.csv`` (names with
+        units, such as ``flux [Jy]``; ``sky_center`` becomes ``ra`` and ``dec`` in
+        degrees), ``.fits``, ``.xml`` or ``.vot``.
     table : `~astropy.table.QTable`
         Table to write.
     """
@@ -114,9 +117,23 @@ def write_table(path: PathLike, table: QTable) -> None:
     kind = TABLE_FORMATS[Path(path).suffix.lower()]
     if kind != 'ascii.ecsv':
         table = _plain(table)
+    if kind == 'ascii.csv':
+        table = _labelled(table)
     # FITS warns about long entries of the meta, which only ECSV keeps in full.
     with atomic_path(path) as temporary, ignored(fits.verify.VerifyWarning):
         table.write(temporary, format=kind, overwrite=True)
+
+
+def _labelled(table):
+    """Write units into the names of columns, ``flux [Jy]``: CSV has no other place for them.
+
+    Positions keep their names, by which they are found again: degrees and pixels.
+    """
+    for name in table.colnames:
+        unit = getattr(table[name], 'unit', None)
+        if unit not in (None, u.dimensionless_unscaled, u.deg, u.pix):
+            table.rename_column(name, f'{name} [{unit}]')
+    return table
 
 
 def _plain(table):

@@ -12,7 +12,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.modeling import Model
-from astropy.nddata import NDData
+from astropy.nddata import Cutout2D, NDData
 from astropy.table import Table
 from astropy.wcs.wcsapi import BaseHighLevelWCS, BaseLowLevelWCS
 from numpy.typing import ArrayLike
@@ -45,7 +45,14 @@ QuantityLike = u.Quantity | ArrayLike
 RngLike = np.random.Generator | int
 #: Input of `~csr_astro.images.parse_image`.
 ImageLike = (
-    NDData | fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU | fits.HDUList | QuantityLike
+    PathLike
+    | NDData
+    | Cutout2D
+    | fits.PrimaryHDU
+    | fits.ImageHDU
+    | fits.CompImageHDU
+    | fits.HDUList
+    | QuantityLike
 )
 #: World coordinate system of astropy, or of another package with the same interface.
 WcsLike = BaseHighLevelWCS | BaseLowLevelWCS

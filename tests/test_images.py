@@ -275,7 +275,7 @@ def test_error_of_a_file_is_in_the_unit_of_the_image(tmp_path):
         (DATA, SIGMA[0], ValueError, 'error must be two-dimensional'),
         (DATA, SIGMA > 1, TypeError, 'error must hold real numbers, got dtype bool'),
         (DATA, SIGMA + 1j, TypeError, 'error must hold real numbers, got dtype complex'),
-        (DATA, 'large', TypeError, 'error must hold real numbers'),
+        (DATA, 'large.fits', ValueError, "no such file: 'large.fits'"),
         (DATA, UnknownUncertainty(SIGMA), TypeError, 'must be a StdDevUncertainty, .*error='),
         (
             NDData(DATA, uncertainty=UnknownUncertainty(SIGMA)),
@@ -442,7 +442,8 @@ def test_coordinates_that_are_not_celestial_count_as_none(data):
         (fits.HDUList([fits.PrimaryHDU()]), ValueError, 'no two-dimensional image'),
         (fits.BinTableHDU(), TypeError, 'data must be an NDData, .*got BinTableHDU'),
         ({'data': DATA}, TypeError, 'data must be an NDData, .*got dict'),
-        ('map.fits', TypeError, 'data must be an NDData, .*got str'),
+        ('map.fits', ValueError, "no such file: 'map.fits'"),
+        ('.', ValueError, "'.' is a folder"),
         (None, TypeError, 'data must be an NDData, .*got NoneType'),
     ],
 )
@@ -568,8 +569,8 @@ def test_truncated_file_is_refused(tmp_path):
 
 
 def test_missing_file_is_refused(tmp_path):
-    for path in (tmp_path / 'none.fits', tmp_path):
-        with pytest.raises(ValueError, match=f'no such file: .*{path.name}'):
+    for path, sentence in ((tmp_path / 'none.fits', 'no such file'), (tmp_path, 'is a folder')):
+        with pytest.raises(ValueError, match=sentence):
             read_image(path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +17,8 @@ from csr_astro.plan import plan_batches
 from csr_astro.uncertainty import BackgroundErrors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from distributed import Client
 
     from csr_astro import NeuralBackgroundEstimator
@@ -33,6 +35,7 @@ def estimate_distributed(
     estimator: NeuralBackgroundEstimator,
     client: Client,
     hdu: str | int | None = None,
+    reading: Mapping[str, Any] | None = None,
     mask_radius: QuantityLike | Literal['snr'] | None = None,
     parts: int | None = None,
     errors: bool = True,
@@ -55,6 +58,8 @@ def estimate_distributed(
         Client of the cluster, see `open_client`.
     hdu : str or int, optional
         Extension of the image, see `~csr_astro.images.find_image_hdu`.
+    reading : mapping, optional
+        Other arguments of `~csr_astro.images.read_image`.
     mask_radius : optional
         As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
     parts : int, optional
@@ -85,8 +90,8 @@ def estimate_distributed(
     >>> print(result)
     <NeuralBackground: 150 x 150 map, 2 sources, ... pixels inpainted>
     """
-    image, _ = read_image(path, hdu)
-    file = str(Path(path).absolute()), hdu
+    file = str(Path(path).absolute()), {'hdu': hdu, **(reading or {})}
+    image = _read(*file)
     parts = parts or 4 * max(sum(client.nthreads().values()), 1)
     plan = estimator.plan(image, sources, mask_radius=mask_radius)
     predictor = replace(estimator.predictor, weights=found_anywhere(estimator.weights))
@@ -102,6 +107,10 @@ def estimate_distributed(
     return result
 
 
+def _read(path, reading):
+    return read_image(path, **reading)[0]
+
+
 def _in_order(client, tasks, *, progress):
     """Results of calls (function, *arguments), in their order, computed by all workers."""
     futures = [client.submit(*task, pure=False) for task in tasks]
@@ -113,11 +122,11 @@ def _in_order(client, tasks, *, progress):
 
 
 def _parts_there(predictor, plan, file):
-    return list(predictor.parts(replace(plan, image=read_image(*file)[0])))
+    return list(predictor.parts(replace(plan, image=_read(*file))))
 
 
 def _rms_there(file, sources, numbers, model):
-    errors = BackgroundErrors(read_image(*file)[0], sources, model)
+    errors = BackgroundErrors(_read(*file), sources, model)
     return {i: errors.rms(i) for i in numbers}
 
 

@@ -35,6 +35,7 @@ def remove_many(
     *,
     cluster: Client | dict | None = None,
     hdu: str | int | None = None,
+    reading: dict | None = None,
     mask_radius: float | u.Quantity | Literal['snr'] | None = None,
     photometry: dict | None = None,
     errors: bool = True,
@@ -62,6 +63,8 @@ def remove_many(
         called if there is work to do.
     hdu : str or int, optional
         Extension of the images, see `~csr_astro.images.find_image_hdu`.
+    reading : dict, optional
+        Other arguments of `~csr_astro.images.read_image`.
     mask_radius : float, Quantity or 'snr', optional
         As in `~csr_astro.NeuralBackgroundEstimator.estimate`.
     photometry : dict, optional
@@ -104,7 +107,9 @@ def remove_many(
     >>> manifest = remove_many(jobs, 'out', instrument='spire-250')  # doctest: +SKIP
     """
     estimator['weights'] = found_anywhere(estimator.get('weights', 'default'))
-    settings = Settings(estimator, hdu, mask_radius, photometry, errors, find)
+    settings = Settings(
+        estimator, hdu, mask_radius, photometry, errors, find=find, reading=reading or {}
+    )
     check_number('split', split, 1)
     # A wrong argument is one error here, and not that of every map.
     settings.check()
@@ -212,6 +217,7 @@ def _write_results(job, settings, folder, estimate):
         photometry=settings.photometry,
         photometry_table=folder / names['photometry'],
         hdu=settings.hdu,
+        reading=settings.reading,
         mask_radius=settings.mask_radius,
         errors=settings.errors,
         find=settings.find,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ class Settings:
     ----------
     estimator : dict
         Arguments of `~csr_astro.NeuralBackgroundEstimator`.
-    hdu, mask_radius, photometry, errors, find
+    hdu, mask_radius, photometry, errors, find, reading
         As in `~csr_astro.batch.remove_many`.
     """
 
@@ -45,6 +45,7 @@ class Settings:
     photometry: dict | None
     errors: bool
     find: float | None = None
+    reading: dict = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise the error that wrong arguments would raise for every map."""
@@ -98,6 +99,9 @@ class Settings:
             The map.
         """
         facts = asdict(self) | {'version': versions()['csr_astro']}
+        if not self.reading:
+            # Batches of versions without this setting go on.
+            del facts['reading']
         # A default that is named makes no difference.
         bound = inspect.signature(NeuralBackgroundEstimator).bind(**self.estimator)
         bound.apply_defaults()
@@ -123,7 +127,7 @@ def _state(path):
 def _describe(value):
     """Everything that makes an object different from others, for JSON."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+        return {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, np.ndarray | np.generic):
         numbers = np.asarray(value).tolist()
         return [numbers, str(value.unit)] if hasattr(value, 'unit') else numbers

@@ -79,6 +79,7 @@ def run(args: Namespace) -> None:
             'scheduler': args.scheduler, 'workers': args.workers, 'threads': args.threads,
         },
         hdu=args.hdu,
+        reading=options.reading_options(args),
         mask_radius=options.mask_radius(args),
         photometry=options.photometry_options(args),
         errors=args.errors,

@@ -131,6 +131,8 @@ def map_options(**map_argument: Any) -> ArgumentParser:
         help='a source in pixels, zero-based; repeatable',
     )
     add_find(options)
+    options.add_argument('--error', metavar='FILE', help='FITS file of the errors of the map')
+    options.add_argument('--mask', metavar='FILE', help='FITS file of the mask of the map')
     return options
 
 
@@ -143,7 +145,19 @@ def removal_options() -> ArgumentParser:
         '--mask-radius', metavar='R', help='pixels, an angle, or snr [by SNR; regions as drawn]'
     )
     options.add_argument('--refine', action='store_true', help='refine centres before')
-    options.add_argument('--hdu', help='extension of the image: name or number')
+    options.add_argument('--hdu', help='extension of the image: name or number [by its name]')
+    options.add_argument('--error-hdu', metavar='HDU', help='extension of the error [by its name]')
+    options.add_argument(
+        '--mask-hdu', metavar='HDU',
+        help='extension of the mask, quality, weight or coverage; none for none [by their names]',
+    )
+    options.add_argument(
+        '--ignore-errors', action='store_true', help='do not read the errors of the map'
+    )
+    options.add_argument(
+        '--plane', metavar='N[,N...]', help='plane of a cube, zero-based; one for each leading axis'
+    )
+    options.add_argument('--unit', help='unit of the map, such as MJy/sr [by the header]')
     options.add_argument('--weights', default='default', help='name or file [%(default)s]')
     options.add_argument('--preset', default='default', choices=('default', 'paper'))
     options.add_argument('--orientations', type=int, choices=(1, 2, 4, 8),
@@ -210,6 +224,13 @@ def add_photometry(command: ArgumentParser) -> None:
     command.add_argument(
         '--annulus', action='store_true', help='give the aperture fluxes by an annulus too'
     )
+    command.add_argument(
+        '--beam', metavar='FWHM[,FWHM]',
+        help='beam of a map per beam, such as 18arcsec [by the header, else the instrument]',
+    )
+    command.add_argument(
+        '--flux-unit', metavar='UNIT', help='unit of fluxes, such as mJy; map for plain sums [Jy]'
+    )
 
 
 # ---------------------------------------------------------------------------------------- files
@@ -261,7 +282,25 @@ def read_map(args: Namespace) -> tuple[Image, fits.Header]:
     """
     from csr_astro.images import read_image
 
-    return read_image(args.map, args.hdu)
+    return read_image(args.map, args.hdu, **reading_options(args))
+
+
+def reading_options(args: Namespace) -> dict[str, Any]:
+    """Arguments that say how a map is read, apart from its extension.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        Arguments of `removal_options` and, if it has them, of `map_options`.
+    """
+    names = ('error_hdu', 'mask_hdu', 'ignore_errors', 'unit', 'error', 'mask')
+    found = {name: getattr(args, name) for name in names if getattr(args, name, None)}
+    if args.plane is not None:
+        try:
+            found['plane'] = [int(number) for number in args.plane.split(',')]
+        except ValueError:
+            raise ValueError(f'--plane must be a number, got {args.plane!r}.') from None
+    return found
 
 
 # -------------------------------------------------------------------------------------- sources
@@ -488,6 +527,8 @@ def photometry_options(args: Namespace) -> dict[str, Any] | None:
             'psf_model': None if args.psf is None else str(Path(args.psf).absolute()),
             'shape': 'point' if args.method == 'psf' else 'gaussian',
             'aperture_correction': _correction(args.aperture_correction),
+            'beam': _beam(args.beam),
+            'flux_unit': args.flux_unit,
         }
     if args.psf:
         raise ValueError('--psf is for --method psf and gaussian.')
@@ -500,7 +541,20 @@ def photometry_options(args: Namespace) -> dict[str, Any] | None:
         'apertures': radii if len(radii) > 1 else radii[0],
         'aperture_correction': _correction(args.aperture_correction),
         'annulus': 'instrument' if args.annulus else None,
+        'beam': _beam(args.beam),
+        'flux_unit': args.flux_unit,
     }
+
+
+def _beam(text):
+    if text is None:
+        return None
+    from astropy import units as u
+
+    axes = [length(part, '--beam') for part in text.split(',')]
+    if not all(isinstance(axis, u.Quantity) for axis in axes):
+        raise ValueError(f'--beam must be an angle such as 18arcsec, got {text!r}.')
+    return axes[0] if len(axes) == 1 else u.Quantity(axes)
 
 
 def _correction(text):

@@ -37,7 +37,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: Namespace) -> None:
     """Write the table of fluxes and print its main columns."""
-    from csr_astro.flags import count_sources
+    from csr_astro.diagnosis import require_success
+    from csr_astro.flags import NOT_MEASURED, count_sources
+    from csr_astro.products import describe_reading
     from csr_astro.removal import make_photometry
     from csr_astro.tables import check_table_path, write_table
     from csr_astro.utils.files import stem
@@ -54,22 +56,25 @@ def run(args: Namespace) -> None:
     photometry = make_photometry(estimator, **asked)
     sources = options.read_sources(args, image, estimator)
     table = photometry(image, sources, mask_radius=options.mask_radius(args))
+    require_success(image, table, 'measured', NOT_MEASURED)
     write_table(output, table)
     print('\n'.join(_summary(table)))
-    print(_explanation(table.meta))
-    print(f'{count_sources(table, "measured")}: {output}')
+    print(_explanation(table.meta, image.unit))
+    print(f'read: {describe_reading(table.meta)}')
+    print(f'{count_sources(table, "measured", NOT_MEASURED)}: {output}')
 
 
-def _explanation(meta):
+def _explanation(meta, unit):
     """Line that says what the fluxes are."""
     correction = meta['aperture_correction']
+    without = ' of a map without unit (--unit gives one)' if unit is None else ''
     if 'apertures' in meta:
-        return 'fluxes: sums of pixels, ' + (
+        return f'fluxes: sums of pixels{without}, ' + (
             'nothing added for what lies outside the aperture' if correction == 'none'
             else f'over the enclosed energy ({correction})'
         )  # fmt: skip
     fitted = 'the PSF' if meta['shape'] == 'point' else 'Gaussians convolved with the PSF'
-    return f'fluxes: fits of {fitted}, ' + (
+    return f'fluxes: fits of {fitted}{without}, ' + (
         'nothing added for what lies outside it' if correction == 'none'
         else f'over the energy that it holds ({correction})'
     )  # fmt: skip

@@ -44,6 +44,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: Namespace) -> None:
     """Write the source-free map and the table of its sources."""
     from csr_astro.flags import count_sources
+    from csr_astro.products import describe_reading
     from csr_astro.removal import remove_file
     from csr_astro.tables import check_table_path
     from csr_astro.utils.files import stem
@@ -61,6 +62,7 @@ def run(args: Namespace) -> None:
         output,
         table=table,
         hdu=args.hdu,
+        reading=options.reading_options(args),
         mask_radius=options.mask_radius(args),
         find=args.find,
         realization=args.realization,
@@ -70,3 +72,4 @@ def run(args: Namespace) -> None:
         **options.estimator_options(args),
     )
     print(f'{count_sources(result.sources, "removed")}: {output}, {table}')
+    print(f'read: {describe_reading(result.sources.meta)}')

@@ -124,7 +124,11 @@ def recovered_fluxes(
         fraction = _fraction_of(instrument)
     # The enclosed energy of injected sources may not be the instrument's: it is applied below.
     photometry = InpaintedAperturePhotometry(
-        apertures, estimator=result.estimator, aperture_correction='none', annulus='instrument'
+        apertures,
+        estimator=result.estimator,
+        aperture_correction='none',
+        annulus='instrument',
+        flux_unit='map',
     )
     measured = photometry(result)
     radius = np.asarray(measured['mask_radius'])
@@ -156,7 +160,7 @@ def _injected(flux, result):
         raise ValueError(f'flux must be one for each of {len(result)} sources, got {flux.shape}.')
     if flux.unit == u.dimensionless_unscaled:
         return flux.value.astype(float)
-    factor = map_units_per_millijansky(result.image, result.instrument.fwhm)
+    factor = map_units_per_millijansky(result.image, result.instrument)
     try:
         return flux.to_value(u.mJy) * factor
     except u.UnitConversionError:

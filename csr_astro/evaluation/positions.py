@@ -11,9 +11,10 @@ import numpy as np
 from astropy.table import QTable, Table, vstack
 from scipy import signal
 
+from csr_astro.conventions import file_conventions, meaning
 from csr_astro.cutouts import MAX_RADIUS
 from csr_astro.evaluation.baselines import GAP, WIDTH
-from csr_astro.images import IMAGE_NAMES, find_image_hdu
+from csr_astro.images import find_image_hdu
 from csr_astro.simulation.tiles import read_tiles
 from csr_astro.utils.files import fits_files
 
@@ -73,7 +74,8 @@ def read_groups(paths: Sequence[PathLike]) -> dict[str, list[np.ndarray]]:
 
 
 def _map_hdus(hdus):
-    named = any(hdu.name.lower() in IMAGE_NAMES for hdu in hdus)
+    conventions = file_conventions(hdus)
+    named = any(meaning(hdu, conventions)[0] == 'image' for hdu in hdus)
     return [hdus[find_image_hdu(hdus)]] if named else hdus
 
 

@@ -4,7 +4,9 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=['apertures', 'candidates', 'common', 'finder', 'matched_filter', 'psf', 'psf_columns'],
+    submodules=[
+        'apertures', 'candidates', 'common', 'finder', 'matched_filter', 'psf', 'psf_columns',
+    ],
     submod_attrs={
         'apertures': ['InpaintedAperturePhotometry'],
         'finder': ['NeuralSourceFinder'],

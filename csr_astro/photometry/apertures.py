@@ -20,8 +20,9 @@ from photutils.aperture import (
 from regions import Region, Regions
 
 from csr_astro.flags import BITS, NOT_INPAINTED
+from csr_astro.fluxes import measured_scale, parse_beam, parse_flux_unit, warn_of_removed
 from csr_astro.images import parse_image
-from csr_astro.photometry.common import flux_unit, is_result, require_estimator
+from csr_astro.photometry.common import is_result, require_estimator
 from csr_astro.uncertainty import aperture_weights
 from csr_astro.utils.representation import html_table
 from csr_astro.utils.warnings import one_at_a_time
@@ -74,6 +75,12 @@ class InpaintedAperturePhotometry:
         Inner and outer radius of a classical background annulus (pixels or angle),
         or ``'instrument'`` for the instrument's own; adds the column
         ``annulus_flux`` for comparison.
+    beam : Quantity or radio_beam.Beam, optional
+        Beam of a map per beam: FWHM as an angle, major and minor axis, or solid angle. By
+        default ``BMAJ`` and ``BMIN`` of the header, else the instrument's.
+    flux_unit : str or `~astropy.units.UnitBase`, optional
+        Unit of the fluxes; by default Jy, or plain sums with a warning where the unit of the
+        map cannot be converted; ``'map'`` for plain sums.
 
     Raises
     ------
@@ -103,6 +110,8 @@ class InpaintedAperturePhotometry:
         method: Literal['exact', 'center', 'subpixel'] = 'exact',
         aperture_correction: str | float | Sequence[float | None] | None = None,
         annulus: tuple[float, float] | u.Quantity | Literal['instrument'] | None = None,
+        beam: u.Quantity | None = None,
+        flux_unit: str | u.UnitBase | None = None,
     ) -> None:
         if method not in _METHODS:
             raise ValueError(f'method must be one of {_METHODS}, got {method!r}.')
@@ -111,6 +120,8 @@ class InpaintedAperturePhotometry:
         self.apertures, self._single = _parse_apertures(apertures)
         self.aperture_correction = _parse_correction(aperture_correction, len(self.apertures))
         self.annulus = _parse_annulus(annulus)
+        self.beam = None if beam is None else parse_beam(beam)
+        self.flux_unit = parse_flux_unit(flux_unit)
 
     def __repr__(self) -> str:
         return (
@@ -165,11 +176,13 @@ class InpaintedAperturePhotometry:
             ``aperture_sum_err``, which includes the error of the background;
             and ``background_sum``, ``flux`` (their difference over the
             enclosed-energy fraction), ``flux_err``, ``annulus_flux`` on request,
-            ``snr``, ``mask_name``, ``mask_radius`` and ``flags``. Fluxes are in the
-            unit of the sum, times pixel for maps in units per pixel.
+            ``snr``, ``mask_name``, ``mask_radius`` and ``flags``. Sums are in the unit of
+            the map. Fluxes are in Jy, or ``flux_unit``, if the unit of the map, its WCS and
+            its beam allow it.
 
             NaN, masked and off-map pixels are left out of ``background_sum`` and
-            ``flux`` (flag ``aperture_invalid``); ``aperture_sum`` is that of
+            ``flux`` (flag ``aperture_invalid``, which is also set where an aperture contains
+            pixels that an earlier removal filled); ``aperture_sum`` is that of
             photutils. If an aperture extends beyond the mask (flag
             ``aperture_exceeds_mask``), ``flux`` is that inside the mask, over the
             enclosed-energy fraction at the radius of the mask.
@@ -199,6 +212,9 @@ class InpaintedAperturePhotometry:
     def _measure(self, result):
         image, sources = result.image, result.sources
         unmeasured = (sources['flags'] & NOT_INPAINTED) > 0
+        removed = (sources['flags'] & BITS['already_removed']) > 0
+        if removed.any():
+            warn_of_removed(removed)
         x = np.where(unmeasured, _NOWHERE, sources['x_center'])
         y = np.where(unmeasured, _NOWHERE, sources['y_center'])
         instrument = result.instrument
@@ -223,7 +239,7 @@ class InpaintedAperturePhotometry:
             # A classical background is subtracted in the whole aperture, regardless of the mask.
             wholes = self._fractions(shapes, np.full(len(x), np.inf), instrument)
 
-        unit = flux_unit(image.unit)
+        scale = measured_scale(image, instrument, self.beam, self.flux_unit)
         columns = {}
         for i, (shape, fraction, found) in enumerate(zip(shapes, fractions, sums, strict=True)):
             n = self._suffix(i)
@@ -233,16 +249,18 @@ class InpaintedAperturePhotometry:
             flags[np.isnan(fraction)] |= BITS['no_correction']
             columns[f'background_sum{n}'] = image.with_unit(background)
             table[f'aperture_sum_err{n}'] = image.with_unit(errors[i])
-            columns[f'flux{n}'] = u.Quantity((total - background) / fraction, unit)
-            columns[f'flux_err{n}'] = u.Quantity(errors[i] / fraction, unit)
+            columns[f'flux{n}'] = scale.of((total - background) / fraction)
+            columns[f'flux_err{n}'] = scale.of(errors[i] / fraction)
             if level is not None:
                 annulus_flux = (total - level * area) / wholes[i]
-                columns[f'annulus_flux{n}'] = u.Quantity(annulus_flux, unit)
+                columns[f'annulus_flux{n}'] = scale.of(annulus_flux)
         for name, column in columns.items():
-            table[name] = column if image.unit is not None else u.Quantity(column).value
+            table[name] = column
         for name in table.colnames:
             if name.startswith(('aperture_sum', 'background_sum', 'flux', 'annulus_flux')):
                 table[name][unmeasured] = np.nan
+            if 'flux' in name:
+                table[name][removed] = np.nan
         for name in ('snr', 'mask_name', 'mask_radius'):
             table[name] = sources[name]
         table['flags'] = np.where(unmeasured, sources['flags'], flags)
@@ -251,6 +269,7 @@ class InpaintedAperturePhotometry:
         table.meta['apertures'] = [_describe(aperture) for aperture in self.apertures]
         table.meta['aperture_correction'] = self._correction(instrument)
         table.meta['annulus'] = str(self.annulus)
+        table.meta['flux_per_sum'] = scale.factor
         return table
 
     def _suffix(self, i):
@@ -563,7 +582,7 @@ def _sums(result, shape, method, n):
         valid = image.valid(overlap)
         within = aperture.data > 0
         seen = np.zeros(within.shape, dtype=bool)
-        seen[inside] = valid
+        seen[inside] = valid if image.inpainted is None else valid & ~image.inpainted[overlap]
         incomplete[i] = not seen[within].all()
         within, weights = within[inside], aperture.data[inside]
         for k, values in enumerate((image.data[overlap], result.background_in(overlap), 1.0)):

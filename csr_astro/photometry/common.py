@@ -1,10 +1,8 @@
-"""Checks and units that all photometry classes share."""
+"""Checks of arguments that all photometry classes share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from astropy import units as u
 
 from csr_astro.background import NeuralBackground
 from csr_astro.estimator import NeuralBackgroundEstimator
@@ -12,33 +10,7 @@ from csr_astro.estimator import NeuralBackgroundEstimator
 if TYPE_CHECKING:
     from csr_astro.typing import ImageLike
 
-__all__ = ['flux_unit', 'is_result', 'require_estimator']
-
-
-def flux_unit(unit: u.UnitBase | None) -> u.UnitBase:
-    """Return the unit of a sum of pixels.
-
-    Parameters
-    ----------
-    unit : `~astropy.units.UnitBase` or None
-        Unit of the map.
-
-    Returns
-    -------
-    unit : `~astropy.units.UnitBase`
-        Jy for Jy/pixel and so on; other units unchanged; dimensionless for None.
-
-    Examples
-    --------
-    >>> from astropy import units as u
-    >>> from csr_astro.photometry.common import flux_unit
-    >>> flux_unit(u.mJy / u.pix)
-    Unit("mJy")
-    """
-    if unit is None:
-        return u.dimensionless_unscaled
-    powers = dict(zip(unit.bases, unit.powers, strict=True))
-    return unit * u.pix if powers.get(u.pix) == -1 else unit
+__all__ = ['is_result', 'require_estimator']
 
 
 def require_estimator(estimator: object) -> NeuralBackgroundEstimator:

@@ -8,7 +8,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import QTable
 from photutils.detection import DAOStarFinder
@@ -16,9 +15,9 @@ from photutils.utils.exceptions import NoDetectionsWarning
 
 from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.fitting.fit import FitOptions, fit_sources
+from csr_astro.fluxes import image_flux_scale
 from csr_astro.images import parse_image
 from csr_astro.masking import flag_masks
-from csr_astro.photometry.apertures import _flux_unit
 from csr_astro.photometry.candidates import search
 from csr_astro.tables import versions
 from csr_astro.utils.representation import html_table
@@ -236,10 +235,8 @@ class NeuralSourceFinder:
         flux, flux_err = fits.flux[kept], fits.flux_err[kept]
         peak = flux * float(psf.evaluate(np.zeros(1), np.zeros(1))[0, 0]) / width[kept] ** 2
         table['peak'] = image.with_unit(peak)
-        for name, values in (('flux', flux), ('flux_err', flux_err)):
-            table[name] = (
-                values if image.unit is None else u.Quantity(values, _flux_unit(image.unit))
-            )
+        scale = image_flux_scale(image, self.estimator.instrument.on_pixels(image.pixel_scale))
+        table['flux'], table['flux_err'] = scale.of(flux), scale.of(flux_err)
         table['snr'] = snr[kept]
         table['local_bkg'] = image.with_unit(fits.local_bkg[kept])
         table['reduced_chi2'] = fits.chi2[kept] / np.maximum(fits.dof[kept], 1)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from astropy import units as u
 from astropy.modeling import Model
 from astropy.nddata import NDData
 from astropy.table import QTable
@@ -15,9 +14,10 @@ from regions import PixCoord, RectanglePixelRegion
 
 from csr_astro.fitting import FitOptions, PixelPSF, fit_sources, pixel_psf
 from csr_astro.flags import BITS
+from csr_astro.fluxes import measured_scale, parse_beam, parse_flux_unit, warn_of_removed
 from csr_astro.images import parse_image
 from csr_astro.masking import flag_masks, region_mask
-from csr_astro.photometry.common import flux_unit, is_result, require_estimator
+from csr_astro.photometry.common import is_result, require_estimator
 from csr_astro.photometry.psf_columns import (
     ellipse_columns,
     fit_columns,
@@ -29,6 +29,7 @@ from csr_astro.utils.data import read_data
 from csr_astro.utils.representation import html_table
 
 if TYPE_CHECKING:
+    from astropy import units as u
     from numpy.typing import ArrayLike
 
     from csr_astro.background import NeuralBackground
@@ -49,7 +50,7 @@ _RIM = 3.0
 # Distance in pixels from a bound within which a position is at the bound, as in photutils.
 _AT_BOUND = 0.01
 # Flags of the plan that hold for a fit, too.
-_FLAGS_OF_PLAN = ('invalid_position', 'mask_too_large', 'centroid_failed')
+_FLAGS_OF_PLAN = ('invalid_position', 'mask_too_large', 'centroid_failed', 'already_removed')
 
 
 class InpaintedPSFPhotometry:
@@ -87,6 +88,12 @@ class InpaintedPSFPhotometry:
         ``'eef'`` for real sources, whose wings extend beyond the 60 arcsec of the PACS models;
         ``'vesta'`` for injected Vesta PSFs; a number, or ``'none'``. By default ``'eef'`` if
         the instrument has a table, else ``'none'``.
+    beam : Quantity or radio_beam.Beam, optional
+        Beam of a map per beam: FWHM as an angle, major and minor axis, or solid angle. By
+        default ``BMAJ`` and ``BMIN`` of the header, else the instrument's.
+    flux_unit : str or `~astropy.units.UnitBase`, optional
+        Unit of the fluxes; by default Jy, or plain sums with a warning where the unit of the
+        map cannot be converted; ``'map'`` for plain sums.
 
     Attributes
     ----------
@@ -130,6 +137,8 @@ class InpaintedPSFPhotometry:
         width_error: float = FitOptions.width_error,
         profile_error: float = FitOptions.profile_error,
         aperture_correction: Literal['eef', 'vesta', 'none'] | float | None = None,
+        beam: u.Quantity | None = None,
+        flux_unit: str | u.UnitBase | None = None,
     ) -> None:
         if shape not in ('point', 'gaussian'):
             raise ValueError(f"shape must be 'point' or 'gaussian', got {shape!r}.")
@@ -145,6 +154,8 @@ class InpaintedPSFPhotometry:
         self.fit_shape = _parse_shape(fit_shape)
         self.xy_bounds = xy_bounds
         self.aperture_correction = _parse_correction(aperture_correction)
+        self.beam = None if beam is None else parse_beam(beam)
+        self.flux_unit = parse_flux_unit(flux_unit)
         self._fixed = np.array(fixed) | (_parse_error(position_error, 'position_error') == 0)
         self.options = FitOptions(
             shape=shape,
@@ -283,12 +294,11 @@ class InpaintedPSFPhotometry:
 
     def _table(self, instrument, start, snr, names, flags):
         fits, image = self.fits, self._image
-        unit = flux_unit(image.unit)
+        scale = measured_scale(image, instrument, self.beam, self.flux_unit)
         fraction = self._fraction(instrument)
         columns = fit_columns(fits, image, start)
         for name in ('flux_init', 'flux_fit', 'flux_err'):
-            value = u.Quantity(columns[name] / fraction, unit)
-            columns[name] = value.value if image.unit is None else value
+            columns[name] = scale.of(columns[name] / fraction)
         columns['local_bkg'] = image.with_unit(columns['local_bkg'])
         for name, fixed in zip(('x_err', 'y_err'), self._fixed, strict=True):
             if fixed:
@@ -316,6 +326,12 @@ class InpaintedPSFPhotometry:
         table['mask_name'] = np.where([mask is None for mask in fits.masks], '', names)
         table['mask_radius'] = [np.nan if mask is None else mask.radius for mask in fits.masks]
         table['flags'] = flags | self._flags(columns['reduced_chi2'], start)
+        removed = (table['flags'] & BITS['already_removed']) > 0
+        if removed.any():
+            warn_of_removed(removed)
+            for name in table.colnames:
+                if name.startswith('flux'):
+                    table[name][removed] = np.nan
         return table
 
     def _flags(self, reduced_chi2, start):

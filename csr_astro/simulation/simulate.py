@@ -113,7 +113,7 @@ def _prepare(data, psf, instrument, number, separation, avoid, fast_scan, name, 
         number = int(np.clip(allowed.sum() / side**2, lowest, highest))
     if int(number) != number or number < 0:
         raise ValueError(f'number must be a whole number of sources, got {number}.')
-    factor = map_units_per_millijansky(image, instrument.fwhm)
+    factor = map_units_per_millijansky(image, instrument)
     return _Setup(
         image, instrument, profile, factor, allowed, observed, int(number), separation, name
     )

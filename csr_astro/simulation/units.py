@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy import units as u
 
+from csr_astro.fluxes import image_flux_scale
+from csr_astro.units import flux_scale
+
 if TYPE_CHECKING:
     from csr_astro.images import Image
+    from csr_astro.instruments import Instrument
     from csr_astro.typing import QuantityLike
 
 __all__ = ['map_units_per_millijansky', 'to_millijansky']
@@ -50,7 +54,7 @@ def to_millijansky(flux: QuantityLike) -> float | np.ndarray:
     return float(values) if values.ndim == 0 else values
 
 
-def map_units_per_millijansky(image: Image, fwhm: float | None = None) -> float:
+def map_units_per_millijansky(image: Image, beam: Instrument | float | None = None) -> float:
     """Sum of the pixels of a source of 1 mJy, in the unit of the map.
 
     Parameters
@@ -58,8 +62,9 @@ def map_units_per_millijansky(image: Image, fwhm: float | None = None) -> float:
     image : `~csr_astro.images.Image`
         The map, in flux per pixel, per solid angle or per beam. A map without a unit is taken
         to be in mJy per pixel.
-    fwhm : float, optional
-        Full width at half maximum of the beam in pixels, for maps per beam.
+    beam : `~csr_astro.instruments.Instrument` or float, optional
+        Instrument with radii in pixels of the map, or full width at half maximum of the beam
+        in pixels, for maps per beam without ``BMAJ`` in the header.
 
     Returns
     -------
@@ -79,22 +84,22 @@ def map_units_per_millijansky(image: Image, fwhm: float | None = None) -> float:
     >>> map_units_per_millijansky(parse_image(np.zeros((20, 30)) * u.Jy / u.pix))
     0.001
     """
-    unit = image.unit
-    if unit is None:
+    if image.unit is None:
         return 1.0
-    flux = 1 * u.mJy
-    if unit.is_equivalent(u.Jy / u.pix):
-        return float((flux / u.pix).to_value(unit))
-    if unit.is_equivalent(u.Jy):
-        return float(flux.to_value(unit))
-    if unit.is_equivalent(u.Jy / u.sr):
-        if image.pixel_scale is None:
-            raise ValueError(f'a map in {unit} needs a WCS, which tells the area of its pixels.')
-        return float((flux / (image.pixel_scale * u.arcsec) ** 2).to_value(unit))
-    if unit.is_equivalent(u.Jy / u.beam) and fwhm is not None:
-        pixels_per_beam = np.pi / (4 * np.log(2)) * fwhm**2
-        return float((flux / u.beam).to_value(unit) * pixels_per_beam)
-    raise ValueError(
-        f'a map in {unit} cannot take sources in mJy; it must be in flux per pixel, per solid '
-        'angle or per beam, or have no unit (mJy/pixel).'
-    )
+    scale = _scale(image, beam)
+    if scale.unit is None or not scale.unit.is_equivalent(u.mJy):
+        reason = f': {scale.missing}' if 'needs' in scale.missing else ''
+        raise ValueError(
+            f'a map in {image.unit} cannot take sources in mJy{reason}; it must be in flux per '
+            'pixel, per solid angle or per beam, or have no unit (mJy/pixel).'
+        )
+    return 1 / (scale.factor * scale.unit.to(u.mJy))
+
+
+def _scale(image, beam):
+    if not isinstance(beam, int | float):
+        return image_flux_scale(image, beam)
+    scale = image_flux_scale(image)
+    if 'beam' in scale.missing:
+        return flux_scale(image.unit, beam_pixels=np.pi / (4 * np.log(2)) * beam**2)
+    return scale

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from csr_astro.conventions import file_conventions, meaning
 from csr_astro.cutouts import nearest_pixel
-from csr_astro.images import IMAGE_NAMES
 from csr_astro.simulation.dataset import CutoutDataset, read_dataset
 from csr_astro.simulation.diffuse import diffuse_field
 from csr_astro.simulation.pacs import pacs_profile
@@ -107,7 +107,12 @@ def read_maps(
 
 
 def _map_hdus(hdus):
-    return [hdu for hdu in hdus if hdu.name.lower() in ('', 'primary', *IMAGE_NAMES)]
+    conventions = file_conventions(hdus)
+    return [
+        hdu
+        for hdu in hdus
+        if hdu.name in ('', 'PRIMARY') or meaning(hdu, conventions)[0] == 'image'
+    ]
 
 
 class _RealMap:

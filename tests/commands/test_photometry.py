@@ -51,7 +51,8 @@ def test_photometry_takes_corrections(run, map_path, tmp_path, correction, fract
                      *options)  # fmt: skip
     assert code == 0
     table = Table.read(path)
-    assert_allclose(table['flux'], (table['aperture_sum'] - table['background_sum']) / fraction)
+    total, background = (table[f'{name}_sum [Jy / pix]'] for name in ('aperture', 'background'))
+    assert_allclose(table['flux [Jy]'], (total - background) / fraction)
     assert not any('annulus' in name for name in table.colnames)
 
 

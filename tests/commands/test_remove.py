@@ -20,7 +20,10 @@ def test_remove_changes_only_what_it_must(run, map_path, tmp_path):
     code, out, err = run('remove', map_path, *PIXELS)
     assert (code, err) == (0, 'instrument: pacs-scanmap-blue (from the header)\n')
     output, table_path = tmp_path / 'map_source_free.fits', tmp_path / 'map_source_free.ecsv'
-    assert out == f'2 of 2 sources removed: {output}, {table_path}\n'
+    assert out.splitlines() == [
+        f'2 of 2 sources removed: {output}, {table_path}',
+        'read: image IMAGE (2), mask COVERAGE (1, 0 is not observed)',
+    ]
     assert map_path.read_bytes() == original
     assert set(files(tmp_path)) == {
         Path(name) for name in ('map.fits', 'map_source_free.fits', 'map_source_free.ecsv')
