@@ -38,6 +38,8 @@ def remove_many(
     mask_radius: float | u.Quantity | Literal['snr'] | None = None,
     photometry: dict | None = None,
     errors: bool = True,
+    columns: str | Sequence[str] | None = None,
+    keep: bool = True,
     split: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -67,6 +69,11 @@ def remove_many(
         Arguments of `~csr_astro.InpaintedAperturePhotometry`, ``apertures`` at least.
     errors : bool, optional
         Whether the maps get an extension of the background's errors.
+    columns : str or sequence of str, optional
+        Columns of the catalogues that hold the positions, see
+        `~csr_astro.columns.find_positions`.
+    keep : bool, optional
+        Whether the tables keep all columns of the catalogues.
     split : int, optional
         Number of parts into which each map is divided, one map after the other; see
         `estimate_distributed`.
@@ -100,7 +107,7 @@ def remove_many(
     >>> manifest = remove_many(jobs, 'out', instrument='spire-250')  # doctest: +SKIP
     """
     estimator['weights'] = found_anywhere(estimator.get('weights', 'default'))
-    settings = Settings(estimator, hdu, mask_radius, photometry, errors)
+    settings = Settings(estimator, hdu, mask_radius, photometry, errors, columns, keep)
     check_number('split', split, 1)
     # A wrong argument is one error here, and not that of every map.
     settings.check()
@@ -210,6 +217,8 @@ def _write_results(job, settings, folder, estimate):
         hdu=settings.hdu,
         mask_radius=settings.mask_radius,
         errors=settings.errors,
+        columns=settings.columns,
+        keep=settings.keep,
         estimate=estimate,
         **settings.estimator_options(job),
     )

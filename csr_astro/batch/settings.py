@@ -18,6 +18,8 @@ from csr_astro.tables import versions
 from csr_astro.utils.files import stem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from csr_astro.batch.jobs import Job
 
 __all__ = ['Settings']
@@ -34,7 +36,7 @@ class Settings:
     ----------
     estimator : dict
         Arguments of `~csr_astro.NeuralBackgroundEstimator`.
-    hdu, mask_radius, photometry, errors
+    hdu, mask_radius, photometry, errors, columns, keep
         As in `~csr_astro.batch.remove_many`.
     """
 
@@ -43,6 +45,8 @@ class Settings:
     mask_radius: object
     photometry: dict | None
     errors: bool
+    columns: str | Sequence[str] | None = None
+    keep: bool = True
 
     def check(self) -> None:
         """Raise the error that wrong arguments would raise for every map."""

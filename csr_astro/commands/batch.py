@@ -81,6 +81,7 @@ def run(args: Namespace) -> None:
         errors=args.errors,
         split=args.split,
         overwrite=args.overwrite,
+        **options.catalog_options(args),
         progress=True,
         **options.estimator_options(args),
     )  # fmt: skip

@@ -141,6 +141,15 @@ def removal_options() -> ArgumentParser:
     options.add_argument(
         '--mask-radius', metavar='R', help='pixels, an angle, or snr [by SNR; regions as drawn]'
     )
+    options.add_argument(
+        '--columns', metavar='RA,DEC',
+        help='columns of the catalogue with the positions [those with known names]; a third word '
+        'says what they hold: pixel, pixel1, icrs, fk5, fk4, galactic or ecliptic',
+    )
+    options.add_argument(
+        '--keep', action=argparse.BooleanOptionalAction, default=True,
+        help='write all columns of the catalogue',
+    )
     options.add_argument('--refine', action='store_true', help='refine centres before')
     options.add_argument('--hdu', help='extension of the image: name or number')
     options.add_argument('--weights', default='default', help='name or file [%(default)s]')
@@ -297,6 +306,18 @@ def _angle_units(text):
     words = text.replace(',', ' ').split()
     hours = len(words) > 2 or ':' in words[0] or words[0].startswith('J') if words else False
     return (u.hourangle if hours else u.deg), u.deg
+
+
+def catalog_options(args: Namespace) -> dict[str, Any]:
+    """Arguments of the estimator for the columns of the catalogue.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        Arguments of `removal_options`.
+    """
+    columns = None if args.columns is None else [name.strip() for name in args.columns.split(',')]
+    return {'columns': columns, 'keep': args.keep}
 
 
 # ------------------------------------------------------------------------------------- numbers

@@ -48,7 +48,10 @@ def run(args: Namespace) -> None:
         **options.photometry_options(args), estimator=options.make_estimator(args, header)
     )
     table = photometry(
-        image, options.read_sources(args), mask_radius=options.mask_radius(args)
+        image,
+        options.read_sources(args),
+        mask_radius=options.mask_radius(args),
+        **options.catalog_options(args),
     )
     write_table(output, table)
     print('\n'.join(_summary(table)))

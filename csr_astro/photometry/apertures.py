@@ -23,6 +23,7 @@ from csr_astro.background import NeuralBackground
 from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.flags import BITS, NOT_INPAINTED
 from csr_astro.images import parse_image
+from csr_astro.tables import add_columns
 from csr_astro.uncertainty import aperture_weights
 from csr_astro.utils.representation import html_table
 from csr_astro.utils.warnings import one_at_a_time
@@ -146,6 +147,8 @@ class InpaintedAperturePhotometry:
         error: QuantityLike | None = None,
         wcs: WcsLike | None = None,
         mask_radius: QuantityLike | Literal['snr'] | None = None,
+        columns: str | Sequence[str] | None = None,
+        keep: bool = False,
     ) -> QTable:
         """Remove the sources of a map and measure them.
 
@@ -156,7 +159,7 @@ class InpaintedAperturePhotometry:
         sources : SkyCoord, regions, table or (N, 2) array, optional
             The sources, as in `NeuralBackgroundEstimator.estimate`; by default
             the positions of the first aperture, if it has any.
-        mask, error, wcs, mask_radius : optional
+        mask, error, wcs, mask_radius, columns, keep : optional
             As in `NeuralBackgroundEstimator.estimate`.
 
         Returns
@@ -178,13 +181,16 @@ class InpaintedAperturePhotometry:
             enclosed-energy fraction at the radius of the mask.
         """
         if isinstance(data, NeuralBackground):
-            if any(value is not None for value in (sources, mask, error, wcs, mask_radius)):
+            given = (sources, mask, error, wcs, mask_radius, columns)
+            if any(value is not None for value in given):
                 raise TypeError('a NeuralBackground already has its sources, mask, error and WCS.')
             return self._measure(data)
         image = parse_image(data, mask=mask, error=error, wcs=wcs)
         if sources is None:
             sources = self._positions()
-        return self._measure(self.estimator.estimate(image, sources, mask_radius=mask_radius))
+        return self._measure(self.estimator.estimate(
+            image, sources, mask_radius=mask_radius, columns=columns, keep=keep
+        ))
 
     def _positions(self):
         first, *others = self.apertures
@@ -213,6 +219,7 @@ class InpaintedAperturePhotometry:
         shapes = [_place(a, x, y, image.wcs, scale) for a in self.apertures]
         fractions = self._fractions(shapes, sources['mask_radius'], instrument)
         table = self._table(image, shapes, len(x))
+        table['id'] = sources['id']
         # photutils refuses positions that are not finite; the table keeps them.
         for name, position in zip(table.colnames[1:3], ('x_center', 'y_center'), strict=True):
             table[name].view(np.ndarray)[unmeasured] = sources[position][unmeasured]
@@ -258,6 +265,7 @@ class InpaintedAperturePhotometry:
         table.meta['apertures'] = [_describe(aperture) for aperture in self.apertures]
         table.meta['aperture_correction'] = self._correction(instrument)
         table.meta['annulus'] = str(self.annulus)
+        add_columns(table, None if result.catalog is None else result.catalog.table)
         return table
 
     def _suffix(self, i):
