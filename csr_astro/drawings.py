@@ -21,7 +21,7 @@ from regions import (
 )
 
 from csr_astro.utils.sky import require_wcs, sky_to_pixels
-from csr_astro.utils.warnings import ignored
+from csr_astro.utils.warnings import ignored, one_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +44,8 @@ _SINGULAR = {'background': 'background region', 'excluded': 'excluded region', '
 _WITH_HOLE = 6
 _STATEMENT = re.compile(r'^(#?)\s*([+-]?)\s*([A-Za-z][A-Za-z0-9]*)\s*(.*)$', re.DOTALL)
 _QUOTED = re.compile(r'\{[^}]*\}|"[^"]*"|\'[^\']*\'')
+# What the reader says of a line that it skips.
+_SKIPPED = re.compile(r',? *skipping\.?$|^Cannot parse', re.IGNORECASE)
 # A line with a shape: not a comment, not a global setting, more than the name of a frame.
 _UNREAD = re.compile(r'^[ \t]*(?!#|global\b)[^\s(]+[ \t(]+\S', re.MULTILINE | re.IGNORECASE)
 
@@ -257,10 +259,10 @@ def read_regions(path: Path, kind: str) -> Regions:
     if kind == 'ds9':
         kept = _ds9_statements(text, left_out)
     try:
-        regions = Regions.parse('\n'.join(line for _, line in kept), format=kind)
+        regions = _parse(kept, kind)
     except Exception as error:
-        number = _failing_line(kept, kind)
-        reason = str(error).strip().split('\n')[0].rstrip('.')
+        number, first = _failing_line(kept, kind, error)
+        reason = str(first).strip().split('\n')[0].rstrip('.')
         raise ValueError(f'line {number}: {reason}' if number else reason) from error
     if not len(regions) and not left_out and _UNREAD.search(text):
         raise ValueError(f'there is no region of the format {kind} in it')
@@ -310,12 +312,28 @@ def _ds9_kind(comment, sign, word, rest):
     return 'annulus' if word in ('ellipse', 'box') and len(values) >= _WITH_HOLE else None
 
 
-def _failing_line(statements, kind):
-    """Return the number of the first line without which a file can be read, or 0."""
-    for i, (number, _) in enumerate(statements):
+def _parse(statements, kind):
+    """Parse statements; an error for one that the reader would skip with a warning."""
+    with one_at_a_time, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        regions = Regions.parse('\n'.join(line for _, line in statements), format=kind)
+    for each in caught:
+        text = str(each.message)
+        if _SKIPPED.search(text):
+            raise ValueError(re.sub(r',? *skipping\.?$', '', text))
+        warnings.warn(text, each.category, stacklevel=6)
+    return regions
+
+
+def _failing_line(statements, kind, error):
+    """Return the number of the first line that cannot be read, or 0, and the error."""
+    frame = (0, '')
+    for number, line in statements:
         try:
             with ignored(AstropyUserWarning):
-                Regions.parse('\n'.join(line for _, line in statements[: i + 1]), format=kind)
-        except Exception:  # noqa: BLE001  (every reader raises its own)
-            return number
-    return 0
+                _parse([frame, (number, line)], kind)
+        except Exception as found:  # noqa: BLE001  (every reader raises its own)
+            return number, found
+        if re.fullmatch(r'[A-Za-z0-9]+', line):
+            frame = number, line
+    return 0, error

@@ -129,13 +129,21 @@ def add_columns(table: QTable, catalog: Table | None, prefix: str = 'catalog_') 
 
 def _storable(column):
     """Return a copy of a column that files can hold, or None."""
-    if getattr(column, 'dtype', None) is None or column.dtype.kind != 'O':
-        return column.copy()
-    values = column.tolist()
-    if all(value is None or isinstance(value, str | np.ma.core.MaskedConstant) for value in values):
-        text = ['' if value is None or np.ma.is_masked(value) else value for value in values]
+    if getattr(column, 'dtype', None) is not None and column.dtype.kind == 'O':
+        values = column.tolist()
+        text = [each for each in values if isinstance(each, str)]
+        unknown = [each for each in values if each is None or np.ma.is_masked(each)]
+        if not text or len(text) + len(unknown) < len(values):
+            return None
+        text = [each if isinstance(each, str) else '' for each in values]
         return Column(np.array(text, dtype=str), description=column.info.description)
-    return None
+    column = column.copy()
+    if isinstance(column.info.unit, u.UnrecognizedUnit):
+        # No reader takes such a unit without a warning.
+        said = column.info.description
+        column.info.description = f'{said} [{column.info.unit}]' if said else f'[{column.info.unit}]'
+        column.unit = None
+    return column
 
 
 def _equal(column, other):

@@ -500,12 +500,14 @@ def test_unreadable_file_is_refused(tmp_path, name, content):
     assert '\n' not in str(info.value)
 
 
-@pytest.mark.parametrize('text', ['circle(1,2', '10 20\n30 40\n', '# of DS9\nfk5\ncircl(1,2,3)\n'])
-def test_file_of_regions_without_one_is_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    ('text', 'line'),
+    [('circle(1,2', 1), ('10 20\n30 40\n', 1), ('# of DS9\nfk5\ncircl(1,2,3)\n', 3)],
+)
+def test_file_of_regions_with_a_line_that_is_none_is_refused(tmp_path, text, line):
     path = tmp_path / 'sources.reg'
     path.write_text(text)
-    refused = pytest.raises(ValueError, match='no region of the format ds9')
-    with pytest.warns(AstropyUserWarning, match='skipping'), refused:
+    with pytest.raises(ValueError, match=f'cannot be read as a catalogue: line {line}: .'):
         read_sources(path)
 
 

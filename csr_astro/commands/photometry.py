@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from csr_astro.commands.options import Commands
 
 __all__ = ['add_parser', 'run']
+
+# Columns of fluxes, and not those of the catalogue.
+_FLUX = re.compile(r'(annulus_)?flux(_err)?(_\d+)?')
 
 
 def add_parser(commands: Commands) -> None:
@@ -66,8 +70,8 @@ def run(args: Namespace) -> None:
 def _summary(table):
     """Lines of the columns that are shown, with few digits: all would be too wide to print."""
     shown = table[[name for name in table.colnames
-                   if name in ('id', 'snr', 'mask_name', 'flags') or 'flux' in name]]
+                   if name in ('id', 'snr', 'mask_name', 'flags') or _FLUX.fullmatch(name)]]
     for name in shown.colnames:
-        if name == 'snr' or 'flux' in name:
+        if name == 'snr' or _FLUX.fullmatch(name):
             shown[name].info.format = '.1f' if name == 'snr' else '.5g'
     return shown.pformat(max_lines=24, max_width=120, show_unit=True)
