@@ -9,18 +9,23 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy import units as u
 from astropy.utils.data import get_readable_fileobj
 from astropy.utils.exceptions import AstropyUserWarning
 from regions import (
+    EllipsePixelRegion,
+    EllipseSkyRegion,
     PixCoord,
     PixelRegion,
     PointPixelRegion,
+    RectanglePixelRegion,
+    RectangleSkyRegion,
     Region,
     Regions,
     SkyRegion,
 )
 
-from csr_astro.utils.sky import require_wcs, sky_to_pixels
+from csr_astro.utils.sky import local_axes, require_wcs, sky_shape, sky_to_pixels
 from csr_astro.utils.warnings import ignored, one_at_a_time
 
 if TYPE_CHECKING:
@@ -172,9 +177,32 @@ def to_pixel(region: Region, wcs: WcsLike | None) -> PixelRegion:
         return nowhere
     try:
         with ignored(UserWarning, RuntimeWarning):
+            if isinstance(region, EllipseSkyRegion | RectangleSkyRegion):
+                return _turned(region, wcs)
             return region.to_pixel(wcs)
     except (ValueError, np.linalg.LinAlgError):
         return nowhere
+
+
+def _turned(region, wcs):
+    """Convert an ellipse or a rectangle, whose angle is from West through North on the sky.
+
+    Older versions of regions take maps with East to the right for mirrored ones.
+    """
+    (x,), (y,) = sky_to_pixels(region.center, wcs)
+    ellipse = isinstance(region, EllipseSkyRegion)
+    width, height, angle = sky_shape(
+        local_axes(wcs, x, y)[0],
+        region.width.to_value(u.arcsec),
+        region.height.to_value(u.arcsec),
+        region.angle.to_value(u.rad) - np.pi / 2,
+        ellipse=ellipse,
+    )
+    kind = EllipsePixelRegion if ellipse else RectanglePixelRegion
+    return kind(
+        PixCoord(x, y), width, height, angle=angle * u.rad, meta=region.meta.copy(),
+        visual=region.visual.copy(),
+    )  # fmt: skip
 
 
 def has_area(region: PixelRegion) -> bool:

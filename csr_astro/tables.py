@@ -141,7 +141,7 @@ def _storable(column):
     if isinstance(column.info.unit, u.UnrecognizedUnit):
         # No reader takes such a unit without a warning.
         said = column.info.description
-        column.info.description = f'{said} [{column.info.unit}]' if said else f'[{column.info.unit}]'
+        column.info.description = f'{said or ""} [{column.info.unit}]'.strip()
         column.unit = None
     return column
 
