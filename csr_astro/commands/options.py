@@ -189,7 +189,9 @@ def add_apertures(command: ArgumentParser, *, required: bool) -> None:
     """
     command.add_argument(
         '--apertures', required=required, metavar='R[,R...]',
-        help='radii: pixels, or an angle such as 6arcsec',
+        help='radii: pixels, or an angle such as 6arcsec; shapes such as '
+        'ellipse(8arcsec,5arcsec,30), with the angle from North through East; regions for those '
+        'of the catalogue; a file of regions, one for each source or one for all',
     )
     command.add_argument(
         '--aperture-correction', metavar='KIND',
@@ -466,9 +468,10 @@ def photometry_options(args: Namespace) -> dict[str, Any]:
     args : `argparse.Namespace`
         Arguments of `add_apertures`.
     """
-    radii = aperture_radii(args)
+    from csr_astro.commands.shapes import parse_shapes
+
     return {
-        'apertures': radii if len(radii) > 1 else radii[0],
+        **parse_shapes(args.apertures),
         'aperture_correction': _correction(args.aperture_correction),
         'annulus': 'instrument' if args.annulus else None,
     }

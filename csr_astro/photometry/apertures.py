@@ -133,7 +133,8 @@ class InpaintedAperturePhotometry:
         return (
             f'<InpaintedAperturePhotometry(apertures={self.apertures}, '
             f'estimator={self.estimator!r}, method={self.method!r}, '
-            f'aperture_correction={self.aperture_correction!r}, annulus={self.annulus!r})>'
+            f'aperture_correction={self.aperture_correction!r}, annulus={self.annulus!r}, '
+            f'per_source={self.per_source})>'
         )
 
     def _repr_html_(self) -> str:
