@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import warnings
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
+from astropy.io import ascii as text_tables
 from astropy.io import fits
 from astropy.table import Table
 from astropy.utils.data import get_readable_fileobj
@@ -118,7 +118,8 @@ def _reason(error):
     reason = str(error).strip().split('\n')[0].rstrip('.:') or type(error).__name__
     if reason.startswith('ERROR: Unable to guess table format'):
         return 'its lines are not the columns of a table below a line of names'
-    return reason
+    # The readers count rows from zero.
+    return re.sub(r'data line (\d+)', lambda found: f'row {int(found[1]) + 1}', reason)
 
 
 def _read(path):
@@ -160,7 +161,7 @@ def _lines(text):
 
 def _read_fits(path):
     """Read the table of a FITS file that has positions, in whatever extension."""
-    with fits.open(path) as hdus:
+    with get_readable_fileobj(path, encoding='binary') as file, fits.open(file) as hdus:
         tables = [
             i for i, hdu in enumerate(hdus)
             if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)
@@ -223,10 +224,8 @@ def _vizier_block(above, dashes, rows):
         if len(cells) != len(names):
             raise ValueError(f'line {number} has {len(cells)} columns, not {len(names)}')
         kept.append(cells)
-    text = '\n'.join('\t'.join(cell.replace('"', '') for cell in cells) for cells in kept)
-    table = Table.read(
-        StringIO(text), format='ascii.basic', delimiter='\t', guess=False, data_start=1
-    )
+    lines = ['\t'.join(cell.replace('"', '') or '""' for cell in cells) for cells in kept]
+    table = text_tables.read(lines, format='basic', delimiter='\t', guess=False)
     for name, unit in zip(table.colnames, units, strict=False):
         # Sexagesimal columns are text.
         if unit and table[name].dtype.kind in 'iuf':

@@ -141,7 +141,7 @@ def _as_table(sources):
         return Table(sources)
     if isinstance(sources, fits.BinTableHDU | fits.TableHDU):
         return Table.read(sources)
-    if isinstance(sources, np.ndarray) and sources.dtype.names:
+    if isinstance(sources, np.ndarray | np.void) and sources.dtype.names:
         return Table(np.atleast_1d(sources))
     # A SourceCatalog of photutils, without the import of its package.
     if hasattr(sources, 'to_table') and hasattr(sources, 'labels'):

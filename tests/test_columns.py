@@ -61,12 +61,20 @@ def test_every_known_pair_is_found_in_any_case(entry, pair, sky, wcs):
 
 
 SPELLINGS = [
-    ('RA (deg)', 'Dec (deg)', u.deg), ('RA [deg]', 'DEC [deg]', u.deg), ('Ra_(deg)', 'Dec_(deg)', u.deg),
-    ('RA (J2000)', 'DEC (J2000)', u.deg), ('RA(2000)', 'DEC(2000)', u.deg), ('RA (hours)', 'Dec (deg)', u.hourangle),
-    ('RA [rad]', 'Dec [rad]', u.rad), ('_RA.icrs', '_DE.icrs', u.deg), ('_RA', '_DE', u.deg),
-    ('Right Ascension', 'Declination', u.deg), ('R.A.', 'Decl.', u.deg), ('RA-J2000', 'DEC-J2000', u.deg),
+    ('RA (deg)', 'Dec (deg)', u.deg),
+    ('RA [deg]', 'DEC [deg]', u.deg),
+    ('Ra_(deg)', 'Dec_(deg)', u.deg),
+    ('RA (J2000)', 'DEC (J2000)', u.deg),
+    ('RA(2000)', 'DEC(2000)', u.deg),
+    ('RA (hours)', 'Dec (deg)', u.hourangle),
+    ('RA [rad]', 'Dec [rad]', u.rad),
+    ('_RA.icrs', '_DE.icrs', u.deg),
+    ('_RA', '_DE', u.deg),
+    ('Right Ascension', 'Declination', u.deg),
+    ('R.A.', 'Decl.', u.deg),
+    ('RA-J2000', 'DEC-J2000', u.deg),
     ('RA_DEGREES', 'DEC_DEGREES', u.deg),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(('ra', 'dec', 'unit'), SPELLINGS, ids=[each[0] for each in SPELLINGS])
@@ -94,33 +102,55 @@ def test_sexagesimal_text_is_hours_and_degrees(separator, names, sky, wcs):
 
 
 def test_decimal_numbers_in_text_are_degrees(sky, wcs):
-    table = Table({'ra': [f'{a:.9f}' for a in sky.ra.deg], 'dec': [f'{d:.9f}' for d in sky.dec.deg]})
+    table = Table(
+        {'ra': [f'{a:.9f}' for a in sky.ra.deg], 'dec': [f'{d:.9f}' for d in sky.dec.deg]}
+    )
     assert_at(find_positions(table, wcs), atol=1e-4)
 
 
 def test_missing_text_is_an_unknown_position(sky, wcs):
     ra = [sky[0].ra.to_string(u.hourangle, sep=':', precision=7), '', 'x']
     dec = [sky[0].dec.to_string(u.deg, sep=':', precision=7), '', 'x']
-    table = Table({'ra': MaskedColumn(ra, mask=[0, 0, 1]), 'dec': MaskedColumn(dec, mask=[0, 0, 1])})
+    table = Table(
+        {'ra': MaskedColumn(ra, mask=[0, 0, 1]), 'dec': MaskedColumn(dec, mask=[0, 0, 1])}
+    )
     assert_at(find_positions(table, wcs), [X[0], np.nan, np.nan], [Y[0], np.nan, np.nan], atol=1e-4)
 
 
 def test_columns_in_parts_are_combined(wcs):
     """The southern sign is in a column of its own, also for 0 degrees."""
     places = SkyCoord(['05h35m10.5s', '05h35m12s'], ['-05d23m30s', '-05d24m00s'])
-    table = Table({
-        'RAh': [5, 5], 'RAm': [35, 35], 'RAs': [10.5, 12.0], 'DE-': ['-', '-'], 'DEd': [5, 5], 'DEm': [23, 24],
-        'DEs': [30.0, 0.0],
-    })  # fmt: skip
+    table = Table(
+        {
+            'RAh': [5, 5],
+            'RAm': [35, 35],
+            'RAs': [10.5, 12.0],
+            'DE-': ['-', '-'],
+            'DEd': [5, 5],
+            'DEm': [23, 24],
+            'DEs': [30.0, 0.0],
+        }
+    )
     assert_at(find_positions(table, wcs), *wcs.world_to_pixel(places))
-    table = Table({
-        'RAh': [0], 'RAm': [0], 'RAs': [4.0], 'DE-': ['-'], 'DEd': [0], 'DEm': [0], 'DEs': [10.0],
-    })  # fmt: skip
+    table = Table(
+        {
+            'RAh': [0],
+            'RAm': [0],
+            'RAs': [4.0],
+            'DE-': ['-'],
+            'DEd': [0],
+            'DEm': [0],
+            'DEs': [10.0],
+        }
+    )
     zero = WCS({'CTYPE1': 'RA---TAN', 'CTYPE2': 'DEC--TAN', 'CDELT1': -0.01, 'CDELT2': 0.01})
-    assert_at(find_positions(table, zero), *zero.world_to_pixel(SkyCoord(1 / 60, -10 / 3600, unit='deg')))
+    assert_at(
+        find_positions(table, zero), *zero.world_to_pixel(SkyCoord(1 / 60, -10 / 3600, unit='deg'))
+    )
 
 
 # Which columns win
+
 
 def moved(sky, arcsec):
     return sky.directional_offset_by(30 * u.deg, arcsec * u.arcsec)
@@ -154,15 +184,26 @@ def test_coordinates_of_other_things_alone_are_refused(other, sky, wcs):
         (lambda sky: {'a': sky, 'b': moved(sky, 60)}, "'a'; 'b'"),
         (lambda sky: {'a': sky, 'b': sky}, "'a'; 'b'"),
         (lambda sky: {'coord': sky, 'skycoord': moved(sky, 60)}, "'skycoord'; 'coord'"),
-        (lambda sky: {'ra': sky.ra.deg, 'dec': sky.dec.deg, 'x': X + 5, 'y': Y}, "'ra' and 'dec'; 'x'|'x' and 'y'"),
-        (lambda sky: {'coord': moved(sky, 60), 'ra': sky.ra.deg, 'dec': sky.dec.deg}, "'coord' and 'ra' and 'dec'"),
         (
-            lambda sky: {'ra_1': sky.ra.deg, 'dec_1': sky.dec.deg, 'ra_2': sky.ra.deg, 'dec_2': sky.dec.deg},
+            lambda sky: {'ra': sky.ra.deg, 'dec': sky.dec.deg, 'x': X + 5, 'y': Y},
+            "'ra' and 'dec'; 'x'|'x' and 'y'",
+        ),
+        (
+            lambda sky: {'coord': moved(sky, 60), 'ra': sky.ra.deg, 'dec': sky.dec.deg},
+            "'coord' and 'ra' and 'dec'",
+        ),
+        (
+            lambda sky: {
+                'ra_1': sky.ra.deg,
+                'dec_1': sky.dec.deg,
+                'ra_2': sky.ra.deg,
+                'dec_2': sky.dec.deg,
+            },
             "'ra_1' and 'dec_1'; 'ra_2' and 'dec_2'",
         ),
     ],
     ids=['two', 'two equal', 'two known', 'pixel and sky', 'coordinates and columns', 'joined'],
-)  # fmt: skip
+)
 def test_ambiguity_is_an_error_that_lists_the_candidates(columns, listed, sky, wcs):
     table = QTable(columns(sky))
     with pytest.raises(ValueError, match=listed) as info:
@@ -197,11 +238,24 @@ def test_pixels_and_sky_of_one_place_are_no_ambiguity(sky, wcs):
 )
 def test_columns_are_chosen_by_name(columns, used, sky, wcs):
     galactic = sky.galactic
-    table = QTable({
-        'RA': sky.ra.deg, 'DEC': sky.dec.deg, 'ra_2': sky.ra.deg, 'dec_2': sky.dec.deg, 'where': sky,
-        'other': moved(sky, 60), 'lon': galactic.l.deg, 'lat': galactic.b.deg, 'a': sky.ra, 'b': sky.dec,
-        'X': X, 'Y': Y, 'first': X + 1, 'second': Y + 1,
-    })  # fmt: skip
+    table = QTable(
+        {
+            'RA': sky.ra.deg,
+            'DEC': sky.dec.deg,
+            'ra_2': sky.ra.deg,
+            'dec_2': sky.dec.deg,
+            'where': sky,
+            'other': moved(sky, 60),
+            'lon': galactic.l.deg,
+            'lat': galactic.b.deg,
+            'a': sky.ra,
+            'b': sky.dec,
+            'X': X,
+            'Y': Y,
+            'first': X + 1,
+            'second': Y + 1,
+        }
+    )
     found = find_positions(table, wcs, columns)
     assert_at(found)
     assert found.columns == used
@@ -212,7 +266,10 @@ def test_columns_are_chosen_by_name(columns, used, sky, wcs):
     ('columns', 'sentence'),
     [
         (('RA', 'DEK'), r"no column 'DEK'; it has \['RA', 'DEC', 'a', 'b'\]"),
-        (('a', 'b'), r"neither the names nor the units of 'a' and 'b' say what they hold.*a,b,icrs"),
+        (
+            ('a', 'b'),
+            r"neither the names nor the units of 'a' and 'b' say what they hold.*a,b,icrs",
+        ),
         ('a', "the column 'a' of sources holds no SkyCoord; give two columns"),
         (('a', 'b', 'icsr'), 'or two names and, if wanted, one of pixel, pixel1, icrs'),
         (('a', 'b', 'icrs', 'deg'), 'columns must be the name of a SkyCoord column'),
@@ -233,13 +290,16 @@ def test_columns_of_what_is_no_table_are_refused():
 @pytest.mark.parametrize(
     ('table', 'sentence'),
     [
-        (Table({'x': ['1', '2', 'three'], 'y': [1, 2, 3]}), "'x' of sources must hold numbers, row 3 holds 'three'"),
+        (
+            Table({'x': ['1', '2', 'three'], 'y': [1, 2, 3]}),
+            "'x' of sources must hold numbers, row 3 holds 'three'",
+        ),
         (
             Table({'ra': ['05:35:10', '05:35:99'], 'dec': ['-05:23:00', '-05:23:00']}),
             "'ra' and 'dec' of sources are not understood in row 2, '05:35:99'",
         ),
     ],
-)  # fmt: skip
+)
 def test_error_names_the_first_row_that_is_wrong(table, sentence, wcs):
     with pytest.raises(ValueError, match=sentence):
         find_positions(table, wcs)
@@ -273,9 +333,14 @@ def test_identifier_without_doubles_comes_first():
 
 @pytest.mark.parametrize(
     'column',
-    [[1.5, 2.5, 3.5], MaskedColumn([1, 2, 3], mask=[0, 1, 0]), np.ones((3, 2)), [True, False, True]],
+    [
+        [1.5, 2.5, 3.5],
+        MaskedColumn([1, 2, 3], mask=[0, 1, 0]),
+        np.ones((3, 2)),
+        [True, False, True],
+    ],
     ids=['fractions', 'masked', 'matrix', 'booleans'],
-)  # fmt: skip
+)
 def test_columns_that_identify_nothing_are_passed_over(column):
     assert find_identifier(Table({'x': X, 'id': column})) is None
 

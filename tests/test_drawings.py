@@ -67,7 +67,7 @@ def test_kinds_are_counted_in_one_sentence(tmp_path):
         f'{HEAD}image\nannulus(30,30,4,8); circle(11,21,5); annulus(40,30,4,8)\n'
         'circle(30,30,8) # background\n# ruler(1,1,9,9)\ncircle(12,21,5) # text={a; b}\n'
     )
-    sentence = '4 of 6 regions .* left out: 2 annuli, 1 background region, 1 ruler.'
+    sentence = r'4 of 6 regions .* left out: 2 annuli, 1 background region, 1 ruler\.'
     with pytest.warns(AstropyUserWarning, match=sentence) as seen:
         assert len(read_sources(path)) == 2
     assert len(seen) == 1
@@ -75,10 +75,17 @@ def test_kinds_are_counted_in_one_sentence(tmp_path):
 
 @pytest.mark.parametrize(
     'line',
-    ['circle(11,21,5) # text={background}', "circle(11,21,5) # tag={background}",
-     'circle(11,21,5) # background=0', '+circle(11,21,5)', 'ellipse(11,21,5,3,30)',
-     'box(11,21,5,3,30)', 'point(11,21) # point=x', 'polygon(9,19,13,19,11,25)'],
-)  # fmt: skip
+    [
+        'circle(11,21,5) # text={background}',
+        'circle(11,21,5) # tag={background}',
+        'circle(11,21,5) # background=0',
+        '+circle(11,21,5)',
+        'ellipse(11,21,5,3,30)',
+        'box(11,21,5,3,30)',
+        'point(11,21) # point=x',
+        'polygon(9,19,13,19,11,25)',
+    ],
+)
 def test_sources_are_taken_without_a_word(tmp_path, line):
     path = tmp_path / 'sources.reg'
     path.write_text(f'{HEAD}image\n{line}\n')
@@ -140,5 +147,7 @@ def test_labels_of_regions_are_ids(tmp_path):
 def test_error_names_the_file_and_the_line(tmp_path, line, reason):
     path = tmp_path / 'bad.reg'
     path.write_text(f'{HEAD}image\n{SOURCE}{line}\n{SOURCE}')
-    with pytest.raises(ValueError, match=f"bad.reg' cannot be read as a catalogue: line 5: {reason}"):
+    with pytest.raises(
+        ValueError, match=f"bad.reg' cannot be read as a catalogue: line 5: {reason}"
+    ):
         read_sources(path)

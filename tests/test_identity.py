@@ -27,10 +27,18 @@ def estimator(make_estimator):
 
 
 def catalog(ids=('c', 'a 1', 'b', 'd', 'e'), name='designation'):
-    return Table({
-        name: ids, 'x': X, 'y': Y, 'flux': X * u.mJy, 'Snr': [1, 2, 3, 4, 5],
-        'ra': np.ones(5), 'vector': np.arange(10).reshape(5, 2), 'z': MaskedColumn(Y, mask=[0, 1, 0, 0, 0]),
-    })  # fmt: skip
+    return Table(
+        {
+            name: ids,
+            'x': X,
+            'y': Y,
+            'flux': X * u.mJy,
+            'Snr': [1, 2, 3, 4, 5],
+            'ra': np.ones(5),
+            'vector': np.arange(10).reshape(5, 2),
+            'z': MaskedColumn(Y, mask=[0, 1, 0, 0, 0]),
+        }
+    )
 
 
 @pytest.mark.parametrize('ids', [('c', 'a 1', 'b', 'd', 'e'), (7, 3, 2**40, 0, -1)])
@@ -71,7 +79,9 @@ def test_methods_take_ids(estimator, ccd):
     assert_array_equal(named.covariance('c', 'a 1'), whole.covariance(1, 2))
     assert named.cutouts('b')[0] == whole.cutouts(3)[0]
     assert source_strip(named, 'b') == source_strip(whole, 3)
-    with pytest.raises(ValueError, match="no source with id 'f'; ids are 'c', 'a 1', 'b', 'd', 'e'"):
+    with pytest.raises(
+        ValueError, match="no source with id 'f'; ids are 'c', 'a 1', 'b', 'd', 'e'"
+    ):
         named.cutouts('f')
     with pytest.raises(ValueError, match='no source with id 2'):
         named.covariance(2)

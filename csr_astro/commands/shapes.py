@@ -38,9 +38,11 @@ def parse_shapes(text: str) -> dict[str, Any]:
         return {'apertures': 'regions'}
     if Path(text).suffix.lower() in _FILES:
         shapes = _read(Path(text))
-        return {'apertures': shapes, 'per_source': True} if len(shapes) > 1 else {
-            'apertures': shapes[0]
-        }
+        return (
+            {'apertures': shapes, 'per_source': True}
+            if len(shapes) > 1
+            else {'apertures': shapes[0]}
+        )
     parsed = [_parse_shape(part.strip()) for part in _COMMA.split(text)]
     return {'apertures': parsed if len(parsed) > 1 else parsed[0]}
 
@@ -51,7 +53,9 @@ def _read(path):
     if not path.is_file():
         raise ValueError(f'no such file: {str(path)!r}.')
     try:
-        shapes = list(Regions.read(path, format='crtf' if path.suffix.lower() == '.crtf' else 'ds9'))
+        shapes = list(
+            Regions.read(path, format='crtf' if path.suffix.lower() == '.crtf' else 'ds9')
+        )
     except Exception as error:
         reason = str(error).strip().split('\n')[0].rstrip('.')
         raise ValueError(f'{str(path)!r} cannot be read as regions: {reason}.') from error
@@ -65,14 +69,16 @@ def _parse_shape(text):
     if found is None:
         return options.length(text, '--apertures')
     makers: dict[str, tuple[int, Callable]] = {
-        'circle': (1, _circle), 'ellipse': (3, _ellipse), 'rectangle': (3, _rectangle),
-    }  # fmt: skip
+        'circle': (1, _circle),
+        'ellipse': (3, _ellipse),
+        'rectangle': (3, _rectangle),
+    }
     name, values = found[1].lower(), [part.strip() for part in found[2].split(',')]
     count, make = makers.get(name, (0, None))
     if make is None or len(values) not in (count, count - 1):
         raise ValueError(
-            f'--apertures: {text!r} is not understood; shapes are circle(R), ellipse(A,B,ANGLE) and '
-            'rectangle(W,H,ANGLE).'
+            f'--apertures: {text!r} is not understood; shapes are circle(R), ellipse(A,B,ANGLE) '
+            'and rectangle(W,H,ANGLE).'
         )
     sizes = [options.length(value, '--apertures') for value in values[: max(count - 1, 1)]]
     angle = values[2] if len(values) > 2 else '0'
@@ -116,7 +122,9 @@ def _oriented(in_pixels, on_sky, first, second, angle):
     try:
         if all(angles):
             # At no position: it is moved to the sources, with the North of the map's centre.
-            return on_sky(SkyCoord(float('nan'), float('nan'), unit='deg'), first, second, theta=angle)
+            return on_sky(
+                SkyCoord(float('nan'), float('nan'), unit='deg'), first, second, theta=angle
+            )
         return in_pixels((0, 0), first, second, theta=angle)
     except (TypeError, ValueError, u.UnitConversionError) as error:
         raise ValueError(f'--apertures: {str(error).rstrip(".")}.') from None

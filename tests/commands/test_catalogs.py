@@ -17,19 +17,28 @@ from photutils.aperture import (
 @pytest.fixture
 def catalog(tmp_path, wcs):
     sky = wcs.pixel_to_world(*SOURCES.T)
-    table = Table({
-        'ID': ['b7', 'a1'], 'lon': sky.galactic.l.deg, 'lat': sky.galactic.b.deg, 'x': SOURCES[:, 0], 'y': SOURCES[:, 1],
-        'flux': [3.0, 4.0], 'z': [0.1, 0.2],
-    })  # fmt: skip
+    table = Table(
+        {
+            'ID': ['b7', 'a1'],
+            'lon': sky.galactic.l.deg,
+            'lat': sky.galactic.b.deg,
+            'x': SOURCES[:, 0],
+            'y': SOURCES[:, 1],
+            'flux': [3.0, 4.0],
+            'z': [0.1, 0.2],
+        }
+    )
     table.write(tmp_path / 'catalog.csv')
     return tmp_path / 'catalog.csv'
 
 
 COMMANDS = {
     'remove': (['remove'], 'map_source_free.ecsv'),
-    'photometry': (['photometry', '--apertures', '4', '--aperture-correction', 'none'],
-                   'map_photometry.ecsv'),
-}  # fmt: skip
+    'photometry': (
+        ['photometry', '--apertures', '4', '--aperture-correction', 'none'],
+        'map_photometry.ecsv',
+    ),
+}
 
 
 @pytest.mark.parametrize('command', COMMANDS)
@@ -61,9 +70,7 @@ def test_columns_are_chosen(run, map_path, tmp_path, catalog, columns):
     [('lon,lat', 'lon,lat,icrs'), ('lon', 'holds no SkyCoord'), ('a,b', "no column 'a'")],
 )
 def test_wrong_columns_are_one_sentence_with_the_file(fails, catalog, columns, sentence):
-    fails(
-        ['remove', 'map.fits', catalog, '--columns', columns], rf"'.*catalog\.csv': .*{sentence}"
-    )
+    fails(['remove', 'map.fits', catalog, '--columns', columns], rf"'.*catalog\.csv': .*{sentence}")
 
 
 def measured(path):
@@ -97,11 +104,9 @@ def test_radii_and_shapes_are_mixed(run, map_path, tmp_path):
     assert {'flux_0', 'flux_1', 'flux_2'} <= set(table.colnames)
 
 
-REGIONS = (
-    'image\nellipse({0},{1},7,4,30) # text={{b}}\ncircle({2},{3},5) # text={{a}}\n'.format(
-        *(SOURCES + 1).ravel()
-    )
-)  # fmt: skip
+REGIONS = 'image\nellipse({},{},7,4,30) # text={{b}}\ncircle({},{},5) # text={{a}}\n'.format(
+    *(SOURCES + 1).ravel()
+)
 
 
 @pytest.mark.parametrize('own', [True, False])
@@ -113,8 +118,9 @@ def test_regions_are_apertures_one_for_each_source(run, map_path, tmp_path, sky,
     code, _, err = run('photometry', map_path, *sources, *options)
     assert code == 0, err
     shapes = (
-        EllipticalAperture(SOURCES[0], 7, 4, theta=30 * u.deg), CircularAperture(SOURCES[1], 5)
-    )  # fmt: skip
+        EllipticalAperture(SOURCES[0], 7, 4, theta=30 * u.deg),
+        CircularAperture(SOURCES[1], 5),
+    )
     expected = [aperture_photometry(sky, shape)['aperture_sum'][0] for shape in shapes]
     table = tmp_path / 'map_photometry.ecsv'
     assert_allclose(measured(table), expected, rtol=1e-5)
@@ -144,5 +150,7 @@ def test_one_region_is_the_shape_at_every_source(run, map_path, tmp_path, sky):
 )
 def test_wrong_shapes_are_refused(fails, tmp_path, text, sentence):
     (tmp_path / 'three.reg').write_text('image\n' + 'circle(3,3,3)\n' * 3)
-    fails(['photometry', 'map.fits', *PIXELS, '--apertures', text, '--aperture-correction', 'none'],
-          sentence)  # fmt: skip
+    fails(
+        ['photometry', 'map.fits', *PIXELS, '--apertures', text, '--aperture-correction', 'none'],
+        sentence,
+    )

@@ -30,7 +30,7 @@ def estimator(make_estimator):
     return make_estimator(fwhm=3.3)
 
 
-def assert_rows_as_alone(table, photometry_of, ccd, result):
+def assert_rows_as_alone(table, photometry_of, result):
     """Each row is that of all sources measured in the aperture of one."""
     for i, each in enumerate(table):
         alone = photometry_of(i)(result)[i]
@@ -49,9 +49,7 @@ def test_radii_one_for_each_source(estimator, ccd, with_error):
     assert 'flux' in table.colnames
     assert 'flux_0' not in table.colnames
     assert table.meta['apertures'] == ['5, one for each source']
-    assert_rows_as_alone(
-        table, lambda i: InpaintedAperturePhotometry(RADII[i], **options), ccd, result
-    )
+    assert_rows_as_alone(table, lambda i: InpaintedAperturePhotometry(RADII[i], **options), result)
     assert 'InpaintedAperturePhotometry' in photometry._repr_html_()
     assert 'per_source=True' in repr(photometry)
 
@@ -67,9 +65,7 @@ def test_shapes_one_for_each_source(estimator, ccd):
     result = estimator.estimate(ccd, SOURCES)
     options = {'estimator': estimator, 'aperture_correction': 'none'}
     table = InpaintedAperturePhotometry(shapes, per_source=True, **options)(result)
-    assert_rows_as_alone(
-        table, lambda i: InpaintedAperturePhotometry(shapes[i], **options), ccd, result
-    )
+    assert_rows_as_alone(table, lambda i: InpaintedAperturePhotometry(shapes[i], **options), result)
 
 
 def test_apertures_bring_their_own_positions(estimator, ccd):
@@ -97,13 +93,15 @@ def test_each_source_is_measured_in_its_own_region(estimator, ccd):
     )
     table = photometry(ccd, regions)
     expected = [
-        CircularAperture(SOURCES[0], 5), EllipticalAperture(SOURCES[2], 7, 4, theta=30 * u.deg)
-    ]  # fmt: skip
+        CircularAperture(SOURCES[0], 5),
+        EllipticalAperture(SOURCES[2], 7, 4, theta=30 * u.deg),
+    ]
     for shape, row in zip(expected, table, strict=True):
         assert_allclose(
-            row['aperture_sum'].value, aperture_photometry(ccd.data, shape)['aperture_sum'][0],
+            row['aperture_sum'].value,
+            aperture_photometry(ccd.data, shape)['aperture_sum'][0],
             rtol=1e-4,
-        )  # fmt: skip
+        )
     assert table.meta['apertures'] == ['regions']
 
 
@@ -116,7 +114,7 @@ def test_sources_off_the_map_are_rows_of_nan(estimator, ccd):
         assert np.isnan(table[name][1])
 
 
-def test_corrections_are_those_of_each_radius(estimator, ccd, make_estimator):
+def test_corrections_are_those_of_each_radius(ccd, make_estimator):
     blue = make_estimator(instrument='pacs-scanmap-blue')
     result = blue.estimate(ccd, SOURCES)
     radii = [4, 5, 6, 5, 4] * u.arcsec
@@ -130,7 +128,11 @@ def test_corrections_are_those_of_each_radius(estimator, ccd, make_estimator):
     ('shapes', 'sources', 'sentence'),
     [
         ([3.0, 4.0], SOURCES, 'apertures must be one for each of the 5 sources, got 2'),
-        ('regions', SOURCES, 'needs a region with an area for each source; that with id 1 has none'),
+        (
+            'regions',
+            SOURCES,
+            'needs a region with an area for each source; that with id 1 has none',
+        ),
         (
             'regions',
             [CirclePixelRegion(PixCoord(*SOURCES[0]), 5), PointPixelRegion(PixCoord(9, 9))],
