@@ -147,7 +147,8 @@ TEXTS = {
     ),
     'ecsv.txt': lambda sky: (
         '# %ECSV 1.0\n# ---\n# datatype:\n# - {name: id, datatype: int64}\n'
-        '# - {name: ra, datatype: float64}\n# - {name: dec, datatype: float64}\n# - {name: f, datatype: float64}\nid ra dec f\n'
+        '# - {name: ra, datatype: float64}\n# - {name: dec, datatype: float64}\n'
+        '# - {name: f, datatype: float64}\nid ra dec f\n'
         + rows(sky, ' ')
     ),
 }

@@ -97,7 +97,7 @@ def test_sources_are_taken_without_a_word(tmp_path, line):
 def test_file_without_any_source_says_what_is_in_it(tmp_path):
     path = tmp_path / 'drawn.reg'
     path.write_text(f'{HEAD}image\nannulus(30,30,4,8)\n# compass(30,30,20)\n')
-    with pytest.raises(ValueError, match='none of the 2 regions .* source: 1 annulus, 1 compass'):
+    with pytest.raises(ValueError, match=r'none of the 2 .* source: 1 annulus, 1 compass'):
         read_sources(path)
 
 

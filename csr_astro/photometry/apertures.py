@@ -190,7 +190,7 @@ class InpaintedAperturePhotometry:
 
             NaN, masked and off-map pixels are left out of ``background_sum`` and
             ``flux`` (flag ``aperture_invalid``); ``aperture_sum`` is that of
-            photutils. If an aperture extends beyond the mask (flag
+            photutils. All are NaN, errors too, if no pixel of the aperture is valid. If an aperture extends beyond the mask (flag
             ``aperture_exceeds_mask``), ``flux`` is that inside the mask, over the
             enclosed-energy fraction at the radius of the mask.
         """
@@ -262,6 +262,9 @@ class InpaintedAperturePhotometry:
         for i, (shape, fraction, found) in enumerate(zip(shapes, fractions, sums, strict=True)):
             n = self._suffix(i)
             total, background, area, incomplete = found
+            # A sum of no pixels is no measurement, although its error would be zero.
+            errors[i][np.isnan(area)] = np.nan
+            table[f'aperture_sum{n}'][np.isnan(area)] = np.nan
             flags[incomplete] |= BITS['aperture_invalid']
             flags[_exceeding(shape, result.source_masks)] |= BITS['aperture_exceeds_mask']
             flags[np.isnan(fraction)] |= BITS['no_correction']
@@ -516,9 +519,9 @@ def _sums(result, shape, method, n):
     Returns
     -------
     total, background, area : (n,) `~numpy.ndarray` of float
-        Sums of the map, of the source-free map, and of ones; NaN off the map.
+        Sums of the map, of the source-free map, and of ones; NaN without any valid pixel.
     incomplete : (n,) `~numpy.ndarray` of bool
-        True where a pixel of the aperture is NaN, masked or off the map.
+        True where a pixel of the aperture is NaN, masked or off the map, or none is in it.
     """
     image = result.image
     sums, incomplete = np.full((3, n), np.nan), np.ones(n, dtype=bool)
@@ -535,6 +538,8 @@ def _sums(result, shape, method, n):
         for k, values in enumerate((image.data[overlap], result.background_in(overlap), 1.0)):
             with np.errstate(over='ignore'):
                 sums[k, i] = (np.where(valid, values, 0.0) * weights)[within].sum()
+        if not sums[2, i] > 0:
+            sums[:, i], incomplete[i] = np.nan, True
     return *sums, incomplete
 
 
