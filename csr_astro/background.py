@@ -20,7 +20,7 @@ from csr_astro.images import shape_text
 from csr_astro.plotting import plot_removal, plot_source
 from csr_astro.prediction import combine_parts
 from csr_astro.realization import draw_deviations
-from csr_astro.tables import fits_meta, versions
+from csr_astro.tables import add_columns, fits_meta, versions
 from csr_astro.uncertainty import (
     BackgroundCovariance,
     BackgroundErrors,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from csr_astro.plan import Plan
     from csr_astro.prediction import Part, Prediction
     from csr_astro.source_model import SourceModel
+    from csr_astro.sources import Sources
     from csr_astro.typing import RngLike
 
 __all__ = ['NeuralBackground', 'combine']
@@ -55,19 +56,21 @@ class NeuralBackground:
     Attributes
     ----------
     sources : `~astropy.table.QTable`
-        One row per source, in the order given: ``id``, ``x_center``,
-        ``y_center`` (pixels, zero-based), ``sky_center`` (with a WCS), ``snr``,
+        One row per source, in the order given: ``id`` (that of the catalogue, or 1 to N),
+        ``x_center``, ``y_center`` (pixels, zero-based), ``sky_center`` (with a WCS), ``snr``,
         ``mask_name``, ``mask_radius`` (pixels), ``background`` (mean of the
         prediction under the mask), ``background_scatter`` (1-sigma scatter of
         the pixels in the ring around the mask) and ``flags``
-        (`~csr_astro.flags.FLAGS`). ``meta`` holds versions, weights and
-        arguments.
+        (`~csr_astro.flags.FLAGS`); with ``keep=True`` the columns of the catalogue
+        follow. ``meta`` holds versions, weights, arguments and the columns that were used.
     image : `~csr_astro.images.Image`
         The input map.
     source_masks : list of `~csr_astro.masking.SourceMask` or None
         Mask of each source; None for a source without prediction.
     estimator : `~csr_astro.NeuralBackgroundEstimator`
         Estimator that made the result.
+    catalog : `~csr_astro.sources.Sources` or None
+        The sources as given, with their regions and the columns that are kept.
 
     Examples
     --------
@@ -89,7 +92,9 @@ class NeuralBackground:
         prediction: Prediction,
         estimator: LocalBackground,
         model: SourceModel | None = None,
+        catalog: Sources | None = None,
     ) -> None:
+        self.catalog = catalog
         self.image = image
         self.sources = sources
         self.source_masks = source_masks
@@ -213,15 +218,15 @@ class NeuralBackground:
         return np.searchsorted(self._pixels, rows * self.image.shape[1] + columns)
 
     def covariance(
-        self, source_id: int, other: int | None = None
+        self, source_id: int | str, other: int | str | None = None
     ) -> BackgroundCovariance | np.ndarray:
         """Compute the covariance of the background errors behind a source.
 
         Parameters
         ----------
-        source_id : int
+        source_id : int or str
             ``id`` of the source in `sources`.
-        other : int, optional
+        other : int or str, optional
             ``id`` of a second source: the covariance between the pixels of the two
             is returned, which matters if their masks touch.
 
@@ -296,16 +301,38 @@ class NeuralBackground:
                 'or change a copy.'
             )
 
-    def _row(self, source_id):
+    def row(self, source_id: int | str) -> int:
+        """Return the row of a source in `sources`.
+
+        Parameters
+        ----------
+        source_id : int or str
+            ``id`` of the source.
+
+        Returns
+        -------
+        row : int
+
+        Raises
+        ------
+        ValueError
+            If no source has the id, or more than one.
+        """
         if np.ndim(source_id):
             raise TypeError(f'the id of one source is taken, got {source_id!r}.')
-        found = np.flatnonzero(np.asarray(self.sources['id']) == source_id)
-        if not len(found):
-            raise ValueError(f'there is no source with id {source_id!r}; ids are 1 to {len(self)}.')
-        return int(found[0])
+        ids = np.asarray(self.sources['id']).tolist()
+        found = [i for i, each in enumerate(ids) if each == source_id]
+        if not found:
+            raise ValueError(f'there is no source with id {source_id!r}; {_list_ids(ids)}.')
+        if len(found) > 1:
+            raise ValueError(
+                f'{len(found)} sources have the id {source_id!r}, rows '
+                f'{", ".join(str(i) for i in found[:5])}: give each an id of its own.'
+            )
+        return found[0]
 
     def _number(self, source_id):
-        row = self._row(source_id)
+        row = self.row(source_id)
         if self.source_masks[row] is None:
             flags = decode_flags(self.flags[row])
             raise ValueError(f'source {source_id} has no prediction: {", ".join(flags)}.')
@@ -445,12 +472,14 @@ class NeuralBackground:
             percentile=percentile,
         )
 
-    def cutouts(self, source_id: int) -> tuple[tuple[slice, slice], dict[str, np.ndarray]]:
+    def cutouts(
+        self, source_id: int | str
+    ) -> tuple[tuple[slice, slice], dict[str, np.ndarray]]:
         """Cut out the surroundings of one source from all maps.
 
         Parameters
         ----------
-        source_id : int
+        source_id : int or str
             ``id`` of the source in `sources`.
 
         Returns
@@ -472,7 +501,21 @@ class NeuralBackground:
         >>> print(list(cutouts), cutouts['map'].shape == noise[window].shape)
         ['map', 'masked', 'background', 'source', 'rms'] True
         """
-        row = self._row(source_id)
+        return self.cutouts_of_row(self.row(source_id))
+
+    def cutouts_of_row(self, row: int) -> tuple[tuple[slice, slice], dict[str, np.ndarray]]:
+        """Cut out the surroundings of one source, as `cutouts`, by its row.
+
+        Parameters
+        ----------
+        row : int
+            Row of `sources`, from 0.
+
+        Returns
+        -------
+        window, cutouts
+            As from `cutouts`.
+        """
         mask = self.source_masks[row]
         radius = min(self.instrument.mask_radii) if mask is None else mask.radius
         reach = radius + max(radius, 6)
@@ -495,13 +538,13 @@ class NeuralBackground:
         }
 
     def plot_source(
-        self, source_id: int, *, axes: Sequence[Axes] | np.ndarray | None = None
+        self, source_id: int | str, *, axes: Sequence[Axes] | np.ndarray | None = None
     ) -> np.ndarray:
         """Plot one source: map, mask, prediction, difference and error.
 
         Parameters
         ----------
-        source_id : int
+        source_id : int or str
             ``id`` of the source in `sources`.
         axes : sequence of five `~matplotlib.axes.Axes`, optional
             Axes to draw on; a new figure by default.
@@ -547,7 +590,7 @@ def combine(
     masks = [None if without else mask for without, mask in zip(bad, plan.masks, strict=True)]
     image, sources = plan.image, plan.sources
     table = QTable()
-    table['id'] = np.arange(len(sources)) + 1
+    table['id'] = np.arange(len(sources)) + 1 if sources.ids is None else sources.ids
     table['x_center'] = sources.x
     table['y_center'] = sources.y
     if image.wcs is not None:
@@ -563,8 +606,17 @@ def combine(
     table['background_scatter'] = image.with_unit(prediction.scatter)
     table['flags'] = flags
     asked = 'as drawn, else by SNR' if plan.mask_radius is None else str(plan.mask_radius)
-    table.meta.update(versions() | estimator.provenance | {'mask_radius': asked} | image.meta)
-    return NeuralBackground(image, table, masks, prediction, estimator, plan.model)
+    used = {'mask_radius': asked} | sources.provenance | image.meta
+    table.meta.update(versions() | estimator.provenance | used)
+    add_columns(table, sources.table)
+    return NeuralBackground(image, table, masks, prediction, estimator, plan.model, sources)
+
+
+def _list_ids(ids):
+    """Say which ids there are."""
+    if ids == list(range(1, len(ids) + 1)):
+        return f'ids are 1 to {len(ids)}'
+    return f'ids are {", ".join(map(repr, ids[:5]))}{", ..." if len(ids) > 5 else ""}'
 
 
 def _clipped(center, reach, size):

@@ -25,7 +25,7 @@ from csr_astro.sources import parse_sources
 from csr_astro.utils.representation import html_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -283,12 +283,14 @@ class NeuralBackgroundEstimator(LocalBackground):
         error: QuantityLike | None = None,
         wcs: WcsLike | None = None,
         mask_radius: QuantityLike | Literal['snr'] | None = None,
+        columns: str | Sequence[str] | None = None,
+        keep: bool = False,
     ) -> Plan:
         """Plan a removal, the first of the three steps of `estimate`.
 
         Parameters
         ----------
-        data, sources, mask, error, wcs, mask_radius
+        data, sources, mask, error, wcs, mask_radius, columns, keep
             As in `estimate`.
 
         Returns
@@ -301,7 +303,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         device = resolve_device(self.device).type
         plan = plan_removal(
             image,
-            parse_sources(sources, image.wcs),
+            parse_sources(sources, image.wcs, columns=columns, keep=keep),
             self.instrument,
             mask_radius=mask_radius,
             centroid_func=self.centroid_func,
@@ -366,6 +368,8 @@ class NeuralBackgroundEstimator(LocalBackground):
         error: QuantityLike | None = None,
         wcs: WcsLike | None = None,
         mask_radius: QuantityLike | Literal['snr'] | None = None,
+        columns: str | Sequence[str] | None = None,
+        keep: bool = False,
     ) -> NeuralBackground:
         """Predict the background behind every source of a map.
 
@@ -386,6 +390,12 @@ class NeuralBackgroundEstimator(LocalBackground):
             each source. By default regions with an area are the masks
             themselves, and all other masks are discs with a radius set by the SNR
             (paper, Sect. 2.4.4); with ``'snr'`` all masks are such discs.
+        columns : str or sequence of str, optional
+            Columns of a table that hold the positions, such as ``('RA', 'DEC')``, see
+            `~csr_astro.columns.find_positions`; by default those with known names.
+        keep : bool, optional
+            Whether the results keep all columns of the table of sources, with the prefix
+            ``catalog_`` where a name is taken. The ids are kept in any case.
 
         Returns
         -------
@@ -397,5 +407,8 @@ class NeuralBackgroundEstimator(LocalBackground):
             If an argument is not of an accepted kind. A source that cannot be
             measured raises no error; its row has a flag.
         """
-        plan = self.plan(data, sources, mask=mask, error=error, wcs=wcs, mask_radius=mask_radius)
+        plan = self.plan(
+            data, sources, mask=mask, error=error, wcs=wcs, mask_radius=mask_radius,
+            columns=columns, keep=keep,
+        )  # fmt: skip
         return combine(plan, self.predictor.parts(plan, progress=self.progress), self)

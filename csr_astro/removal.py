@@ -14,12 +14,12 @@ from csr_astro.photometry.apertures import InpaintedAperturePhotometry
 from csr_astro.photometry.finder import NeuralSourceFinder
 from csr_astro.photometry.psf import InpaintedPSFPhotometry
 from csr_astro.products import describe_removal, write_source_free
-from csr_astro.sources import read_sources
+from csr_astro.sources import parse_sources, read_sources
 from csr_astro.tables import write_table
 from csr_astro.utils.files import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from astropy import units as u
     from astropy.io import fits
@@ -171,6 +171,8 @@ def remove_file(
     find: float | None = None,
     realization: int | None = None,
     errors: bool = True,
+    columns: str | Sequence[str] | None = None,
+    keep: bool = True,
     estimate: Callable[..., NeuralBackground] | None = None,
     announce: Callable[[str], object] | None = None,
     **estimator: Any,
@@ -207,6 +209,11 @@ def remove_file(
         place of the prediction.
     errors : bool, optional
         Whether the map gets an extension of the background's errors.
+    columns : str or sequence of str, optional
+        Columns of the catalogue that hold the positions, see
+        `~csr_astro.columns.find_positions`.
+    keep : bool, optional
+        Whether the tables keep all columns of the catalogue.
     estimate : callable, optional
         Function that predicts in place of the estimator's method, called as
         ``estimate(path, sources, estimator=..., hdu=..., reading=..., mask_radius=...,
@@ -239,6 +246,7 @@ def remove_file(
         sources = find_sources(image, model, find)
     elif isinstance(sources, str | os.PathLike):
         sources = read_sources(sources)
+    sources = parse_sources(sources, image.wcs, columns=columns, keep=keep)
     if estimate is None:
         result = model.estimate(image, sources, mask_radius=mask_radius)
     else:

@@ -10,7 +10,8 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.table import QTable
+from astropy.table import Column, QTable
+from astropy.utils.exceptions import AstropyUserWarning
 
 from csr_astro.utils.files import atomic_path
 from csr_astro.utils.warnings import ignored
@@ -18,9 +19,14 @@ from csr_astro.utils.warnings import ignored
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from astropy.table import Table
+
     from csr_astro.typing import PathLike
 
-__all__ = ['TABLE_FORMATS', 'check_table_path', 'fits_meta', 'printable', 'versions', 'write_table']
+__all__ = [
+    'TABLE_FORMATS', 'add_columns', 'check_table_path', 'fits_meta', 'printable', 'versions',
+    'write_table',
+]  # fmt: skip
 
 #: Table formats by file extension.
 TABLE_FORMATS = {'.ecsv': 'ascii.ecsv', '.csv': 'ascii.csv', '.fits': 'fits', '.xml': 'votable',
@@ -86,6 +92,67 @@ def printable(value: Any) -> Any:
     return ' '.join(value.encode('ascii', 'replace').decode().split())
 
 
+def add_columns(table: QTable, catalog: Table | None, prefix: str = 'catalog_') -> None:
+    """Add the columns of a catalogue to a table of results, in place.
+
+    Parameters
+    ----------
+    table : `~astropy.table.QTable`
+        Table of results.
+    catalog : `~astropy.table.Table` or None
+        Catalogue with the same rows; None adds nothing.
+    prefix : str, optional
+        Put before names that are taken, in whatever case: FITS does not tell them apart.
+
+    Examples
+    --------
+    >>> from astropy.table import QTable, Table
+    >>> from csr_astro.tables import add_columns
+    >>> table = QTable({'id': [7], 'flux': [1.5]})
+    >>> add_columns(table, Table({'id': [7], 'Flux': [3.0], 'z': [0.1]}))
+    >>> table.colnames
+    ['id', 'flux', 'catalog_Flux', 'z']
+    """
+    if catalog is None:
+        return
+    taken = {name.lower() for name in table.colnames}
+    for name in catalog.colnames:
+        column = _storable(catalog[name])
+        if column is None or (name == 'id' and _equal(column, table['id'])):
+            continue
+        new = name
+        while new.lower() in taken:
+            new = f'{prefix}{new}'
+        taken.add(new.lower())
+        # A unit that is not known leaves the column as it is.
+        with ignored(AstropyUserWarning):
+            table[new] = column
+        table[new].info.description = column.info.description
+
+
+def _storable(column):
+    """Return a copy of a column that files can hold, or None."""
+    if getattr(column, 'dtype', None) is not None and column.dtype.kind == 'O':
+        values = column.tolist()
+        text = [each for each in values if isinstance(each, str)]
+        unknown = [each for each in values if each is None or np.ma.is_masked(each)]
+        if not text or len(text) + len(unknown) < len(values):
+            return None
+        text = [each if isinstance(each, str) else '' for each in values]
+        return Column(np.array(text, dtype=str), description=column.info.description)
+    column = column.copy()
+    if isinstance(column.info.unit, u.UnrecognizedUnit):
+        # No reader takes such a unit without a warning.
+        said = column.info.description
+        column.info.description = f'{said or ""} [{column.info.unit}]'.strip()
+        column.unit = None
+    return column
+
+
+def _equal(column, other):
+    return len(column) == len(other) and bool(np.all(np.asarray(column) == np.asarray(other)))
+
+
 def check_table_path(path: PathLike) -> None:
     """Raise an error, before any work is lost, if a file extension has no table format.
 
@@ -116,7 +183,7 @@ def write_table(path: PathLike, table: QTable) -> None:
     check_table_path(path)
     kind = TABLE_FORMATS[Path(path).suffix.lower()]
     if kind != 'ascii.ecsv':
-        table = _plain(table)
+        table = _plain(table, text=kind == 'ascii.csv')
     if kind == 'ascii.csv':
         table = _labelled(table)
     # FITS warns about long entries of the meta, which only ECSV keeps in full.
@@ -136,13 +203,22 @@ def _labelled(table):
     return table
 
 
-def _plain(table):
+def _plain(table, *, text=False):
     """Convert to columns that every format can hold: a SkyCoord becomes ``ra`` and ``dec``."""
     plain = QTable(meta=fits_meta(table.meta))
+    taken = {name.lower() for name in table.colnames}
     for name in table.colnames:
-        if isinstance(table[name], SkyCoord):
-            plain['ra'] = table[name].icrs.ra.to(u.deg)
-            plain['dec'] = table[name].icrs.dec.to(u.deg)
+        column = table[name]
+        if isinstance(column, SkyCoord):
+            free = name == 'sky_center' and not {'ra', 'dec'} & taken
+            before = '' if free else f'{name}_'
+            plain[f'{before}ra'] = column.icrs.ra.to(u.deg)
+            plain[f'{before}dec'] = column.icrs.dec.to(u.deg)
+        elif text and getattr(column, 'ndim', 1) > 1:
+            # One column for each element, because a line has no room for lists.
+            values = column.reshape(len(column), -1)
+            for i in range(values.shape[1]):
+                plain[f'{name}_{i + 1}'] = values[:, i]
         else:
-            plain[name] = table[name]
+            plain[name] = column
     return plain

@@ -132,6 +132,8 @@ def _rms_there(file, sources, numbers, model):
 
 def _divide_plan(plan, n):
     """Plans of up to ``n`` parts, without the image, which workers read themselves."""
+    # Without the columns of the catalogue, which no worker needs.
+    plan = replace(plan, sources=replace(plan.sources, table=None, ids=None))
     return [replace(plan.restricted(some), image=None) for some in _divide(plan.batches, n)]
 
 

@@ -40,6 +40,8 @@ def remove_many(
     photometry: dict | None = None,
     errors: bool = True,
     find: float | None = None,
+    columns: str | Sequence[str] | None = None,
+    keep: bool = True,
     split: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -74,6 +76,11 @@ def remove_many(
         Whether the maps get an extension of the background's errors.
     find : float, optional
         Threshold of `~csr_astro.NeuralSourceFinder`, for maps without a catalogue.
+    columns : str or sequence of str, optional
+        Columns of the catalogues that hold the positions, see
+        `~csr_astro.columns.find_positions`.
+    keep : bool, optional
+        Whether the tables keep all columns of the catalogues.
     split : int, optional
         Number of parts into which each map is divided, one map after the other; see
         `estimate_distributed`.
@@ -108,7 +115,7 @@ def remove_many(
     """
     estimator['weights'] = found_anywhere(estimator.get('weights', 'default'))
     settings = Settings(
-        estimator, hdu, mask_radius, photometry, errors, find=find, reading=reading or {}
+        estimator, hdu, mask_radius, photometry, errors, find, reading or {}, columns, keep
     )
     check_number('split', split, 1)
     # A wrong argument is one error here, and not that of every map.
@@ -221,6 +228,8 @@ def _write_results(job, settings, folder, estimate):
         mask_radius=settings.mask_radius,
         errors=settings.errors,
         find=settings.find,
+        columns=settings.columns,
+        keep=settings.keep,
         estimate=estimate,
         **settings.estimator_options(job),
     )

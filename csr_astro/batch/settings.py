@@ -19,6 +19,8 @@ from csr_astro.tables import versions
 from csr_astro.utils.files import stem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from csr_astro.batch.jobs import Job
 
 __all__ = ['Settings']
@@ -35,7 +37,7 @@ class Settings:
     ----------
     estimator : dict
         Arguments of `~csr_astro.NeuralBackgroundEstimator`.
-    hdu, mask_radius, photometry, errors, find, reading
+    hdu, mask_radius, photometry, errors, find, reading, columns, keep
         As in `~csr_astro.batch.remove_many`.
     """
 
@@ -46,6 +48,8 @@ class Settings:
     errors: bool
     find: float | None = None
     reading: dict = field(default_factory=dict)
+    columns: str | Sequence[str] | None = None
+    keep: bool = True
 
     def check(self) -> None:
         """Raise the error that wrong arguments would raise for every map."""

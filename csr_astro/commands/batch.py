@@ -86,6 +86,7 @@ def run(args: Namespace) -> None:
         find=args.find,
         split=args.split,
         overwrite=args.overwrite,
+        **options.catalog_options(args),
         progress=True,
         **options.estimator_options(args),
     )  # fmt: skip

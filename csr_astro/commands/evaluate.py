@@ -191,7 +191,9 @@ def _evaluation(args):
             image, estimator, psf=args.psf, simulations=args.inject or 2, **settings
         )
     sources = options.read_sources(args)
-    result = estimator.estimate(image, sources, mask_radius=options.mask_radius(args))
+    result = estimator.estimate(
+        image, sources, mask_radius=options.mask_radius(args), **options.catalog_options(args)
+    )
     truth = flux = None
     if args.truth:
         truth = read_image(args.truth)[0].data

@@ -144,6 +144,15 @@ def removal_options() -> ArgumentParser:
     options.add_argument(
         '--mask-radius', metavar='R', help='pixels, an angle, or snr [by SNR; regions as drawn]'
     )
+    options.add_argument(
+        '--columns', metavar='RA,DEC',
+        help='columns of the catalogue with the positions [those with known names]; a third word '
+        'says what they hold: pixel, pixel1, icrs, fk5, fk4, galactic or ecliptic',
+    )
+    options.add_argument(
+        '--keep', action=argparse.BooleanOptionalAction, default=True,
+        help='write all columns of the catalogue',
+    )
     options.add_argument('--refine', action='store_true', help='refine centres before')
     options.add_argument('--hdu', help='extension of the image: name or number [by its name]')
     options.add_argument('--error-hdu', metavar='HDU', help='extension of the error [by its name]')
@@ -211,7 +220,10 @@ def add_photometry(command: ArgumentParser) -> None:
         'convolved with it [aperture]',
     )
     command.add_argument(
-        '--apertures', metavar='R[,R...]', help='radii: pixels, or an angle such as 6arcsec'
+        '--apertures', metavar='R[,R...]',
+        help='radii: pixels, or an angle such as 6arcsec; shapes such as '
+        'ellipse(8arcsec,5arcsec,30), with the angle from North through East; regions for those '
+        'of the catalogue; a file of regions, one for each source or one for all',
     )
     command.add_argument(
         '--psf', metavar='FILE',
@@ -367,6 +379,18 @@ def _angle_units(text):
     words = text.replace(',', ' ').split()
     hours = len(words) > 2 or ':' in words[0] or words[0].startswith('J') if words else False
     return (u.hourangle if hours else u.deg), u.deg
+
+
+def catalog_options(args: Namespace) -> dict[str, Any]:
+    """Arguments of the estimator for the columns of the catalogue.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        Arguments of `removal_options`.
+    """
+    columns = None if args.columns is None else [name.strip() for name in args.columns.split(',')]
+    return {'columns': columns, 'keep': args.keep}
 
 
 # ------------------------------------------------------------------------------------- numbers
@@ -536,9 +560,10 @@ def photometry_options(args: Namespace) -> dict[str, Any] | None:
         if args.method or args.annulus or args.aperture_correction:
             raise ValueError('photometry needs --apertures, or --method psf or gaussian.')
         return None
-    radii = aperture_radii(args)
+    from csr_astro.commands.shapes import parse_shapes
+
     return {
-        'apertures': radii if len(radii) > 1 else radii[0],
+        **parse_shapes(args.apertures),
         'aperture_correction': _correction(args.aperture_correction),
         'annulus': 'instrument' if args.annulus else None,
         'beam': _beam(args.beam),

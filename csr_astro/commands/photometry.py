@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from csr_astro.commands.options import Commands
 
 __all__ = ['add_parser', 'run']
+
+# Columns of fluxes, and not those of the catalogue.
+_FLUX = re.compile(r'(annulus_)?flux(_err)?(_\d+)?')
 
 
 def add_parser(commands: Commands) -> None:
@@ -55,7 +59,9 @@ def run(args: Namespace) -> None:
     estimator = options.make_estimator(args, header)
     photometry = make_photometry(estimator, **asked)
     sources = options.read_sources(args, image, estimator)
-    table = photometry(image, sources, mask_radius=options.mask_radius(args))
+    table = photometry(
+        image, sources, mask_radius=options.mask_radius(args), **options.catalog_options(args)
+    )
     require_success(image, table, 'measured', NOT_MEASURED)
     write_table(output, table)
     print('\n'.join(_summary(table)))
@@ -94,4 +100,4 @@ def _summary(table):
 def _is_shown(name):
     if name in ('id', 'snr', 'mask_name', 'flags', 'reduced_chi2', 'fwhm_major', 'fwhm_minor'):
         return True
-    return 'flux' in name and name not in ('flux_init', 'flux_fit')
+    return bool(_FLUX.fullmatch(name))

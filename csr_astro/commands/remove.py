@@ -68,6 +68,7 @@ def run(args: Namespace) -> None:
         realization=args.realization,
         errors=args.errors,
         announce=options.announce_instrument,
+        **options.catalog_options(args),
         progress=True,
         **options.estimator_options(args),
     )

@@ -34,7 +34,7 @@ from csr_astro.evaluation.power_spectrum import (
     power_spectra,
     spectra_difference,
 )
-from csr_astro.evaluation.source_strips import source_residuals, source_strip
+from csr_astro.evaluation.source_strips import row_strip, source_residuals
 from csr_astro.evaluation.standard_stars import find_stars, star_rows
 from csr_astro.evaluation.statistics import coverage, scatter_ratios, summarize
 from csr_astro.flags import FLAGS, NOT_INPAINTED
@@ -473,9 +473,10 @@ def _sources(evaluation):
 
 def _strip(evaluation, table, i, surprise, size):
     row = table[i]
-    png, titles, ranges = source_strip(evaluation.result, row['id'], evaluation.truth)
+    identifier = html.escape(str(row['id']))
+    png, titles, ranges = row_strip(evaluation.result, i, evaluation.truth)
     text = (
-        f'<b>{row["id"]}</b> · SNR {row["snr"]:.3g} · mask {row["mask_radius"]:.3g} px · '
+        f'<b>{identifier}</b> · SNR {row["snr"]:.3g} · mask {row["mask_radius"]:.3g} px · '
         f'surprise {row[surprise]:+.1f}'
     )
     if row['flag_names']:
@@ -490,7 +491,7 @@ def _strip(evaluation, table, i, surprise, size):
     )
     return (
         f'<article class="strip" {attributes}><p>{text}</p>'
-        f'<img loading="lazy" alt="source {row["id"]}: {", ".join(titles)}" '
+        f'<img loading="lazy" alt="source {identifier}: {", ".join(titles)}" '
         f'src="data:image/png;base64,{image}"><ol>{captions}</ol></article>'
     )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from csr_astro.background import NeuralBackground
     from csr_astro.typing import QuantityLike
 
-__all__ = ['source_residuals', 'source_strip']
+__all__ = ['row_strip', 'source_residuals', 'source_strip']
 
 
 # Pixels of a mask within this distance of its rim, where a source should have faded.
@@ -94,7 +94,7 @@ def _over(value, error):
 
 
 def source_strip(
-    result: NeuralBackground, source_id: int, truth: QuantityLike | None = None
+    result: NeuralBackground, source_id: int | str, truth: QuantityLike | None = None
 ) -> tuple[bytes, list[str], list[tuple[float, float]]]:
     """Pictures of one source side by side, pixel for pixel.
 
@@ -102,7 +102,7 @@ def source_strip(
     ----------
     result : `~csr_astro.NeuralBackground`
         The removal.
-    source_id : int
+    source_id : int or str
         The source, by its ``id`` in ``result.sources``.
     truth : (ny, nx) array or Quantity, optional
         The map without sources, shown too if it is known.
@@ -128,7 +128,39 @@ def source_strip(
     >>> print(png[1:4], titles)
     b'PNG' ['map', 'masked', 'prediction', 'difference', '1σ error']
     """
-    window, cutouts = result.cutouts(source_id)
+    return row_strip(result, result.row(source_id), truth)
+
+
+def row_strip(
+    result: NeuralBackground, row: int, truth: QuantityLike | None = None
+) -> tuple[bytes, list[str], list[tuple[float, float]]]:
+    """Pictures of one source side by side, as `source_strip`, by its row.
+
+    Parameters
+    ----------
+    result : `~csr_astro.NeuralBackground`
+        The removal.
+    row : int
+        Row of ``result.sources``, from 0.
+    truth : (ny, nx) array or Quantity, optional
+        The map without sources.
+
+    Returns
+    -------
+    png, titles, ranges
+        As from `source_strip`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro import NeuralBackgroundEstimator
+    >>> from csr_astro.evaluation.source_strips import row_strip
+    >>> noise = np.random.default_rng(0).normal(size=(100, 100))
+    >>> result = NeuralBackgroundEstimator(fwhm=3.3).estimate(noise, [(60, 50)])
+    >>> row_strip(result, 0)[0][1:4]
+    b'PNG'
+    """
+    window, cutouts = result.cutouts_of_row(row)
     titles = dict(CUTOUTS)
     if truth is not None:
         cutouts['truth'] = u.Quantity(truth).value[window].astype(float)

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-import copy
-import numbers
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from astropy import units as u
+from astropy.coordinates import SkyCoord
 from astropy.table import QTable
 from photutils.aperture import (
     Aperture,
     CircularAnnulus,
     CircularAperture,
+    PixelAperture,
     SkyAperture,
     aperture_photometry,
-    region_to_aperture,
 )
-from regions import Region, Regions
 
 from csr_astro.flags import BITS, NOT_INPAINTED
 from csr_astro.fluxes import measured_scale, parse_beam, parse_flux_unit, warn_of_removed
 from csr_astro.images import parse_image
 from csr_astro.photometry.common import is_result, require_estimator
+from csr_astro.photometry.shapes import (
+    PerSource,
+    aperture_box,
+    at_same_place,
+    exceeds_mask,
+    is_length,
+    parse_apertures,
+    place_aperture,
+    radius_in_pixels,
+    region_aperture,
+)
+from csr_astro.tables import add_columns
 from csr_astro.uncertainty import aperture_weights
 from csr_astro.utils.representation import html_table
 from csr_astro.utils.warnings import one_at_a_time
@@ -38,15 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ['InpaintedAperturePhotometry']
 
-_ACCEPTED = 'radii (pixels or an angle), photutils apertures or regions, one or many'
 # Smallest enclosed-energy fraction that is accepted as an aperture correction.
 _SMALLEST_FRACTION = 1e-9
-# Larger integers do not convert to floats.
-_HUGE = 10**300
-# Apertures and annuli with a larger radius in pixels are mistakes, and do not fit into memory.
-_MAX_RADIUS = 2000.0
-# Largest separation of sky apertures at the same position.
-_SAME_PLACE = 1e-3 * u.arcsec
 _METHODS = ('exact', 'center', 'subpixel')
 # Position off the map for sources that are not measured.
 _NOWHERE = -1e6
@@ -60,7 +63,8 @@ class InpaintedAperturePhotometry:
     apertures : float, Quantity, aperture, region, or a sequence of them
         Radii in pixels or as an angle, or shapes that are moved to each source.
         Columns are numbered for a sequence, not for one aperture, as in
-        `~photutils.aperture.aperture_photometry`.
+        `~photutils.aperture.aperture_photometry`. With ``'regions'`` each source is
+        measured in its own region.
     estimator : `~csr_astro.NeuralBackgroundEstimator`
         Estimator of the background.
     method : {'exact', 'center', 'subpixel'}, optional
@@ -81,6 +85,9 @@ class InpaintedAperturePhotometry:
     flux_unit : str or `~astropy.units.UnitBase`, optional
         Unit of the fluxes; by default Jy, or plain sums with a warning where the unit of the
         map cannot be converted; ``'map'`` for plain sums.
+    per_source : bool, optional
+        Whether the apertures are one for each source, in their order, and not all for
+        each source.
 
     Raises
     ------
@@ -112,12 +119,19 @@ class InpaintedAperturePhotometry:
         annulus: tuple[float, float] | u.Quantity | Literal['instrument'] | None = None,
         beam: u.Quantity | None = None,
         flux_unit: str | u.UnitBase | None = None,
+        per_source: bool = False,
     ) -> None:
         if method not in _METHODS:
             raise ValueError(f'method must be one of {_METHODS}, got {method!r}.')
         self.estimator = require_estimator(estimator)
         self.method = method
-        self.apertures, self._single = _parse_apertures(apertures)
+        self.per_source = per_source or (isinstance(apertures, str) and apertures == 'regions')
+        if isinstance(apertures, str) and self.per_source:
+            self.apertures, self._single = [apertures], True
+        else:
+            self.apertures, self._single = parse_apertures(apertures)
+        if per_source:
+            self.apertures, self._single = [self.apertures], True
         self.aperture_correction = _parse_correction(aperture_correction, len(self.apertures))
         self.annulus = _parse_annulus(annulus)
         self.beam = None if beam is None else parse_beam(beam)
@@ -127,7 +141,8 @@ class InpaintedAperturePhotometry:
         return (
             f'<InpaintedAperturePhotometry(apertures={self.apertures}, '
             f'estimator={self.estimator!r}, method={self.method!r}, '
-            f'aperture_correction={self.aperture_correction!r}, annulus={self.annulus!r})>'
+            f'aperture_correction={self.aperture_correction!r}, annulus={self.annulus!r}, '
+            f'per_source={self.per_source})>'
         )
 
     def _repr_html_(self) -> str:
@@ -154,6 +169,8 @@ class InpaintedAperturePhotometry:
         error: QuantityLike | None = None,
         wcs: WcsLike | None = None,
         mask_radius: QuantityLike | Literal['snr'] | None = None,
+        columns: str | Sequence[str] | None = None,
+        keep: bool = False,
     ) -> QTable:
         """Remove the sources of a map and measure them.
 
@@ -164,7 +181,7 @@ class InpaintedAperturePhotometry:
         sources : SkyCoord, regions, table or (N, 2) array, optional
             The sources, as in `NeuralBackgroundEstimator.estimate`; by default
             the positions of the first aperture, if it has any.
-        mask, error, wcs, mask_radius : optional
+        mask, error, wcs, mask_radius, columns, keep : optional
             As in `NeuralBackgroundEstimator.estimate`.
 
         Returns
@@ -183,22 +200,26 @@ class InpaintedAperturePhotometry:
             NaN, masked and off-map pixels are left out of ``background_sum`` and
             ``flux`` (flag ``aperture_invalid``, which is also set where an aperture contains
             pixels that an earlier removal filled); ``aperture_sum`` is that of
-            photutils. If an aperture extends beyond the mask (flag
-            ``aperture_exceeds_mask``), ``flux`` is that inside the mask, over the
-            enclosed-energy fraction at the radius of the mask.
+            photutils. All are NaN, errors too, if no pixel of the aperture is valid. If an
+            aperture extends beyond the mask (flag ``aperture_exceeds_mask``), ``flux`` is that
+            inside the mask, over the enclosed-energy fraction at the radius of the mask.
         """
-        if is_result(data, sources, mask, error, wcs, mask_radius):
+        if is_result(data, sources, mask, error, wcs, mask_radius, columns):
             return self._measure(cast('NeuralBackground', data))
         image = parse_image(data, mask=mask, error=error, wcs=wcs)
         if sources is None:
             sources = self._positions()
-        return self._measure(self.estimator.estimate(image, sources, mask_radius=mask_radius))
+        return self._measure(self.estimator.estimate(
+            image, sources, mask_radius=mask_radius, columns=columns, keep=keep
+        ))
 
     def _positions(self):
         first, *others = self.apertures
+        if self.per_source and isinstance(first, list):
+            return _own_positions(first)
         if not isinstance(first, Aperture):
             raise TypeError('sources are needed: apertures given as radii have no positions.')
-        if not all(_at_same_place(first, other) for other in others):
+        if not all(at_same_place(first, other) for other in others):
             raise ValueError(
                 'apertures must all have the same positions, as all are measured at each source; '
                 'for others give sources=.'
@@ -219,9 +240,14 @@ class InpaintedAperturePhotometry:
         y = np.where(unmeasured, _NOWHERE, sources['y_center'])
         instrument = result.instrument
         scale = image.pixel_scale or instrument.pixel_scale
-        shapes = [_place(a, x, y, image.wcs, scale) for a in self.apertures]
+        where = {'wcs': image.wcs, 'scale': scale, 'shape': image.shape}
+        apertures = self.apertures
+        if self.per_source:
+            apertures = [_one_each(apertures[0], result)]
+        shapes = [place_aperture(each, x, y, **where) for each in apertures]
         fractions = self._fractions(shapes, sources['mask_radius'], instrument)
         table = self._table(image, shapes, len(x))
+        table['id'] = sources['id']
         # photutils refuses positions that are not finite; the table keeps them.
         for name, position in zip(table.colnames[1:3], ('x_center', 'y_center'), strict=True):
             table[name].view(np.ndarray)[unmeasured] = sources[position][unmeasured]
@@ -244,8 +270,11 @@ class InpaintedAperturePhotometry:
         for i, (shape, fraction, found) in enumerate(zip(shapes, fractions, sums, strict=True)):
             n = self._suffix(i)
             total, background, area, incomplete = found
+            # A sum of no pixels is no measurement, although its error would be zero.
+            errors[i][np.isnan(area)] = np.nan
+            table[f'aperture_sum{n}'][np.isnan(area)] = np.nan
             flags[incomplete] |= BITS['aperture_invalid']
-            flags[_exceeds(shape, result.source_masks)] |= BITS['aperture_exceeds_mask']
+            flags[_exceeding(shape, result.source_masks)] |= BITS['aperture_exceeds_mask']
             flags[np.isnan(fraction)] |= BITS['no_correction']
             columns[f'background_sum{n}'] = image.with_unit(background)
             table[f'aperture_sum_err{n}'] = image.with_unit(errors[i])
@@ -267,9 +296,11 @@ class InpaintedAperturePhotometry:
         table.meta.update(sources.meta)
         table.meta['aperture_method'] = self.method
         table.meta['apertures'] = [_describe(aperture) for aperture in self.apertures]
+        table.meta['per_source'] = self.per_source
         table.meta['aperture_correction'] = self._correction(instrument)
         table.meta['annulus'] = str(self.annulus)
         table.meta['flux_per_sum'] = scale.factor
+        add_columns(table, None if result.catalog is None else result.catalog.table)
         return table
 
     def _suffix(self, i):
@@ -277,9 +308,16 @@ class InpaintedAperturePhotometry:
 
     def _table(self, image, shapes, n):
         """Return the table of photutils for the map, as a plain QTable."""
-        if not n:
-            # photutils refuses empty lists: take its columns from one position, without rows.
-            shapes = [_moved(shape, [0.0], [0.0]) for shape in shapes]
+        given, places = shapes, [(0.0, 0.0)]
+        if n:
+            # Circles stand for shapes that photutils does not take in one call.
+            places = [each for shape in shapes if isinstance(shape, PerSource)
+                      for each in (a.positions for a in shape.apertures)][:n]  # fmt: skip
+        # photutils refuses empty lists: take its columns from one position, without rows.
+        shapes = [
+            CircularAperture(places, 1.0) if not n or isinstance(shape, PerSource) else shape
+            for shape in shapes
+        ]
         with one_at_a_time:
             # Without units: a Quantity would copy a map of integers.
             found = aperture_photometry(
@@ -291,10 +329,27 @@ class InpaintedAperturePhotometry:
                 wcs=image.wcs,
             )
         table = QTable({name: found[name] for name in found.colnames}, meta=dict(found.meta))
+        for k, shape in enumerate(given if n else ()):
+            if isinstance(shape, PerSource):
+                columns = [f'aperture_sum{self._suffix(k)}', f'aperture_sum_err{self._suffix(k)}']
+                for name, values in zip(columns, self._sums_of_each(image, shape), strict=True):
+                    if name in table.colnames:
+                        table[name] = values
         for name in table.colnames:
             if name.startswith('aperture_sum'):
                 table[name] = image.with_unit(np.asarray(table[name]))
         return table[:n]
+
+    def _sums_of_each(self, image, shape):
+        """Return the sums of the map and their errors in apertures of different shapes."""
+        sums, errors = np.full((2, len(shape)), np.nan)
+        for i, aperture in enumerate(shape.apertures):
+            total, error = aperture.do_photometry(
+                np.asarray(image.data), error=image.error, mask=image.mask, method=self.method
+            )
+            sums[i] = total[0]
+            errors[i] = error[0] if len(error) else np.nan
+        return sums, errors
 
     def _errors(self, result, shapes, table):
         """Compute the 1-sigma error of each aperture sum over the background, and flags."""
@@ -311,7 +366,7 @@ class InpaintedAperturePhotometry:
                 continue
             (rows, columns), pixels = source_mask.on_map(), None
             # Predictions behind neighbours are correlated with that behind the source.
-            box = _common_box([shape[i] for shape in shapes], image.shape)
+            box = aperture_box([shape[i] for shape in shapes], image.shape)
             near = result.errors.predicted_near(i, box)
             if not source_mask.holds(*near).all():
                 rows, columns = pixels = near
@@ -335,7 +390,7 @@ class InpaintedAperturePhotometry:
             inner, outer = instrument.annulus
         else:
             scale = image.pixel_scale or instrument.pixel_scale
-            inner, outer = (_pixels(radius, scale, 'annulus') for radius in self.annulus)
+            inner, outer = (radius_in_pixels(radius, scale, 'annulus') for radius in self.annulus)
         level = np.full(len(x), np.nan)
         for i, position in enumerate(zip(x, y, strict=True)):
             ring = CircularAnnulus(position, inner, outer).to_mask(method='center')
@@ -379,73 +434,6 @@ class InpaintedAperturePhotometry:
 # ------------------------------------------------------------------------------------ arguments
 
 
-def _is_radius(value):
-    return isinstance(value, numbers.Real | u.Quantity) and not isinstance(value, bool)
-
-
-def _is_length(unit):
-    """Return whether a radius can have this unit: pixels or an angle."""
-    return unit.is_equivalent(u.arcsec) or unit in (u.pix, u.dimensionless_unscaled)
-
-
-def _parse_apertures(apertures):
-    """Return a list of radii (float or Quantity) and apertures, and whether it was only one."""
-    if isinstance(apertures, Regions):
-        apertures = list(apertures)
-    single = isinstance(apertures, Aperture | Region) or (
-        not isinstance(apertures, list | tuple) and np.ndim(apertures) == 0
-    )
-    if single and isinstance(apertures, np.ndarray) and not isinstance(apertures, u.Quantity):
-        apertures = apertures.item()
-    items = [apertures] if single else list(apertures)
-    if not items:
-        raise ValueError(f'apertures must be {_ACCEPTED}; got none.')
-    parsed = []
-    for item in items:
-        if isinstance(item, Region):
-            parsed.append(_from_region(item))
-        elif isinstance(item, Aperture):
-            parsed.append(item)
-        elif _is_radius(item):
-            value = item.value if isinstance(item, u.Quantity) else item
-            if isinstance(value, int) and abs(value) > _HUGE:
-                value = np.inf
-            unit = getattr(item, 'unit', u.pix)
-            if not _is_length(unit):
-                raise ValueError(f'aperture radii must be in pixels or an angle, got {item}.')
-            if np.ndim(value):
-                raise ValueError(f'apertures must be {_ACCEPTED}; got a list in a list.')
-            if not 0 < value < np.finfo(float).max:
-                raise ValueError(f'aperture radii must be positive and finite, got {item}.')
-            parsed.append(item if unit.is_equivalent(u.arcsec) else float(value))
-        else:
-            raise TypeError(f'apertures must be {_ACCEPTED}, got {type(item).__name__}.')
-    return parsed, single
-
-
-def _at_same_place(first, other):
-    """Return whether an aperture has the positions of the first, or none."""
-    if not isinstance(other, Aperture):
-        return True
-    if np.shape(first.positions) != np.shape(other.positions):
-        return False
-    if isinstance(first, SkyAperture) != isinstance(other, SkyAperture):
-        return False
-    if isinstance(first, SkyAperture):
-        return bool(np.all(first.positions.separation(other.positions) < _SAME_PLACE))
-    return np.array_equal(first.positions, other.positions)
-
-
-def _from_region(region):
-    try:
-        return region_to_aperture(region)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f'a {type(region).__name__} cannot be an aperture; circles, ellipses, rectangles and '
-            'their annuli can.'
-        ) from None
-
-
 def _parse_correction(correction, n):
     if correction is None or isinstance(correction, str):
         if correction not in (None, 'eef', 'vesta', 'none'):
@@ -474,7 +462,7 @@ def _parse_annulus(annulus):
     try:
         inner, outer = annulus
         units = (getattr(radius, 'unit', u.pix) for radius in (inner, outer))
-        good = all(map(_is_length, units)) and bool(
+        good = all(map(is_length, units)) and bool(
             0 * inner < inner < outer and np.isfinite(outer)
         )
     except (TypeError, ValueError, OverflowError, u.UnitConversionError):
@@ -487,78 +475,51 @@ def _parse_annulus(annulus):
     return inner, outer
 
 
-def _pixels(radius, scale, name):
-    if isinstance(radius, u.Quantity) and radius.unit.is_equivalent(u.arcsec):
-        if scale is None:
-            raise ValueError(f'{name} is an angle, and the data have no WCS; give pixels.')
-        pixels = radius.to_value(u.arcsec) / scale
-    else:
-        pixels = float(getattr(radius, 'value', radius))
-    _check_size(pixels, name)
-    return pixels
-
-
-def _check_size(pixels, name):
-    if pixels > _MAX_RADIUS:
-        raise ValueError(
-            f'{name} has a radius of {pixels:.3g} pixels; at most {_MAX_RADIUS:g} are taken.'
-        )
-
-
 # ------------------------------------------------------------------------------------- geometry
 
 
-def _place(aperture, x, y, wcs, scale):
-    """Return the aperture as a photutils pixel aperture at all positions."""
-    if not isinstance(aperture, Aperture):
-        aperture = CircularAperture((0.0, 0.0), _pixels(aperture, scale, 'the aperture'))
-    elif isinstance(aperture, SkyAperture):
-        if wcs is None:
-            raise ValueError('apertures on the sky need a WCS, and the data have none.')
-        aperture = aperture.to_pixel(wcs)
-    # From the bounding box, which is up to a pixel larger on each side.
-    _check_size(max(np.atleast_1d(aperture.bbox)[0].shape) / 2 - 1, 'the aperture')
-    return _moved(aperture, x, y) if len(x) else aperture
+def _exceeding(shape, source_masks):
+    if not source_masks:
+        return np.zeros(0, dtype=bool)
+    drawn = zip(shape.to_mask(method='center'), source_masks, strict=True)
+    return np.array([exceeds_mask(*each) for each in drawn])
 
 
-def _moved(aperture, x, y):
-    aperture = copy.copy(aperture)
-    aperture.positions = np.column_stack([x, y])
-    return aperture
+def _own_positions(apertures):
+    """Return the positions of apertures that are one for each source."""
+    for kind in (SkyAperture, PixelAperture):
+        if all(isinstance(each, kind) and each.isscalar for each in apertures):
+            positions = [each.positions for each in apertures]
+            return SkyCoord(positions) if kind is SkyAperture else np.array(positions)
+    raise TypeError(
+        'sources are needed: the apertures have not each one position, all in pixels or on the sky.'
+    )
 
 
-def _common_box(apertures, shape):
-    """Return the rows and columns of a map that contain all apertures of one position."""
-    boxes = np.array([(b.iymin, b.iymax, b.ixmin, b.ixmax) for b in (a.bbox for a in apertures)])
-    low, high = boxes.min(axis=0).clip(0), boxes.max(axis=0).clip(0)
-    return slice(low[0], min(high[1], shape[0])), slice(low[2], min(high[3], shape[1]))
+def _one_each(apertures, result):
+    """Return the apertures, one for each source: those given, or the regions of the sources."""
+    sources = result.sources
+    if isinstance(apertures, str):
+        regions = getattr(result.catalog, 'regions', None) or [None] * len(sources)
+        for region, row in zip(regions, sources, strict=True):
+            if region is None:
+                raise ValueError(
+                    f"apertures='regions' needs a region with an area for each source; that with "
+                    f'id {row["id"]!s} has none.'
+                )
+        return [region_aperture(region) for region in regions]
+    if len(apertures) != len(sources):
+        raise ValueError(
+            f'apertures must be one for each of the {len(sources)} sources, got {len(apertures)}.'
+        )
+    return apertures
 
 
 def _describe(aperture):
     """Describe an aperture in one line; the text of some apertures has several."""
+    if isinstance(aperture, list):
+        return f'{len(aperture)}, one for each source'
     return repr(aperture) if isinstance(aperture, Aperture) else str(aperture)
-
-
-def _exceeds(shape, source_masks):
-    """Return True for sources whose aperture contains a pixel centre outside the mask."""
-    if not source_masks:
-        return np.zeros(0, dtype=bool)
-    exceeds = []
-    for aperture, source_mask in zip(shape.to_mask(method='center'), source_masks, strict=True):
-        if source_mask is None:
-            exceeds.append(False)
-            continue
-        y, x = np.nonzero(aperture.data)
-        y, x = y + aperture.bbox.iymin - source_mask.y0, x + aperture.bbox.ixmin - source_mask.x0
-        height, width = source_mask.pixels.shape
-        within = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        if source_mask.clipped:
-            # Pixels off the map are in no mask, and do not count.
-            y, x = y[within], x[within]
-            exceeds.append(not source_mask.pixels[y, x].all())
-        else:
-            exceeds.append(not (within.all() and source_mask.pixels[y, x].all()))
-    return np.array(exceeds)
 
 
 def _sums(result, shape, method, n):
@@ -569,9 +530,9 @@ def _sums(result, shape, method, n):
     Returns
     -------
     total, background, area : (n,) `~numpy.ndarray` of float
-        Sums of the map, of the source-free map, and of ones; NaN off the map.
+        Sums of the map, of the source-free map, and of ones; NaN without any valid pixel.
     incomplete : (n,) `~numpy.ndarray` of bool
-        True where a pixel of the aperture is NaN, masked or off the map.
+        True where a pixel of the aperture is NaN, masked or off the map, or none is in it.
     """
     image = result.image
     sums, incomplete = np.full((3, n), np.nan), np.ones(n, dtype=bool)
@@ -588,4 +549,6 @@ def _sums(result, shape, method, n):
         for k, values in enumerate((image.data[overlap], result.background_in(overlap), 1.0)):
             with np.errstate(over='ignore'):
                 sums[k, i] = (np.where(valid, values, 0.0) * weights)[within].sum()
+        if not sums[2, i] > 0:
+            sums[:, i], incomplete[i] = np.nan, True
     return *sums, incomplete

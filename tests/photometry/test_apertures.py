@@ -753,3 +753,45 @@ def test_unknown_uncertainties_are_refused(estimator, sky):
     with pytest.raises(TypeError, match='uncertainty must be a StdDevUncertainty'):
         photometry(data, SOURCES)
     assert np.isfinite(photometry(data, SOURCES, error=1)['flux_err']).all()
+
+
+# No measurement
+
+
+NUMBERS = ('aperture_sum', 'aperture_sum_err', 'background_sum', 'flux', 'flux_err', 'annulus_flux')
+
+
+@pytest.mark.parametrize('how', ['nan', 'mask', 'infinite', 'mask and error', 'nan and error'])
+@pytest.mark.parametrize('shape', [3, EllipticalAperture((0, 0), 3, 2), 'per source'])
+def test_aperture_without_a_valid_pixel_is_no_measurement(estimator, sky, how, shape):
+    """It was 0.0 ± 0.0, which has all the weight in a mean by 1 / σ²."""
+    x, y = SOURCES[1]
+    yy, xx = np.indices(sky.shape)
+    hole = np.hypot(xx - x, yy - y) < 5
+    data, options = sky.copy(), {}
+    if how.startswith('mask'):
+        options['mask'] = hole
+    else:
+        data[hole] = np.inf if how == 'infinite' else np.nan
+    if how.endswith('error'):
+        options['error'] = np.ones(sky.shape)
+    apertures = {'apertures': [3.0] * len(SOURCES), 'per_source': True}
+    photometry = InpaintedAperturePhotometry(
+        **(apertures if shape == 'per source' else {'apertures': shape}),
+        estimator=estimator, aperture_correction='none', annulus=(8, 14),
+    )  # fmt: skip
+    table = photometry(data, SOURCES, **options)
+    for name in NUMBERS:
+        assert np.isnan(u.Quantity(table[name]).value[1]), name
+        assert np.isfinite(u.Quantity(table[name]).value[0])
+    assert 'aperture_invalid' in decode_flags(table['flags'])[1]
+
+
+def test_aperture_without_a_pixel_centre_is_no_measurement(estimator, sky):
+    photometry = InpaintedAperturePhotometry(
+        0.2, method='center', estimator=estimator, aperture_correction='none'
+    )
+    table = photometry(sky, [(40.5, 60.5), (40.0, 60.0)])
+    for name in NUMBERS[:-1]:
+        assert_array_equal(np.isnan(table[name]), [True, False])
+    assert 'aperture_invalid' in decode_flags(table['flags'])[0]
