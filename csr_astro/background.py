@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable
 from astropy.wcs import WCS
 from scipy.spatial import KDTree
 
-from csr_astro.flags import NOT_INPAINTED, count_sources, decode_flags
+from csr_astro.flags import count_sources, decode_flags
 from csr_astro.images import shape_text
 from csr_astro.plotting import plot_removal, plot_source
-from csr_astro.prediction import combine_parts
 from csr_astro.realization import draw_deviations
-from csr_astro.tables import add_columns, fits_meta, versions
+from csr_astro.tables import fits_meta
 from csr_astro.uncertainty import (
     BackgroundCovariance,
     BackgroundErrors,
@@ -30,7 +28,7 @@ from csr_astro.uncertainty import (
 from csr_astro.utils.representation import html_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from matplotlib.axes import Axes
     from photutils.background import LocalBackground
@@ -38,13 +36,12 @@ if TYPE_CHECKING:
     from csr_astro.images import Image
     from csr_astro.instruments import Instrument
     from csr_astro.masking import SourceMask
-    from csr_astro.plan import Plan
-    from csr_astro.prediction import Part, Prediction
+    from csr_astro.prediction import Prediction
     from csr_astro.source_model import SourceModel
     from csr_astro.sources import Sources
     from csr_astro.typing import RngLike
 
-__all__ = ['NeuralBackground', 'combine']
+__all__ = ['NeuralBackground']
 
 
 class NeuralBackground:
@@ -562,54 +559,6 @@ class NeuralBackground:
         if not cutouts['map'].size:
             raise ValueError(f'source {source_id} has no pixel on the map.')
         return plot_source(cutouts, window, wcs=self.image.wcs, unit=self.unit, axes=axes)
-
-
-def combine(
-    plan: Plan, parts: Iterable[Part], estimator: LocalBackground
-) -> NeuralBackground:
-    """Combine the predictions of all batches into the result.
-
-    Parameters
-    ----------
-    plan : `~csr_astro.plan.Plan`
-        The plan.
-    parts : iterable of `~csr_astro.prediction.Part`
-        Prediction for each batch, in the order of the plan.
-    estimator : `~csr_astro.NeuralBackgroundEstimator`
-        Estimator that made the plan.
-
-    Returns
-    -------
-    result : `NeuralBackground`
-    """
-    prediction = combine_parts(plan, parts)
-    flags = plan.flags | prediction.flags
-    bad = flags & NOT_INPAINTED > 0
-    # Sources that were not measured keep only the flags that say why.
-    flags = np.where(bad, flags & NOT_INPAINTED, flags)
-    masks = [None if without else mask for without, mask in zip(bad, plan.masks, strict=True)]
-    image, sources = plan.image, plan.sources
-    table = QTable()
-    table['id'] = np.arange(len(sources)) + 1 if sources.ids is None else sources.ids
-    table['x_center'] = sources.x
-    table['y_center'] = sources.y
-    if image.wcs is not None:
-        table['sky_center'] = (
-            image.wcs.pixel_to_world(sources.x, sources.y)
-            if len(sources)
-            else SkyCoord([], [], unit='deg')
-        )
-    table['snr'] = plan.snr
-    table['mask_name'] = np.where(bad, '', plan.mask_names)
-    table['mask_radius'] = np.where(bad, np.nan, plan.mask_radii)
-    table['background'] = image.with_unit(prediction.mean)
-    table['background_scatter'] = image.with_unit(prediction.scatter)
-    table['flags'] = flags
-    asked = 'as drawn, else by SNR' if plan.mask_radius is None else str(plan.mask_radius)
-    used = {'mask_radius': asked} | sources.provenance | image.meta
-    table.meta.update(versions() | estimator.provenance | used)
-    add_columns(table, sources.table)
-    return NeuralBackground(image, table, masks, prediction, estimator, plan.model, sources)
 
 
 def _list_ids(ids):

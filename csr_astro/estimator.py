@@ -13,7 +13,7 @@ from astropy import units as u
 from astropy.utils.exceptions import AstropyUserWarning
 from photutils.background import LocalBackground
 
-from csr_astro.background import combine
+from csr_astro.combine import combine
 from csr_astro.fitting.psf import pixel_psf
 from csr_astro.fitting.wings import fit_wings
 from csr_astro.images import parse_image
@@ -285,6 +285,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         mask_radius: QuantityLike | Literal['snr'] | None = None,
         columns: str | Sequence[str] | None = None,
         keep: bool = False,
+        wings: bool = True,
     ) -> Plan:
         """Plan a removal, the first of the three steps of `estimate`.
 
@@ -292,6 +293,8 @@ class NeuralBackgroundEstimator(LocalBackground):
         ----------
         data, sources, mask, error, wcs, mask_radius, columns, keep
             As in `estimate`.
+        wings : bool, optional
+            Whether the wings of bright sources are fitted.
 
         Returns
         -------
@@ -309,7 +312,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             centroid_func=self.centroid_func,
             batch_size=self.batch_size or BATCH_SIZES.get(device, 16),
         )
-        if self.preset == 'paper':
+        if self.preset == 'paper' or not wings:
             return plan
         return replace(plan, model=fit_wings(plan, self.pixel_psf(image.pixel_scale)))
 

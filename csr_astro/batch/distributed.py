@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from csr_astro.background import combine
 from csr_astro.batch.workers import found_anywhere
+from csr_astro.combine import combine
 from csr_astro.images import read_image
 from csr_astro.plan import plan_batches
 from csr_astro.uncertainty import BackgroundErrors

@@ -68,7 +68,7 @@ def fit_wings(plan: Plan, psf: PixelPSF) -> SourceModel:
         return SourceModel(psf, nothing, nothing, nothing, nothing)
     positions = np.column_stack([plan.sources.x, plan.sources.y])
     placed = np.array([i for i, mask in enumerate(plan.masks) if mask is not None])
-    reach = np.array([plan.masks[i].radius for i in bright]) + _NEAR * psf.fwhm
+    reach = plan.mask_radii[bright] + _NEAR * psf.fwhm
     near = KDTree(positions[placed]).query_ball_point(positions[bright], reach)
     index = placed[np.unique(np.concatenate(near).astype(int))]
     # Sorted by position: the sums of a fit do not depend on the order of the catalogue.

@@ -24,7 +24,7 @@ from csr_astro.photometry.psf_columns import (
     model_image,
     photutils_columns,
 )
-from csr_astro.tables import versions
+from csr_astro.tables import add_columns, versions
 from csr_astro.utils.data import read_data
 from csr_astro.utils.representation import html_table
 
@@ -198,6 +198,8 @@ class InpaintedPSFPhotometry:
         error: QuantityLike | None = None,
         wcs: WcsLike | None = None,
         mask_radius: QuantityLike | Literal['snr'] | None = None,
+        columns: str | Sequence[str] | None = None,
+        keep: bool = False,
     ) -> QTable:
         """Fit the sources of a map.
 
@@ -207,7 +209,7 @@ class InpaintedPSFPhotometry:
             The map, or a result that the estimator made from it.
         sources : SkyCoord, regions, table or (N, 2) array
             Initial positions, as in `NeuralBackgroundEstimator.estimate`.
-        mask, error, wcs : optional
+        mask, error, wcs, columns, keep : optional
             As in `NeuralBackgroundEstimator.estimate`.
         mask_radius : float, Quantity, array or 'snr', optional
             Pixels that are fitted, as in `NeuralBackgroundEstimator.estimate`; by default
@@ -233,24 +235,33 @@ class InpaintedPSFPhotometry:
             (from the x axis, counter-clockwise), ``position_angle`` (with a WCS; from north
             through east), and their errors; 0 for point sources.
         """
-        if is_result(data, sources, mask, error, wcs, mask_radius):
+        if is_result(data, sources, mask, error, wcs, mask_radius, columns):
             result = cast('NeuralBackground', data)
             image, rows = result.image, result.sources
             meta = dict(rows.meta)
             x, y = (np.asarray(rows[name], dtype=float) for name in ('x_center', 'y_center'))
             snr, names, flags = (np.asarray(rows[n]) for n in ('snr', 'mask_name', 'flags'))
-            masks = result.source_masks
+            masks, catalog = result.source_masks, result.catalog
             by_snr = meta['mask_radius'] == 'snr'
         else:
             if sources is None:
                 raise TypeError('sources are needed: positions, a table or regions.')
             image = parse_image(data, mask=mask, error=error, wcs=wcs)
-            plan = self.estimator.plan(image, sources, mask_radius=mask_radius)
+            plan = self.estimator.plan(
+                image,
+                sources,
+                mask_radius=mask_radius,
+                columns=columns,
+                keep=keep,
+                wings=False,
+            )
+            catalog = plan.sources
             x, y, snr, names = plan.sources.x, plan.sources.y, plan.snr, plan.mask_names
             flags, masks = plan.flags, plan.masks
             by_snr = isinstance(mask_radius, str)
             asked = 'as drawn, else of the fit' if mask_radius is None else str(mask_radius)
-            meta = versions() | self.estimator.provenance | {'mask_radius': asked}
+            used = {'mask_radius': asked} | catalog.provenance | image.meta
+            meta = versions() | self.estimator.provenance | used
         instrument = self.estimator.instrument.on_pixels(image.pixel_scale)
         psf = self._pixel_psf(image.pixel_scale or instrument.pixel_scale)
         given = np.isin(names, ('fixed', 'region')) | by_snr
@@ -260,7 +271,10 @@ class InpaintedPSFPhotometry:
         names = np.where(given, names, 'fit').astype('U16')
         kept = sum(BITS[name] for name in _FLAGS_OF_PLAN)
         self.results = self._table(instrument, (x, y), snr, names, np.asarray(flags) & kept)
+        if catalog is not None and catalog.ids is not None:
+            self.results['id'] = catalog.ids
         self.results.meta.update(meta | self._meta(instrument, options))
+        add_columns(self.results, None if catalog is None else catalog.table)
         return self.results
 
     def _pixel_psf(self, scale):
