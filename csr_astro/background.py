@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy import units as u
 from astropy.nddata import CCDData, StdDevUncertainty
-from astropy.table import QTable
 from astropy.wcs import WCS
 from scipy.spatial import KDTree
 
@@ -30,6 +29,7 @@ from csr_astro.utils.representation import html_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from astropy.table import QTable
     from matplotlib.axes import Axes
     from photutils.background import LocalBackground
 

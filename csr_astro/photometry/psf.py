@@ -29,6 +29,8 @@ from csr_astro.utils.data import read_data
 from csr_astro.utils.representation import html_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from astropy import units as u
     from numpy.typing import ArrayLike
 
