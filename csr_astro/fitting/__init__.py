@@ -4,8 +4,9 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=['gaussian', 'group_fit', 'grouping', 'psf_errors', 'scene'],
+    submodules=['epsf', 'gaussian', 'group_fit', 'grouping', 'psf_errors', 'scene'],
     submod_attrs={
+        'epsf': ['build_psf'],
         'fit': ['FitOptions', 'SourceFits', 'fit_sources'],
         'psf': ['PixelPSF', 'pixel_psf'],
     },
