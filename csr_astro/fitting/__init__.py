@@ -6,9 +6,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
         'calibration', 'gaussian', 'group_fit', 'grouping', 'outliers', 'psf_errors', 'rounds',
-        'scene', 'tiles', 'window',
+        'scene', 'tiles', 'window', 'wings',
     ],
     submod_attrs={
+        'epsf': ['build_psf'],
         'fit': ['FitOptions', 'SourceFits', 'fit_sources'],
         'psf': ['PixelPSF', 'pixel_psf'],
     },
