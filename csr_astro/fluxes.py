@@ -9,17 +9,14 @@ import numpy as np
 from astropy import units as u
 from astropy.utils.exceptions import AstropyUserWarning
 
+from csr_astro.headers import header_beam, header_frequency
 from csr_astro.units import FluxScale, flux_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from csr_astro.images import Image
     from csr_astro.instruments import Instrument
 
 __all__ = [
-    'header_beam',
-    'header_frequency',
     'image_flux_scale',
     'measured_scale',
     'parse_beam',
@@ -74,54 +71,6 @@ def parse_beam(beam: Any) -> u.Quantity:
     if not (np.isfinite(area.value) and area.value > 0):
         raise ValueError(f'beam must be positive, got {beam!r}.')
     return area
-
-
-def header_beam(header: Mapping[str, Any] | None) -> u.Quantity | None:
-    """Return the axes of the beam in a header, FWHM in arcsec, or None.
-
-    Parameters
-    ----------
-    header : mapping or None
-        Header with ``BMAJ`` and perhaps ``BMIN``, in degrees.
-
-    Returns
-    -------
-    beam : (2,) `~astropy.units.Quantity` or None
-    """
-    values: list[float] = []
-    for key in ('BMAJ', 'BMIN'):
-        try:
-            values.append(float((header or {}).get(key, values[0] if values else np.nan)))
-        except (TypeError, ValueError):
-            return None
-    if not all(np.isfinite(value) and value > 0 for value in values):
-        return None
-    return (values * u.deg).to(u.arcsec)
-
-
-def header_frequency(header: Mapping[str, Any] | None) -> u.Quantity | None:
-    """Return the frequency of a map by its header, or None.
-
-    Parameters
-    ----------
-    header : mapping or None
-        Header with an axis ``FREQ``, ``RESTFRQ`` or ``RESTFREQ``.
-
-    Returns
-    -------
-    frequency : `~astropy.units.Quantity` or None
-    """
-    header = header or {}
-    for axis in range(3, 6):
-        one_channel = header.get(f'NAXIS{axis}', 1) == 1
-        if str(header.get(f'CTYPE{axis}', '')).startswith('FREQ') and one_channel:
-            steps = 1 - float(header.get(f'CRPIX{axis}', 1))
-            value = float(header[f'CRVAL{axis}']) + steps * float(header.get(f'CDELT{axis}', 0))
-            return u.Quantity(value, header.get(f'CUNIT{axis}', 'Hz'))
-    for key in ('RESTFRQ', 'RESTFREQ'):
-        if header.get(key):
-            return float(header[key]) * u.Hz
-    return None
 
 
 def image_flux_scale(

@@ -157,17 +157,19 @@ class InpaintedAperturePhotometry:
         error: QuantityLike | None = None,
         wcs: WcsLike | None = None,
         mask_radius: QuantityLike | Literal['snr'] | None = None,
+        hdu: str | int | None = None,
+        plane: int | Sequence[int] | None = None,
     ) -> QTable:
         """Remove the sources of a map and measure them.
 
         Parameters
         ----------
-        data : NDData, CCDData, image HDU, HDUList, Quantity, array, NeuralBackground
+        data : path-like, NDData, CCDData, HDU, HDUList, Quantity, array, NeuralBackground
             The map, or a result that the estimator made from it.
         sources : SkyCoord, regions, table or (N, 2) array, optional
             The sources, as in `NeuralBackgroundEstimator.estimate`; by default
             the positions of the first aperture, if it has any.
-        mask, error, wcs, mask_radius : optional
+        mask, error, wcs, mask_radius, hdu, plane : optional
             As in `NeuralBackgroundEstimator.estimate`.
 
         Returns
@@ -194,7 +196,7 @@ class InpaintedAperturePhotometry:
             if any(value is not None for value in (sources, mask, error, wcs, mask_radius)):
                 raise TypeError('a NeuralBackground already has its sources, mask, error and WCS.')
             return self._measure(data)
-        image = parse_image(data, mask=mask, error=error, wcs=wcs)
+        image = parse_image(data, mask=mask, error=error, wcs=wcs, hdu=hdu, plane=plane)
         if sources is None:
             sources = self._positions()
         return self._measure(self.estimator.estimate(image, sources, mask_radius=mask_radius))
