@@ -417,8 +417,8 @@ def _standard_deviation(hdu, kind, unit):
         if not kinds:
             raise ValueError(
                 f'the errors of the extension {hdu.name or "PRIMARY"} are in {own}, which does '
-                f'not fit the unit of the map ({unit}); choose another extension, or ignore the '
-                'errors (ignore_errors=True, --ignore-errors).'
+                f'not fit the unit of the map ({unit}); choose another extension, or give '
+                'ignore_errors=True (--ignore-errors).'
             )
         kind = kinds[0]
         factor = own.to(unit ** ERRORS[kind])

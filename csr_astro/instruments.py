@@ -492,7 +492,7 @@ def require_instrument(header: Mapping[str, Any]) -> Instrument:
         return get_instrument(name)
     beam = header_beam(header)
     if beam is not None:
-        return get_instrument('generic', np.sqrt(beam.prod()))
+        return get_instrument('generic', np.sqrt(beam[0] * beam[1]))
     raise ValueError(
         'the header does not tell the instrument; give its name (see "csr-astro instruments") '
         'or the beam: instrument or fwhm, on the command line --instrument or --fwhm.'

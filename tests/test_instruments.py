@@ -386,8 +386,9 @@ def test_scuba2_maps_are_identified(real_data, band):
         assert identify_instrument(header) == f'scuba2-{band}'
         assert image.unit == u.mJy / u.arcsec**2
         assert image.meta['error_hdu'] == 'VARIANCE (1, variance)'
-        good = np.isfinite(image.error)
-        assert np.median(image.error[good]) == pytest.approx(image.data[good].std(), rel=0.7)
+        # In units of their errors, pixels scatter by one.
+        ratio = image.data / image.error
+        assert 1.4826 * np.nanmedian(np.abs(ratio)) == pytest.approx(1, abs=0.5)
 
 
 # The beam of a header
@@ -433,7 +434,5 @@ def test_beam_that_the_weights_were_not_trained_for_is_warned_of(fwhm, warns):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         estimator.plan(data, [(30, 30)])
-    assert [str(each.message) for each in caught] == warns * [
-        f"the beam is {fwhm:g} pixels wide; the weights 'default' were trained for 2 to 6: rebin "
-        'the map, or train weights for it.'
-    ]
+    sentence = f"the beam is {fwhm:g} pixels wide; the weights 'default' were trained for 2 to 6"
+    assert [str(each.message).split(':')[0] for each in caught] == warns * [sentence]

@@ -143,7 +143,7 @@ def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
     except ValueError as error:
         raise ValueError(f'{str(path)!r}: {error}') from None
     except (OSError, BufferError) as error:
-        reason = str(error).split(',')[0].rstrip('.')
+        reason = getattr(error, 'strerror', None) or str(error).split(',')[0].rstrip('.')
         raise ValueError(f'{str(path)!r} is not a readable FITS file: {reason}.') from None
     except TypeError as error:
         # numpy's error for a memory map that extends beyond the end of a file.
