@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 import sys
-import warnings
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -82,11 +81,6 @@ def _sentence(error):
     return _for_the_shell(' '.join(str(error).split()) or type(error).__name__)
 
 
-def _format_warning(message, *args, **options):
-    del args, options
-    return f'csr-astro: warning: {_for_the_shell(" ".join(str(message).split()))}\n'
-
-
 def _parser():
     parser = _Parser(
         prog='csr-astro',
@@ -116,9 +110,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         after a wrong argument.
     """
     args = _parser().parse_args(argv)
-    formatting = warnings.formatwarning
-    if not args.debug:
-        warnings.formatwarning = _format_warning
     try:
         args.function(args)
     except KeyboardInterrupt:
@@ -133,8 +124,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f'csr-astro: error: {_sentence(error)}', file=sys.stderr)
         return _FAILED
-    finally:
-        warnings.formatwarning = formatting
     return 0
 
 

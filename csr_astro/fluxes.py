@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy import units as u
 from astropy.utils.exceptions import AstropyUserWarning
+from astropy.wcs import WCS
 
 from csr_astro.headers import header_beam, header_frequency
 from csr_astro.units import FluxScale, flux_scale
@@ -28,9 +29,9 @@ __all__ = [
 # Solid angle of a Gaussian beam of FWHM 1.
 _GAUSSIAN = np.pi / (4 * np.log(2))
 _HINTS = {
+    'frequency': 'put RESTFRQ into the header, or convert the map to Jy/sr',
     'beam': 'give it by beam= (--beam), or BMAJ and BMIN in the header',
     'WCS': 'give wcs=',
-    'frequency': 'put RESTFRQ into the header, or convert the map to Jy/sr',
     'calibrated': 'calibrate the map to have them in Jy',
 }
 
@@ -112,6 +113,9 @@ def image_flux_scale(
     elif instrument is not None:
         pixels = instrument.beam_pixels
     frequency = header_frequency(image.header)
+    if frequency is None and isinstance(image.wcs, WCS) and image.wcs.wcs.restfrq:
+        # CCDData takes the keyword out of the header.
+        frequency = image.wcs.wcs.restfrq * u.Hz
     return flux_scale(image.unit, pixel_area=area, beam_pixels=pixels, frequency=frequency)
 
 

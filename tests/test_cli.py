@@ -233,7 +233,7 @@ def test_warnings_are_lines_of_the_shell(tmp_path):
         text=True,
         check=True,
     )
-    assert 'csr-astro: warning: fluxes are plain sums of pixels, not in Jy: adu' in done.stderr
+    assert 'WARNING: fluxes are plain sums of pixels, not in Jy: adu' in done.stderr
     assert '.py' not in done.stderr
 
 
