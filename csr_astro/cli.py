@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import csr_astro
@@ -32,8 +34,56 @@ _COMMANDS = (remove, photometry, find, batch, demo, weights, instruments, simula
 _FAILED, _INTERRUPTED = 1, 130
 
 
+# Arguments of Python that errors name, and that are options of the commands.
+_OPTIONS = (
+    'aperture_correction', 'apertures', 'beam', 'error', 'error_hdu', 'flux_unit', 'fwhm', 'hdu',
+    'ignore_errors', 'instrument', 'mask', 'mask_hdu', 'mask_radius', 'plane', 'unit', 'weights',
+)  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser that suggests what a misspelt option or command may mean."""
+
+    def error(self, message):
+        known = sorted(_words(self))
+        meant = [
+            found
+            for word in re.findall(r"--[\w-]+|'[\w-]+'", message)
+            for found in get_close_matches(word.strip("'"), known, n=1, cutoff=0.7)
+            if found != word.strip("'")
+        ]
+        super().error(f'{message}; did you mean {meant[0]}?' if meant else message)
+
+
+def _words(parser):
+    """Return the options and commands of a parser and of those below it."""
+    words = set(parser._option_string_actions)  # noqa: SLF001
+    for action in parser._actions:  # noqa: SLF001
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            words |= set(action.choices)
+            for below in action.choices.values():
+                words |= _words(below)
+    return words
+
+
+def _for_the_shell(text):
+    """Name options in place of the arguments of Python functions."""
+    text = text.replace('give wcs= or pixels', 'give pixels')
+    for name in _OPTIONS:
+        option = '--' + name.replace('_', '-')
+        text = re.sub(rf'\b{name}=(True\b)?( \({option}\))?', option, text)
+    return text
+
+
+def _sentence(error):
+    """Say what went wrong in one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f'{str(error.filename)!r}: {error.strerror.lower()}.'
+    return _for_the_shell(' '.join(str(error).split()) or type(error).__name__)
+
+
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog='csr-astro',
         description='Remove compact sources from astronomical maps, and measure them.',
         epilog='example: csr-astro demo',
@@ -73,8 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        text = ' '.join(str(error).split()) or type(error).__name__
-        print(f'csr-astro: error: {text}', file=sys.stderr)
+        print(f'csr-astro: error: {_sentence(error)}', file=sys.stderr)
         return _FAILED
     return 0
 

@@ -43,6 +43,7 @@ def combine(
     result : `NeuralBackground`
     """
     prediction = combine_parts(plan, parts)
+    estimator = estimator.for_image(plan.image)
     flags = plan.flags | prediction.flags
     bad = flags & NOT_INPAINTED > 0
     # Sources that were not measured keep only the flags that say why.

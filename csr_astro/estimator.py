@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import numbers
 import warnings
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from csr_astro.combine import combine
 from csr_astro.fitting.psf import pixel_psf
 from csr_astro.fitting.wings import fit_wings
 from csr_astro.images import parse_image
-from csr_astro.instruments import get_instrument
+from csr_astro.instruments import get_instrument, require_instrument
 from csr_astro.plan import plan_removal
 from csr_astro.prediction import BATCH_SIZES, Predictor
 from csr_astro.simulation.psf import instrument_profile
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from csr_astro.background import NeuralBackground
     from csr_astro.fitting.psf import PixelPSF
+    from csr_astro.images import Image
     from csr_astro.instruments import Instrument
     from csr_astro.plan import Plan
     from csr_astro.typing import ImageLike, PathLike, PsfLike, QuantityLike, SourcesLike, WcsLike
@@ -74,10 +76,11 @@ class NeuralBackgroundEstimator(LocalBackground):
         Name from `~csr_astro.list_weights`, or path of a safetensors file.
     instrument : str or `~csr_astro.instruments.Instrument`, optional
         Instrument, or name from `~csr_astro.list_instruments`, that sets the mask
-        radii; by default ``'generic'`` with the beam ``fwhm``.
+        radii; by default the generic one with the beam ``fwhm``, else what the header of
+        each map tells: ``INSTRUME`` and so on, or ``BMAJ`` and ``BMIN``.
     fwhm : float or `~astropy.units.Quantity`, optional
         Full width at half maximum of the beam, in pixels or as an angle, for
-        the generic instrument; 3.5 pixels by default.
+        the generic instrument.
     psf : profile, path-like, image HDU, array, astropy or photutils model, optional
         Point spread function of the map, as in `~csr_astro.simulation.psf.psf_profile`; by default
         that of the instrument: a model for PACS, a Gaussian of the beam for others.
@@ -146,8 +149,13 @@ class NeuralBackgroundEstimator(LocalBackground):
             raise ValueError(
                 "centroid_func must take the keyword 'mask', as those of photutils.centroids do."
             )
-        self.instrument = get_instrument('generic' if instrument is None else instrument, fwhm)
-        _, inner, outer = self.instrument.snr_radii
+        if isinstance(instrument, str) and instrument == 'generic' and fwhm is None:
+            raise ValueError("the instrument 'generic' needs its beam; give fwhm=.")
+        known = instrument is not None or fwhm is not None
+        beam = get_instrument('generic' if instrument is None else instrument, fwhm)
+        #: Instrument, None if the header of each map tells it.
+        self.instrument: Any = beam if known else None
+        _, inner, outer = beam.snr_radii
         super().__init__(inner, outer)
         self.weights = weights
         self.psf = psf
@@ -179,7 +187,7 @@ class NeuralBackgroundEstimator(LocalBackground):
     def __repr__(self) -> str:
         return (
             f'<NeuralBackgroundEstimator(weights={str(self.weights)!r}, '
-            f'instrument={self.instrument.name!r}, preset={self.preset!r}, '
+            f'instrument={self.instrument and self.instrument.name!r}, preset={self.preset!r}, '
             f'orientations={self.orientations})>'
         )
 
@@ -188,8 +196,10 @@ class NeuralBackgroundEstimator(LocalBackground):
             'NeuralBackgroundEstimator',
             {
                 'weights': self.weights,
-                'instrument': f'{self.instrument.name}, {self.instrument.description}',
-                'beam': f'{self.instrument.fwhm:.3g} pixels',
+                'instrument': f'{self.instrument.name}, {self.instrument.description}'
+                if self.instrument
+                else 'by the header of the map',
+                'beam': self.instrument and f'{self.instrument.fwhm:.3g} pixels',
                 'preset': self.preset,
                 'orientations': self.orientations,
                 'centroids': getattr(self.centroid_func, '__name__', self.centroid_func),
@@ -227,11 +237,11 @@ class NeuralBackgroundEstimator(LocalBackground):
         return {
             'weights': self._info.name,
             'weights_sha256': self._info.sha256,
-            'instrument': self.instrument.name,
+            'instrument': self.instrument and self.instrument.name,
             'preset': self.preset,
             'orientations': self.orientations,
             'dtype': self.dtype,
-            'fwhm': self.instrument.fwhm,
+            'fwhm': self.instrument and self.instrument.fwhm,
             'centroid_func': getattr(self.centroid_func, '__name__', str(self.centroid_func)),
         }
 
@@ -260,6 +270,32 @@ class NeuralBackgroundEstimator(LocalBackground):
             arguments['instrument'] = None
         return NeuralBackgroundEstimator(**arguments)
 
+    def for_image(self, image: Image) -> NeuralBackgroundEstimator:
+        """Return the estimator with the instrument of a map.
+
+        Parameters
+        ----------
+        image : `~csr_astro.images.Image`
+            The map, whose header tells the instrument if the estimator has none.
+
+        Returns
+        -------
+        estimator : `NeuralBackgroundEstimator`
+
+        Raises
+        ------
+        ValueError
+            If neither tells it.
+        """
+        if self.instrument is not None:
+            return self
+        if image.header is None:
+            raise ValueError('the beam of the map is not known; give instrument= or fwhm=.')
+        known = copy.copy(self)
+        known.instrument = require_instrument(image.header)
+        _, known.inner_radius, known.outer_radius = known.instrument.snr_radii
+        return known
+
     @property
     def predictor(self) -> Predictor:
         """The `~csr_astro.prediction.Predictor`, which can be sent to other processes."""
@@ -279,19 +315,21 @@ class NeuralBackgroundEstimator(LocalBackground):
         data: ImageLike,
         sources: SourcesLike,
         *,
-        mask: ArrayLike | None = None,
-        error: QuantityLike | None = None,
+        mask: ArrayLike | PathLike | None = None,
+        error: QuantityLike | PathLike | None = None,
         wcs: WcsLike | None = None,
         mask_radius: QuantityLike | Literal['snr'] | None = None,
         columns: str | Sequence[str] | None = None,
         keep: bool = False,
+        hdu: str | int | None = None,
+        plane: int | Sequence[int] | None = None,
         wings: bool = True,
     ) -> Plan:
         """Plan a removal, the first of the three steps of `estimate`.
 
         Parameters
         ----------
-        data, sources, mask, error, wcs, mask_radius, columns, keep
+        data, sources, mask, error, wcs, mask_radius, columns, keep, hdu, plane
             As in `estimate`.
         wings : bool, optional
             Whether the wings of bright sources are fitted.
@@ -302,19 +340,32 @@ class NeuralBackgroundEstimator(LocalBackground):
         """
         from csr_astro.nn.device import resolve_device
 
-        image = parse_image(data, mask=mask, error=error, wcs=wcs)
+        image = parse_image(data, mask=mask, error=error, wcs=wcs, hdu=hdu, plane=plane)
         device = resolve_device(self.device).type
+        known = self.for_image(image)
+        self._check_beam(known.instrument.on_pixels(image.pixel_scale))
         plan = plan_removal(
             image,
             parse_sources(sources, image.wcs, columns=columns, keep=keep),
-            self.instrument,
+            known.instrument,
             mask_radius=mask_radius,
             centroid_func=self.centroid_func,
             batch_size=self.batch_size or BATCH_SIZES.get(device, 16),
         )
         if self.preset == 'paper' or not wings:
             return plan
-        return replace(plan, model=fit_wings(plan, self.pixel_psf(image.pixel_scale)))
+        return replace(plan, model=fit_wings(plan, known.pixel_psf(image.pixel_scale)))
+
+    def _check_beam(self, instrument):
+        """Warn if the weights were trained for narrower or wider beams."""
+        low, high = self._info.beams or (0, np.inf)
+        if not low <= instrument.fwhm <= high:
+            warnings.warn(
+                f'the beam is {instrument.fwhm:.3g} pixels wide; the weights {self._info.name!r} '
+                f'were trained for {low:g} to {high:g}: rebin the map, or train weights for it.',
+                AstropyUserWarning,
+                stacklevel=4,
+            )
 
     # ------------------------------------------------------------------------------- estimation
 
@@ -334,10 +385,11 @@ class NeuralBackgroundEstimator(LocalBackground):
 
         Returns
         -------
-        background : float or (N,) `~numpy.ndarray` of float
+        background : float, (N,) `~numpy.ndarray` of float or Quantity
             Mean of the predicted background, weighted by a Gaussian of the
             instrument's beam: the constant that leaves the flux of a PSF fit
-            unbiased. NaN for a source without prediction.
+            unbiased. NaN for a source without prediction. In the unit of the data if they
+            are a Quantity.
 
         Notes
         -----
@@ -350,7 +402,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             raise ValueError(f'x and y must be equally many, got {x.size} and {y.size}.')
         result = self.estimate(data, np.column_stack([x, y]), mask=mask)
         background = u.Quantity(result.background).value
-        fwhm = self.instrument.on_pixels(result.image.pixel_scale).fwhm
+        fwhm = result.instrument.fwhm
         values = np.full(len(x), np.nan)
         for i, source_mask in enumerate(result.source_masks):
             if source_mask is None:
@@ -360,31 +412,33 @@ class NeuralBackgroundEstimator(LocalBackground):
             # Relative to the nearest pixel, so that not all weights can underflow.
             weight = np.exp(-4 * np.log(2) * (distance2 - distance2.min()) / fwhm**2)
             values[i] = np.average(background[yy, xx], weights=weight)
-        return values[0] if values.size == 1 else values
+        return result.image.like_input(values[0] if values.size == 1 else values)
 
     def estimate(
         self,
         data: ImageLike,
         sources: SourcesLike,
         *,
-        mask: ArrayLike | None = None,
-        error: QuantityLike | None = None,
+        mask: ArrayLike | PathLike | None = None,
+        error: QuantityLike | PathLike | None = None,
         wcs: WcsLike | None = None,
         mask_radius: QuantityLike | Literal['snr'] | None = None,
         columns: str | Sequence[str] | None = None,
         keep: bool = False,
+        hdu: str | int | None = None,
+        plane: int | Sequence[int] | None = None,
     ) -> NeuralBackground:
         """Predict the background behind every source of a map.
 
         Parameters
         ----------
-        data : NDData, CCDData, image HDU, HDUList, Quantity or array
-            The map, (ny, nx). It is not modified.
+        data : path-like, NDData, CCDData, Cutout2D, image HDU, HDUList, Quantity or array
+            The map, (ny, nx); see `~csr_astro.images.parse_image`. It is not modified.
         sources : SkyCoord, regions, table or (N, 2) array of (x, y)
             The sources, see `~csr_astro.sources.parse_sources`.
-        mask : (ny, nx) array of bool, optional
+        mask : (ny, nx) array of bool or path-like, optional
             True for invalid pixels, in addition to those that are not finite.
-        error : (ny, nx) array or Quantity, optional
+        error : (ny, nx) array, Quantity or path-like, optional
             1-sigma error of the map, used for the errors of results.
         wcs : optional
             World coordinate system; replaces that of ``data``.
@@ -399,6 +453,10 @@ class NeuralBackgroundEstimator(LocalBackground):
         keep : bool, optional
             Whether the results keep all columns of the table of sources, with the prefix
             ``catalog_`` where a name is taken. The ids are kept in any case.
+        hdu : str or int, optional
+            Extension of the image in a file or HDUList.
+        plane : int or sequence of int, optional
+            Plane of a cube, zero-based.
 
         Returns
         -------
@@ -411,7 +469,15 @@ class NeuralBackgroundEstimator(LocalBackground):
             measured raises no error; its row has a flag.
         """
         plan = self.plan(
-            data, sources, mask=mask, error=error, wcs=wcs, mask_radius=mask_radius,
-            columns=columns, keep=keep,
-        )  # fmt: skip
+            data,
+            sources,
+            mask=mask,
+            error=error,
+            wcs=wcs,
+            mask_radius=mask_radius,
+            columns=columns,
+            keep=keep,
+            hdu=hdu,
+            plane=plane,
+        )
         return combine(plan, self.predictor.parts(plan, progress=self.progress), self)

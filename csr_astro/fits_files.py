@@ -5,25 +5,24 @@ The names that archives and programs use are in ``data/file_conventions.toml``.
 
 from __future__ import annotations
 
-import os
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
-from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS, FITSFixedWarning
 
 from csr_astro.conventions import ERRORS, MASKS, UTYPES, file_conventions, matches, meaning
 from csr_astro.units import parse_unit
+from csr_astro.utils.files import open_fits
 from csr_astro.utils.warnings import ignored, one_at_a_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    from astropy.io import fits
 
     from csr_astro.typing import PathLike
 
@@ -31,7 +30,6 @@ __all__ = [
     'FitsParts',
     'find_image_hdu',
     'header_wcs',
-    'open_fits',
     'read_error_file',
     'read_mask_file',
     'read_parts',
@@ -83,65 +81,6 @@ class FitsParts:
     inpainted: np.ndarray | None = None
     wcs: Any = None
     meta: dict = field(default_factory=dict)
-
-
-# ------------------------------------------------------------------------------------------ files
-
-
-@contextmanager
-def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
-    """Open a FITS file, with one-sentence errors that name the file.
-
-    Parameters
-    ----------
-    path : path-like
-        FITS file; memory-mapped where its format allows it.
-
-    Yields
-    ------
-    hdus : `~astropy.io.fits.HDUList`
-
-    Raises
-    ------
-    ValueError
-        If the file does not exist, is not a FITS file or is truncated, or the block
-        raises a ValueError.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from tempfile import TemporaryDirectory
-    >>> from csr_astro.fits_files import open_fits
-    >>> with TemporaryDirectory() as folder:
-    ...     path = Path(folder) / 'map.fits'
-    ...     _ = path.write_text('no map')
-    ...     try:
-    ...         with open_fits(path) as hdus:
-    ...             print(len(hdus))
-    ...     except ValueError as error:
-    ...         print('is not a readable FITS file' in str(error))
-    True
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f'{str(path)!r} is a folder; give one FITS file.')
-    if not path.is_file():
-        raise ValueError(f'no such file: {str(path)!r}.')
-    if not os.access(path, os.R_OK):
-        raise ValueError(f'{str(path)!r} cannot be read: permission denied.')
-    try:
-        with fits.open(path) as hdus:
-            yield hdus
-    except ValueError as error:
-        raise ValueError(f'{str(path)!r}: {error}') from None
-    except (OSError, BufferError) as error:
-        reason = str(error).split(',')[0].rstrip('.')
-        raise ValueError(f'{str(path)!r} is not a readable FITS file: {reason}.') from None
-    except TypeError as error:
-        # numpy's error for a memory map that extends beyond the end of a file.
-        if 'buffer' not in str(error):
-            raise
-        raise ValueError(f'{str(path)!r} is not a readable FITS file: it is truncated.') from None
 
 
 def header_wcs(header: fits.Header, hdus: fits.HDUList | None = None) -> WCS | None:
@@ -478,8 +417,8 @@ def _standard_deviation(hdu, kind, unit):
         if not kinds:
             raise ValueError(
                 f'the errors of the extension {hdu.name or "PRIMARY"} are in {own}, which does '
-                f'not fit the unit of the map ({unit}); choose another extension, or ignore the '
-                'errors (ignore_errors=True, --ignore-errors).'
+                f'not fit the unit of the map ({unit}); choose another extension, or give '
+                'ignore_errors=True (--ignore-errors).'
             )
         kind = kinds[0]
         factor = own.to(unit ** ERRORS[kind])

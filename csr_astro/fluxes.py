@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy import units as u
 from astropy.utils.exceptions import AstropyUserWarning
+from astropy.wcs import WCS
 
+from csr_astro.headers import header_beam, header_frequency
 from csr_astro.units import FluxScale, flux_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from csr_astro.images import Image
     from csr_astro.instruments import Instrument
 
 __all__ = [
-    'header_beam',
-    'header_frequency',
     'image_flux_scale',
     'measured_scale',
     'parse_beam',
@@ -31,9 +29,9 @@ __all__ = [
 # Solid angle of a Gaussian beam of FWHM 1.
 _GAUSSIAN = np.pi / (4 * np.log(2))
 _HINTS = {
+    'frequency': 'put RESTFRQ into the header, or convert the map to Jy/sr',
     'beam': 'give it by beam= (--beam), or BMAJ and BMIN in the header',
     'WCS': 'give wcs=',
-    'frequency': 'put RESTFRQ into the header, or convert the map to Jy/sr',
     'calibrated': 'calibrate the map to have them in Jy',
 }
 
@@ -76,54 +74,6 @@ def parse_beam(beam: Any) -> u.Quantity:
     return area
 
 
-def header_beam(header: Mapping[str, Any] | None) -> u.Quantity | None:
-    """Return the axes of the beam in a header, FWHM in arcsec, or None.
-
-    Parameters
-    ----------
-    header : mapping or None
-        Header with ``BMAJ`` and perhaps ``BMIN``, in degrees.
-
-    Returns
-    -------
-    beam : (2,) `~astropy.units.Quantity` or None
-    """
-    values: list[float] = []
-    for key in ('BMAJ', 'BMIN'):
-        try:
-            values.append(float((header or {}).get(key, values[0] if values else np.nan)))
-        except (TypeError, ValueError):
-            return None
-    if not all(np.isfinite(value) and value > 0 for value in values):
-        return None
-    return (values * u.deg).to(u.arcsec)
-
-
-def header_frequency(header: Mapping[str, Any] | None) -> u.Quantity | None:
-    """Return the frequency of a map by its header, or None.
-
-    Parameters
-    ----------
-    header : mapping or None
-        Header with an axis ``FREQ``, ``RESTFRQ`` or ``RESTFREQ``.
-
-    Returns
-    -------
-    frequency : `~astropy.units.Quantity` or None
-    """
-    header = header or {}
-    for axis in range(3, 6):
-        one_channel = header.get(f'NAXIS{axis}', 1) == 1
-        if str(header.get(f'CTYPE{axis}', '')).startswith('FREQ') and one_channel:
-            steps = 1 - float(header.get(f'CRPIX{axis}', 1))
-            value = float(header[f'CRVAL{axis}']) + steps * float(header.get(f'CDELT{axis}', 0))
-            return u.Quantity(value, header.get(f'CUNIT{axis}', 'Hz'))
-    for key in ('RESTFRQ', 'RESTFREQ'):
-        if header.get(key):
-            return float(header[key]) * u.Hz
-    return None
-
-
 def image_flux_scale(
     image: Image, instrument: Instrument | None = None, beam: Any = None
 ) -> FluxScale:
@@ -163,6 +113,9 @@ def image_flux_scale(
     elif instrument is not None:
         pixels = instrument.beam_pixels
     frequency = header_frequency(image.header)
+    if frequency is None and isinstance(image.wcs, WCS) and image.wcs.wcs.restfrq:
+        # CCDData takes the keyword out of the header.
+        frequency = image.wcs.wcs.restfrq * u.Hz
     return flux_scale(image.unit, pixel_area=area, beam_pixels=pixels, frequency=frequency)
 
 

@@ -30,13 +30,13 @@ from csr_astro.fits_files import (
     FitsParts,
     find_image_hdu,
     header_wcs,
-    open_fits,
     read_error_file,
     read_mask_file,
     read_parts,
     take_plane,
 )
 from csr_astro.units import parse_unit
+from csr_astro.utils.files import open_fits
 from csr_astro.utils.warnings import one_at_a_time
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,11 +18,13 @@ from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
 from scipy.interpolate import PchipInterpolator
 
+from csr_astro.headers import header_beam
 from csr_astro.utils.data import DATA, read_data
 from csr_astro.utils.representation import html_table
 
 if TYPE_CHECKING:
-    from astropy.io import fits
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike
 
 __all__ = [
@@ -97,6 +100,8 @@ class Instrument:
         pixels need the pixel scale of the map.
     beam_area : float or None
         Measured solid angle of the beam in square arcsec; that of a Gaussian otherwise.
+    source : str
+        Where the numbers are from.
 
     Examples
     --------
@@ -123,6 +128,7 @@ class Instrument:
     zero_is_blank: bool = False
     angular: bool = False
     beam_area: float | None = None
+    source: str = ''
 
     def __repr__(self) -> str:
         pixels = '' if self.pixel_scale is None else f' of {self.pixel_scale:.3g} arcsec'
@@ -339,6 +345,7 @@ def get_instrument(
             wavelength=entry['wavelength'],
             annulus=tuple(radius / entry['pixel_scale'] for radius in entry['annulus']),
             beam_area=entry.get('beam_area'),
+            source=entry['source'],
         )
     scale = tables['scales'][entry['scale']]
     return Instrument(
@@ -355,6 +362,7 @@ def get_instrument(
         colour_correction_star=entry['colour_correction_star'],
         psf_model=entry['psf_model'],
         zero_is_blank=entry['zero_is_blank'],
+        source=entry['source'],
     )
 
 
@@ -395,7 +403,7 @@ def _from_beam(name, description, fwhm):
     )
 
 
-def warn_of_another(name: str | None, header: fits.Header) -> None:
+def warn_of_another(name: str | None, header: Mapping[str, Any]) -> None:
     """Warn if a header names another instrument than the one in use.
 
     Parameters
@@ -414,13 +422,14 @@ def warn_of_another(name: str | None, header: fits.Header) -> None:
         )
 
 
-def identify_instrument(header: fits.Header) -> str | None:
-    """Identify the instrument of a Herschel archive header.
+def identify_instrument(header: Mapping[str, Any]) -> str | None:
+    """Identify the instrument of a header.
 
     Parameters
     ----------
-    header : `~astropy.io.fits.Header`
-        Header with ``INSTRUME``, ``WAVELNTH`` and, for PACS, ``OBS_MODE``.
+    header : mapping
+        Header with the keywords of an entry of ``data/instruments.toml``: ``INSTRUME`` and
+        ``WAVELNTH``, ``FILTER`` and so on.
 
     Returns
     -------
@@ -433,26 +442,32 @@ def identify_instrument(header: fits.Header) -> str | None:
     >>> from csr_astro.instruments import identify_instrument
     >>> identify_instrument(fits.Header({'INSTRUME': 'SPIRE', 'WAVELNTH': 250}))
     'spire-250'
+    >>> identify_instrument(fits.Header({'INSTRUME': 'MIRI', 'FILTER': 'F770W'}))
+    'jwst-miri-f770w'
     """
-    maker = str(header.get('INSTRUME', '')).strip().lower()
-    try:
-        wavelength = float(header.get('WAVELNTH', 'nan'))
-    except (TypeError, ValueError):
-        return None
-    spoken = str(header.get('OBS_MODE', '')).lower()
-    # Parallel mode is tested first, because it also scans.
-    pacs_mode = 'parallel' if 'parallel' in spoken else 'scanmap' if 'scan' in spoken else None
     for name, entry in read_data('instruments.toml')['instruments'].items():
-        family, *mode = name.split('-')
-        if maker != family or entry['wavelength'] != wavelength:
-            continue
-        if family == 'pacs' and mode[0] != pacs_mode:
-            continue
-        return name
+        for keywords in entry['header']:
+            if all(_says(header.get(key), wanted) for key, wanted in keywords.items()):
+                return name
     return None
 
 
-def require_instrument(header: fits.Header) -> str:
+def _says(value, wanted):
+    """Return whether a header has one of the wanted values: numbers, or patterns of texts."""
+    wanted = wanted if isinstance(wanted, list) else [wanted]
+    if any(isinstance(each, int | float) for each in wanted):
+        try:
+            return float(value) in wanted
+        except (TypeError, ValueError):
+            return False
+    text = str('' if value is None else value).strip().lower()
+    refused = [each[1:].lower() for each in wanted if each.startswith('!')]
+    if any(fnmatchcase(text, each) for each in refused):
+        return False
+    return any(fnmatchcase(text, each.lower()) for each in wanted if not each.startswith('!'))
+
+
+def require_instrument(header: Mapping[str, Any]) -> Instrument:
     """Identify the instrument of a header, or raise an error that says what to give.
 
     Parameters
@@ -462,19 +477,23 @@ def require_instrument(header: fits.Header) -> str:
 
     Returns
     -------
-    name : str
+    instrument : `Instrument`
+        A known one, else the generic one with the beam of ``BMAJ`` and ``BMIN``.
 
     Examples
     --------
     >>> from astropy.io import fits
     >>> from csr_astro.instruments import require_instrument
-    >>> require_instrument(fits.Header({'INSTRUME': 'SPIRE', 'WAVELNTH': 250}))
+    >>> require_instrument(fits.Header({'INSTRUME': 'SPIRE', 'WAVELNTH': 250})).name
     'spire-250'
     """
     name = identify_instrument(header)
-    if name is None:
-        raise ValueError(
-            'the header does not tell the instrument; give its name (see "csr-astro instruments") '
-            'or the beam: instrument or fwhm, on the command line --instrument or --fwhm.'
-        )
-    return name
+    if name is not None:
+        return get_instrument(name)
+    beam = header_beam(header)
+    if beam is not None:
+        return get_instrument('generic', np.sqrt(beam[0] * beam[1]))
+    raise ValueError(
+        'the header does not tell the instrument; give its name (see "csr-astro instruments") '
+        'or the beam: instrument or fwhm, on the command line --instrument or --fwhm.'
+    )

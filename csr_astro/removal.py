@@ -79,7 +79,7 @@ def make_estimator(
     if instrument is None and fwhm is None:
         instrument = require_instrument(header)
         if announce is not None:
-            announce(instrument)
+            announce(_in_words(instrument))
     estimator = NeuralBackgroundEstimator(instrument=instrument, fwhm=fwhm, **options)
     warn_of_another(estimator.instrument.name, header)
     return estimator
@@ -155,6 +155,12 @@ def find_sources(
     if not len(table):
         raise ValueError(f'no source of {threshold:g} standard errors was found in the map.')
     return table
+
+
+def _in_words(instrument):
+    if instrument.name != 'generic':
+        return instrument.name
+    return f'beam of {instrument.fwhm * instrument.pixel_scale:.3g} arcsec'
 
 
 def remove_file(

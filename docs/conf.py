@@ -41,4 +41,56 @@ def write_flags():
     Path(__file__).with_name('flags.inc').write_text('\n'.join([*rows, '']), encoding='utf-8')
 
 
+
+def write_formats():
+    """Write the tables of images and units that work from the parameters of the tests."""
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / 'tests'))
+    from helpers_formats import DOORS, EXCEPTIONS, UNITS
+
+    from csr_astro.instruments import get_instrument, list_instruments
+    from csr_astro.utils.data import read_data
+
+    def table(head, rows):
+        lines = ['.. list-table::', '    :header-rows: 1', '']
+        for row in (head, *rows):
+            lines += [f'    {"* -" if i == 0 else "  -"} {cell}' for i, cell in enumerate(row)]
+        return [*lines, '']
+
+    def names(convention, *roles):
+        return ', '.join(f'``{name}``' for role in roles for name in convention.get(role, ()))
+
+    conventions = [
+        (
+            name,
+            each['description'],
+            names(each, 'image'),
+            names(each, 'error', 'variance', 'inverse_variance'),
+            names(each, 'mask', 'quality', 'weight', 'coverage'),
+        )
+        for name, each in read_data('file_conventions.toml').items()
+        if name != 'units'
+    ]
+    instruments = [
+        (f'``{name}``', band.description, f'{band.fwhm * band.pixel_scale:.3g}"', band.source)
+        for name in list_instruments()
+        if (band := get_instrument(name)).source
+    ]
+    # Every image is tested with every unit.
+    works = [
+        (f'``{unit}``', *(EXCEPTIONS.get((unit, door), 'yes') for door in DOORS)) for unit in UNITS
+    ]
+    rows = {
+        'formats': table(('unit', *DOORS), works),
+        'conventions': table(('name', 'files', 'image', 'error', 'mask'), conventions),
+        'instruments': table(('name', 'band', 'beam', 'source'), instruments),
+    }
+    for name, lines in rows.items():
+        path = Path(__file__).with_name(f'{name}.inc')
+        path.write_text('\n'.join(lines), encoding='utf-8')
+
+
 write_flags()
+write_formats()

@@ -88,6 +88,8 @@ def make_estimator(networks):
     """Make an estimator with one of `networks`, or with bundled weights, by name."""
 
     def make(name='local', *, orientations=1, **options):
+        if not {'instrument', 'fwhm'} & set(options):
+            options['fwhm'] = 3.5
         return NeuralBackgroundEstimator(
             networks.get(name, name), orientations=orientations, **options
         )

@@ -1,8 +1,10 @@
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -144,3 +146,107 @@ def test_wrong_usage_exits_with_two(command, capsys):
     err = capsys.readouterr().err
     assert err.startswith('usage: csr-astro')
     assert 'error: ' in err.splitlines()[-1]
+
+
+# Messages
+
+
+def test_misspelt_words_are_told_what_they_may_mean(capsys):
+    for arguments, meant in (
+        (['photometry', 'map.fits', 'list.csv', '--aperturs', '4', '--apertures', '4'],
+         '--apertures'),
+        (['remove', 'map.fits', 'list.csv', '--instrumnet', 'spire-250'], '--instrument'),
+        (['remov', 'map.fits'], 'remove'),
+        (['evaluate', 'reprt'], 'report'),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as info:
+            main(arguments)
+        assert info.value.code == 2
+        assert capsys.readouterr().err.rstrip().endswith(f'; did you mean {meant}?')
+
+
+def write_noise(path, **keywords):
+    data = np.random.default_rng(0).normal(size=(60, 70))
+    fits.writeto(path, data, fits.Header(keywords))
+    return str(path)
+
+
+POINT = ['--pixel', '30', '30', '--fwhm', '3.5', '--orientations', '1']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        (['remove', '.', *POINT], "'.' is a folder; give one FITS file."),
+        (['remove', 'cube.fits', *POINT], r'is a cube of shape \(3, 60, 70\): .*by --plane\.'),
+        (['remove', 'map.fits', *POINT, '--plane', '1'], 'no cube of which a plane'),
+        (['remove', 'map.fits', *POINT, '--plane', 'one'], "--plane must be a number, got 'one'"),
+        (['remove', 'map.fits', *POINT, '-o', 'x.png'], r"'x.png' is written as FITS and must end"),
+        (['remove', 'map.fits', '--position', '10 20', '--fwhm', '3'], 'have none; give pixels'),
+        (['remove', 'both.fits', *POINT], 'known to be the image; name it by --hdu'),
+        (['remove', 'odd.fits', *POINT], 'give --ignore-errors'),
+        (['photometry', 'map.fits', *POINT, '--apertures', '4', '--flux-unit', 'MJy/sr'],
+         'the unit of the map is given by --unit'),
+        (['photometry', 'map.fits', *POINT, '--apertures', '4', '--beam', '4'],
+         '--beam must be an angle such as 18arcsec'),
+        (['photometry', 'log.fits', *POINT, '--apertures', '4'], 'in mag, which is logarithmic'),
+    ],
+)  # fmt: skip
+def test_messages_speak_the_language_of_the_shell(
+    arguments, sentence, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    write_noise('map.fits')
+    write_noise('log.fits', BUNIT='mag')
+    data = fits.getdata('map.fits')
+    fits.writeto('cube.fits', np.stack(3 * [data]))
+    both = [fits.ImageHDU(data, name=name) for name in ('error', 'coverage')]
+    fits.HDUList([fits.PrimaryHDU(), *both]).writeto('both.fits')
+    odd = [fits.ImageHDU(data, fits.Header({'BUNIT': unit}), name=name)
+           for name, unit in (('image', 'Jy'), ('error', 'K'))]  # fmt: skip
+    fits.HDUList([fits.PrimaryHDU(), *odd]).writeto('odd.fits')
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert re.search(sentence, err), err
+    assert '= ' not in err
+    assert '=.' not in err
+
+
+def test_files_that_cannot_be_read_are_named_without_a_number(tmp_path, capsys, monkeypatch):
+    path = write_noise(tmp_path / 'map.fits')
+
+    error = PermissionError(13, 'Permission denied', path)
+    monkeypatch.setattr('csr_astro.utils.files.fits.open', Mock(side_effect=error))
+    assert main(['remove', path, *POINT]) == 1
+    err = capsys.readouterr().err
+    assert 'Errno' not in err
+    assert 'permission denied' in err.lower()
+
+
+def test_warnings_are_lines_of_the_shell(tmp_path):
+    path = write_noise(tmp_path / 'map.fits', BUNIT='adu')
+    root = Path(csr_astro.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, '-m', 'csr_astro', 'photometry', path, *POINT, '--apertures', '4'],
+        env=os.environ | {'PYTHONPATH': str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 'WARNING: fluxes are plain sums of pixels, not in Jy: adu' in done.stderr
+    assert '.py' not in done.stderr
+
+
+def test_plane_of_a_cube_is_cleaned_and_the_others_are_kept(tmp_path, capsys):
+    data = np.random.default_rng(0).normal(size=(3, 60, 70))
+    data[1, 30, 30] += 100
+    fits.writeto(tmp_path / 'cube.fits', data)
+    assert main(['remove', str(tmp_path / 'cube.fits'), *POINT, '--plane', '1']) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == 'read: image PRIMARY (0), plane 1'
+    with fits.open(tmp_path / 'cube_source_free.fits') as hdus:
+        clean, mask = hdus[0].data, hdus['CSR_MASK'].data > 0
+        assert 'plane 1' in str(hdus[0].header['HISTORY'])
+    for plane in (0, 2):
+        assert (clean[plane] == data[plane]).all()
+    assert (clean[1][~mask] == data[1][~mask]).all()
+    assert clean[1, 30, 30] < 10

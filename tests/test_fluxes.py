@@ -10,7 +10,7 @@ from astropy.nddata import CCDData, VarianceUncertainty
 from astropy.table import QTable, Table
 from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
-from helpers_formats import DOORS, UNITS
+from helpers_formats import DOORS, EXCEPTIONS, UNITS
 from helpers_removal import make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -96,6 +96,23 @@ def test_skewed_pixels_have_their_own_area():
 def test_line_fluxes_are_fluxes():
     scale = flux_scale(u.W / u.m**2 / u.sr, pixel_area=4 * u.sr)
     assert (scale.factor, scale.unit, scale.missing) == (4, u.W / u.m**2, '')
+
+
+@pytest.mark.parametrize('door', DOORS)
+@pytest.mark.parametrize('name', UNITS)
+def test_every_kind_of_image_has_its_flux_in_all_units(tmp_path, estimator, name, door):
+    remark = EXCEPTIONS.get((name, door), '')
+    if remark.startswith('no'):
+        pytest.skip(remark)
+    unit, per_pixel, keywords = UNITS[name]
+    hdu = fits.PrimaryHDU(one_jansky() * per_pixel, WCS_.to_header())
+    hdu.header.update({'BUNIT': unit, **keywords})
+    hdu.writeto(tmp_path / 'map.fits')
+    beam = [5, 4] * u.arcsec if 'beam' in remark else None
+    photometry = InpaintedAperturePhotometry(7, estimator=estimator, beam=beam)
+    with DOORS[door](tmp_path / 'map.fits') as image:
+        flux = photometry(image, POSITION)['flux'][0]
+    assert flux.to_value(u.Jy) == pytest.approx(1, abs=5e-3)
 
 
 # Units of fluxes

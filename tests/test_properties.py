@@ -57,7 +57,7 @@ def examples(share=1.0):
 
 @pytest.fixture(scope='module')
 def estimator(weights):
-    return NeuralBackgroundEstimator(weights, orientations=1)
+    return NeuralBackgroundEstimator(weights, orientations=1, fwhm=3.5)
 
 
 # Maps, sources and coordinates of every kind
@@ -264,7 +264,7 @@ def test_order_and_batch_size_do_not_matter(weights, estimator, data):
     assert_array_equal(other.background, result.background)
     for name in ('snr', *MEASURED, 'flags'):
         assert_array_equal(other.sources[name], result.sources[name][order])
-    one = NeuralBackgroundEstimator(weights, orientations=1, batch_size=1)
+    one = NeuralBackgroundEstimator(weights, orientations=1, fwhm=3.5, batch_size=1)
     alone = one.estimate(image, xy, mask_radius=radius)
     assert_array_equal(alone.mask, result.mask)
     assert_array_equal(alone.flags, result.flags)

@@ -351,7 +351,7 @@ def tangent_header():
 def test_eight_threads_give_the_numbers_of_one_and_leave_no_trace(weights, sky):
     hdu = fits.ImageHDU(np.array(sky), tangent_header())
     hdu.header['BUNIT'] = 'W/m2/sr'
-    options = {'orientations': 1, 'batch_size': 2, 'centroid_func': centroid_com}
+    options = {'orientations': 1, 'fwhm': 3.5, 'batch_size': 2, 'centroid_func': centroid_com}
     expected = everything(NeuralBackgroundEstimator(weights, **options), hdu)
     shared = NeuralBackgroundEstimator(weights, **options)
     before = global_state()
@@ -368,7 +368,7 @@ def test_eight_threads_give_the_numbers_of_one_and_leave_no_trace(weights, sky):
 
 
 def test_threads_share_a_result(weights, sky):
-    estimator = NeuralBackgroundEstimator(weights, orientations=1)
+    estimator = NeuralBackgroundEstimator(weights, orientations=1, fwhm=3.5)
     result = estimator.estimate(sky, SOURCES)
     expected = [result.covariance(i + 1).matrix for i in range(len(SOURCES))]
     shared = estimator.estimate(sky, SOURCES)
@@ -387,12 +387,12 @@ def test_loading_draws_no_random_numbers_and_needs_no_default_dtype(weights, sky
     try:
         before = global_state()
         load_model(weights)
-        estimator = NeuralBackgroundEstimator(weights, orientations=1, batch_size=13)
+        estimator = NeuralBackgroundEstimator(weights, orientations=1, fwhm=3.5, batch_size=13)
         background = estimator.estimate(sky, SOURCES).background
         assert global_state() == before
     finally:
         torch.set_default_dtype(torch.float32)
-    other = NeuralBackgroundEstimator(weights, orientations=1, batch_size=13)
+    other = NeuralBackgroundEstimator(weights, orientations=1, fwhm=3.5, batch_size=13)
     assert_array_equal(other.estimate(sky, SOURCES).background, background)
 
 
@@ -400,7 +400,7 @@ def test_loading_draws_no_random_numbers_and_needs_no_default_dtype(weights, sky
     'duplicate', [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))]
 )
 def test_copies_of_photometry_measure_the_same(weights, sky, duplicate):
-    estimator = NeuralBackgroundEstimator(weights, orientations=1)
+    estimator = NeuralBackgroundEstimator(weights, orientations=1, fwhm=3.5)
     photometry = InpaintedAperturePhotometry([2.0, 4.0], estimator=estimator)
     table, other = photometry(sky, SOURCES), duplicate(photometry)(sky, SOURCES)
     for name in table.colnames:
@@ -415,7 +415,7 @@ def test_copies_of_photometry_measure_the_same(weights, sky, duplicate):
 
 def test_single_precision_is_the_default_and_the_choice_is_recorded(weights, sky):
     for options, dtype in (({}, 'float32'), ({'dtype': 'bfloat16'}, 'bfloat16')):
-        estimator = NeuralBackgroundEstimator(weights, orientations=1, **options)
+        estimator = NeuralBackgroundEstimator(weights, orientations=1, fwhm=3.5, **options)
         assert estimator.dtype == dtype
         result = estimator.estimate(sky, SOURCES)
         assert result.sources.meta['dtype'] == dtype
@@ -425,7 +425,7 @@ def test_single_precision_is_the_default_and_the_choice_is_recorded(weights, sky
 
 def test_a_thousand_sources_on_one_place_are_all_measured(weights):
     sky = np.random.default_rng(5).normal(size=(30, 30))
-    estimator = NeuralBackgroundEstimator(weights, orientations=1)
+    estimator = NeuralBackgroundEstimator(weights, orientations=1, fwhm=3.5)
     positions = np.random.default_rng(6).uniform(10, 14, (1000, 2))
     result = estimator.estimate(sky, positions, mask_radius=3)
     assert len(result) == 1000

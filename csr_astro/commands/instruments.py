@@ -30,8 +30,10 @@ def run(args: Namespace) -> None:
     for name in list_instruments():
         band = get_instrument(name)
         scale = band.pixel_scale
-        beam = f'{band.fwhm * scale:.1f}"' if scale else f'{band.fwhm:.1f} px'
-        pixel = f'{scale:.1f}"' if scale else ''
+        beam = f'{band.fwhm * scale:.3g}"' if scale else f'{band.fwhm:.1f} px'
+        pixel = f'{scale:.3g}"' if scale else ''
         radii = ' '.join(f'{radius:.3g}' for radius in band.mask_radii)
         print(f'{name:20s} {beam:>6s} {pixel:>6s}  {radii}')
         print(f'{"":20s} {band.description}')
+        if band.source:
+            print(f'{"":20s} {band.source}')

@@ -248,6 +248,39 @@ def add_photometry(command: ArgumentParser) -> None:
 # ---------------------------------------------------------------------------------------- files
 
 
+def output_path(args: Namespace, ending: str) -> Path:
+    """Path of the output: as asked, or beside the map.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        Arguments, with ``output`` and ``map``.
+    ending : str
+        End of the name beside the map.
+    """
+    from csr_astro.utils.files import stem
+
+    if Path(args.map).is_dir():
+        raise ValueError(f'{args.map!r} is a folder; give one FITS file.')
+    return Path(args.output or f'{stem(Path(args.map))}{ending}')
+
+
+def check_map_path(path: Path) -> None:
+    """Raise an error if a map would get the name of another kind of file.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        Map to write.
+    """
+    from csr_astro.utils.files import stem
+
+    if stem(path).name == path.name:
+        raise ValueError(
+            f'the map {str(path)!r} is written as FITS and must end in .fits, .fits.gz or .fits.fz.'
+        )
+
+
 def refuse_overwrite(args: Namespace, *paths: Path) -> None:
     """Raise an error if a file cannot or must not be written.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csr_astro.commands import options
@@ -46,9 +45,8 @@ def run(args: Namespace) -> None:
     from csr_astro.products import describe_reading
     from csr_astro.removal import make_photometry
     from csr_astro.tables import check_table_path, write_table
-    from csr_astro.utils.files import stem
 
-    output = Path(args.output or f'{stem(Path(args.map))}_photometry.ecsv')
+    output = options.output_path(args, '_photometry.ecsv')
     check_table_path(output)
     options.refuse_overwrite(args, output)
     options.keep_inputs(output, args.map, args.catalog)

@@ -49,8 +49,9 @@ def run(args: Namespace) -> None:
     from csr_astro.tables import check_table_path
     from csr_astro.utils.files import stem
 
-    output = Path(args.output or f'{stem(Path(args.map))}_source_free.fits')
+    output = options.output_path(args, '_source_free.fits')
     table = Path(args.table or f'{stem(output)}.ecsv')
+    options.check_map_path(output)
     check_table_path(table)
     options.refuse_overwrite(args, output, table)
     # The map itself may be replaced, if that is asked for.

@@ -91,6 +91,9 @@ def get_methods(
     """
     peers = get_baselines(None if names is None else [n for n in names if n != 'network'])
     if names is None or 'network' in names:
+        if not {'instrument', 'fwhm'} & set(options):
+            # The radii of masks are given, so that the beam has no influence.
+            options = options | {'instrument': get_instrument()}
         peers = {'network': NeuralBackgroundEstimator(weights, **options)} | peers
     if not peers:
         raise ValueError('give at least one method.')

@@ -58,6 +58,8 @@ class WeightsInfo:
         ``'kriging'``.
     title, training_data, licence, description : str
         Entries of the model card.
+    beams : (float, float) or None
+        Narrowest and widest beam of the training, FWHM in pixels; None if unknown.
 
     Examples
     --------
@@ -77,6 +79,7 @@ class WeightsInfo:
     training_data: str = ''
     licence: str = ''
     description: str = ''
+    beams: tuple[float, float] | None = None
 
     def __repr__(self) -> str:
         return f'<WeightsInfo: {self.name!r}, width {self.width:g}, sha256 {self.sha256[:12]}>'
@@ -198,7 +201,15 @@ def read_info(name_or_path: str | PathLike) -> WeightsInfo:
             'reinstall csr_astro.'
         )
     with _open(path) as handle:
-        return WeightsInfo(name=name, path=path, sha256=sha256, **_checked_header(handle, path))
+        description = _checked_header(handle, path)
+    beams = read_data('weights.toml').get(name, {}).get('beams') if expected else None
+    return WeightsInfo(
+        name=name,
+        path=path,
+        sha256=sha256,
+        beams=beams and (float(beams[0]), float(beams[1])),
+        **description,
+    )
 
 
 def load_model(

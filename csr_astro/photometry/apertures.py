@@ -171,17 +171,19 @@ class InpaintedAperturePhotometry:
         mask_radius: QuantityLike | Literal['snr'] | None = None,
         columns: str | Sequence[str] | None = None,
         keep: bool = False,
+        hdu: str | int | None = None,
+        plane: int | Sequence[int] | None = None,
     ) -> QTable:
         """Remove the sources of a map and measure them.
 
         Parameters
         ----------
-        data : NDData, CCDData, image HDU, HDUList, Quantity, array, NeuralBackground
+        data : path-like, NDData, CCDData, HDU, HDUList, Quantity, array, NeuralBackground
             The map, or a result that the estimator made from it.
         sources : SkyCoord, regions, table or (N, 2) array, optional
             The sources, as in `NeuralBackgroundEstimator.estimate`; by default
             the positions of the first aperture, if it has any.
-        mask, error, wcs, mask_radius, columns, keep : optional
+        mask, error, wcs, mask_radius, columns, keep, hdu, plane : optional
             As in `NeuralBackgroundEstimator.estimate`.
 
         Returns
@@ -204,9 +206,9 @@ class InpaintedAperturePhotometry:
             aperture extends beyond the mask (flag ``aperture_exceeds_mask``), ``flux`` is that
             inside the mask, over the enclosed-energy fraction at the radius of the mask.
         """
-        if is_result(data, sources, mask, error, wcs, mask_radius, columns):
+        if is_result(data, sources, mask, error, wcs, mask_radius, columns, hdu, plane):
             return self._measure(cast('NeuralBackground', data))
-        image = parse_image(data, mask=mask, error=error, wcs=wcs)
+        image = parse_image(data, mask=mask, error=error, wcs=wcs, hdu=hdu, plane=plane)
         if sources is None:
             sources = self._positions()
         return self._measure(self.estimator.estimate(

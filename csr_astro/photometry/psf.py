@@ -202,6 +202,8 @@ class InpaintedPSFPhotometry:
         mask_radius: QuantityLike | Literal['snr'] | None = None,
         columns: str | Sequence[str] | None = None,
         keep: bool = False,
+        hdu: str | int | None = None,
+        plane: int | Sequence[int] | None = None,
     ) -> QTable:
         """Fit the sources of a map.
 
@@ -211,7 +213,7 @@ class InpaintedPSFPhotometry:
             The map, or a result that the estimator made from it.
         sources : SkyCoord, regions, table or (N, 2) array
             Initial positions, as in `NeuralBackgroundEstimator.estimate`.
-        mask, error, wcs, columns, keep : optional
+        mask, error, wcs, columns, keep, hdu, plane : optional
             As in `NeuralBackgroundEstimator.estimate`.
         mask_radius : float, Quantity, array or 'snr', optional
             Pixels that are fitted, as in `NeuralBackgroundEstimator.estimate`; by default
@@ -237,7 +239,7 @@ class InpaintedPSFPhotometry:
             (from the x axis, counter-clockwise), ``position_angle`` (with a WCS; from north
             through east), and their errors; 0 for point sources.
         """
-        if is_result(data, sources, mask, error, wcs, mask_radius, columns):
+        if is_result(data, sources, mask, error, wcs, mask_radius, columns, hdu, plane):
             result = cast('NeuralBackground', data)
             image, rows = result.image, result.sources
             meta = dict(rows.meta)
@@ -248,7 +250,7 @@ class InpaintedPSFPhotometry:
         else:
             if sources is None:
                 raise TypeError('sources are needed: positions, a table or regions.')
-            image = parse_image(data, mask=mask, error=error, wcs=wcs)
+            image = parse_image(data, mask=mask, error=error, wcs=wcs, hdu=hdu, plane=plane)
             plan = self.estimator.plan(
                 image,
                 sources,
@@ -263,9 +265,14 @@ class InpaintedPSFPhotometry:
             by_snr = isinstance(mask_radius, str)
             asked = 'as drawn, else of the fit' if mask_radius is None else str(mask_radius)
             used = {'mask_radius': asked} | catalog.provenance | image.meta
-            meta = versions() | self.estimator.provenance | used
-        instrument = self.estimator.instrument.on_pixels(image.pixel_scale)
-        psf = self._pixel_psf(image.pixel_scale or instrument.pixel_scale)
+            meta = versions() | self.estimator.for_image(image).provenance | used
+        estimator = self.estimator.for_image(image)
+        instrument = estimator.instrument.on_pixels(image.pixel_scale)
+        scale = image.pixel_scale or instrument.pixel_scale
+        psf = (
+            estimator.pixel_psf(scale) if self.psf_model is None
+            else pixel_psf(self.psf_model, scale)
+        )
         given = np.isin(names, ('fixed', 'region')) | by_snr
         options, masks = self._masks(image, x, y, psf, masks, given, names)
         fits = fit_sources(image, x, y, psf, masks=masks, options=options)
@@ -278,11 +285,6 @@ class InpaintedPSFPhotometry:
         self.results.meta.update(meta | self._meta(instrument, options))
         add_columns(self.results, None if catalog is None else catalog.table)
         return self.results
-
-    def _pixel_psf(self, scale):
-        if self.psf_model is None:
-            return self.estimator.pixel_psf(scale)
-        return pixel_psf(self.psf_model, scale)
 
     def _masks(self, image, x, y, psf, masks, given, names):
         """Return the options and the masks of the fit, None for its own discs."""

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from astropy.io import fits
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from csr_astro.typing import PathLike
 
-__all__ = ['atomic_path', 'fits_files', 'stem', 'sweep']
+__all__ = ['atomic_path', 'fits_files', 'open_fits', 'stem', 'sweep']
 
 _TEMPORARY = '.csr-astro-'
 
@@ -92,6 +94,62 @@ def fits_files(folder: PathLike) -> list[Path]:
     if not found:
         raise FileNotFoundError(f'no FITS files in {str(folder)!r}.')
     return found
+
+
+@contextmanager
+def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
+    """Open a FITS file, with one-sentence errors that name the file.
+
+    Parameters
+    ----------
+    path : path-like
+        FITS file; memory-mapped where its format allows it.
+
+    Yields
+    ------
+    hdus : `~astropy.io.fits.HDUList`
+
+    Raises
+    ------
+    ValueError
+        If the file does not exist, is not a FITS file or is truncated, or the block
+        raises a ValueError.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.utils.files import open_fits
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / 'map.fits'
+    ...     _ = path.write_text('no map')
+    ...     try:
+    ...         with open_fits(path) as hdus:
+    ...             print(len(hdus))
+    ...     except ValueError as error:
+    ...         print('is not a readable FITS file' in str(error))
+    True
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f'{str(path)!r} is a folder; give one FITS file.')
+    if not path.is_file():
+        raise ValueError(f'no such file: {str(path)!r}.')
+    if not os.access(path, os.R_OK):
+        raise ValueError(f'{str(path)!r} cannot be read: permission denied.')
+    try:
+        with fits.open(path) as hdus:
+            yield hdus
+    except ValueError as error:
+        raise ValueError(f'{str(path)!r}: {error}') from None
+    except (OSError, BufferError) as error:
+        reason = getattr(error, 'strerror', None) or str(error).split(',')[0].rstrip('.')
+        raise ValueError(f'{str(path)!r} is not a readable FITS file: {reason}.') from None
+    except TypeError as error:
+        # numpy's error for a memory map that extends beyond the end of a file.
+        if 'buffer' not in str(error):
+            raise
+        raise ValueError(f'{str(path)!r} is not a readable FITS file: it is truncated.') from None
 
 
 def stem(path: Path) -> Path:

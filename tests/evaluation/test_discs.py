@@ -84,7 +84,7 @@ def test_gaps_are_not_valid(groups):
 
 
 def test_network_is_measured_through_the_public_estimator(groups, weights):
-    estimator = NeuralBackgroundEstimator(weights, orientations=1)
+    estimator = NeuralBackgroundEstimator(weights, orientations=1, fwhm=3.5)
     positions = draw_positions({'second': groups['second']}, [6], 1, seed=2)
     errors = background_errors(groups, positions, {'network': estimator})
     image, place = groups['second'][0], [(positions['x'][0], positions['y'][0])]

@@ -50,7 +50,7 @@ BLUE = 'pacs-scanmap-blue'
 
 @pytest.fixture(scope='module')
 def estimator(weights):
-    return NeuralBackgroundEstimator(weights, orientations=1)
+    return NeuralBackgroundEstimator(weights, orientations=1, fwhm=3.5)
 
 
 @pytest.fixture(scope='module')
