@@ -16,7 +16,7 @@ from scipy import sparse
 if TYPE_CHECKING:
     from csr_astro.kriging import Kriging
 
-__all__ = ['structure_factor']
+__all__ = ['ring_features', 'structure_factor']
 
 
 # Width of the ring in pixels, its largest number of positions, and the smallest one that tells.
@@ -75,14 +75,37 @@ def structure_factor(
     >>> bool(0.4 < structure_factor(kriging, distance > 0, distance, stamp) < 2)
     True
     """
-    if kriging.variogram is None:
+    found = ring_features(kriging, background, distance, stamp)
+    if found is None:
         return 1.0
+    square, few = found
+    return float(np.exp(2 * (_CONSTANT + _SLOPE * square + _FEW * few)))
+
+
+def ring_features(
+    kriging: Kriging, background: np.ndarray, distance: np.ndarray, stamp: np.ndarray
+) -> tuple[float, float] | None:
+    """Measure what scales the variance of the structure.
+
+    Parameters
+    ----------
+    kriging, background, distance, stamp
+        As in `structure_factor`.
+
+    Returns
+    -------
+    square : float
+        Logarithm of the mean square of fluxes on empty places over their variance.
+    few : float
+        Logarithm of the blocks of a full window over those known, at least 0.
+    """
+    if kriging.variogram is None:
+        return None
     square = _mean_square(kriging, _ring(background, distance), stamp)
     if square is None:
-        return 1.0
+        return None
     few = max(0.0, np.log(_FULL / len(kriging.block_sizes)))
-    square = min(square, _LARGEST) + _SQUARE_FLOOR
-    return float(np.exp(2 * (_CONSTANT + _SLOPE * np.log(square) + _FEW * few)))
+    return float(np.log(min(square, _LARGEST) + _SQUARE_FLOOR)), float(few)
 
 
 def _ring(background, distance):

@@ -17,10 +17,11 @@ __all__ = ['profile_error', 'width_prior']
 _MIN_INFORMATION = 0.01
 _CLIP = 3.0
 _CLIPPINGS = 5
-# The given scatter of the widths counts as much as that of so many sources.
-_PRIOR_SOURCES = 3
+# The given scatter of the widths counts as much as that of so many sources. With 3, fluxes at SNR
+# 200 on SPIRE maps scattered by 0.6 of those of photutils instead of by 0.4.
+_PRIOR_SOURCES = 1
 # The smallest error of the profile, over the given one.
-_SMALLEST = 0.1
+_SMALLEST = 0.01
 
 
 def width_prior(
@@ -113,14 +114,14 @@ def profile_error(
     Returns
     -------
     error : float
-        At least a tenth of the given one.
+        At least a hundredth of the given one.
 
     Examples
     --------
     >>> import numpy as np
     >>> from csr_astro.fitting.psf_errors import profile_error
     >>> print(profile_error(0.02, 0.02, np.array([-1e5]), np.array([2.5e8])))
-    0.002
+    0.0002
     """
     used = information > 0
     variance = np.append(current**2 + score[used] / information[used], given**2)

@@ -162,7 +162,7 @@ def _extend(scene, i, shape):
 
 def _results(scene, fits):
     n = len(scene.start)
-    columns: dict[str, Any] = {name: np.full(n, np.nan) for name in _COLUMNS}
+    columns = {name: np.full(n, np.nan) for name in _COLUMNS}
     columns['group_id'] = np.zeros(n, dtype=int)
     columns['background'] = [None] * n
     for fit in fits.values():

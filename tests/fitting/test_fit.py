@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from photutils.psf import CircularGaussianPRF
-from scipy import linalg
+from scipy import linalg, ndimage
 
+from csr_astro.fitting.calibration import structure_factor
 from csr_astro.fitting.fit import FitOptions, fit_sources
 from csr_astro.fitting.gaussian import ellipse_axes, moments, shape_derivatives, shape_of
 from csr_astro.fitting.group_fit import GroupFit
@@ -180,3 +181,65 @@ def test_resolved_source(beams):
     assert abs(fits.flux[0] - 5000) < 3 * fits.flux_err[0] < 600
     assert_allclose([fits.major[0], fits.minor[0]], [3.4 * beams, 2.04 * beams], rtol=0.1)
     assert abs(fits.rim[0]) < 3
+
+
+def test_large_masks_are_fitted_in_blocks():
+    psf = pixel_psf(gaussian_profile(18))
+    data = np.random.default_rng(1).normal(5, 1, (220, 220))
+    data = inject_sources(data, [110.3], [108.8], [5e4], gaussian_profile(18))
+    fits = fit_sources(parse_image(data), [110.5], [109.0], psf)
+    scene = Scene(parse_image(data), [110.5], [109.0], psf, None, None, FitOptions())
+    fit = GroupFit(scene, SourceGroup(0, np.array([0]), np.array([], dtype=int)))
+    assert fit.window.block == 3
+    assert len(fit.rows) < 250
+    assert abs(fits.flux[0] - 5e4) < 3 * fits.flux_err[0] < 5e3
+    assert abs(fits.x[0] - 110.3) < 4 * fits.x_err[0] < 0.5
+    # The background is given for pixels, not for blocks.
+    assert len(fits.background[0][0]) == fits.masks[0].pixels.sum()
+
+
+@pytest.mark.parametrize('times', [1.0, 4.0])
+def test_errors_follow_the_structure_beside_the_source(times):
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:140, :140] - 70
+    clumps = ndimage.gaussian_filter(rng.normal(size=(140, 140)), 2)
+    data = clumps * np.where(np.hypot(x, y) < 12, times, 1) + rng.normal(0, 0.01, (140, 140))
+    scene = Scene(parse_image(data), [70.0], [70.0], PSF, None, None, FitOptions())
+    window = GroupFit(scene, SourceGroup(0, np.array([0]), np.array([], dtype=int))).window
+    background = window.all(scene.valid & ~scene.hidden)
+    own = np.zeros(background.shape, dtype=bool)
+    own.flat[window.inside] = True
+    distance = ndimage.distance_transform_edt(~own)
+    kriging = Kriging(window.cut(scene.residual), background, window.radius)
+    stamp = PSF.evaluate(np.arange(-5, 6), np.arange(-5, 6))
+    factor = structure_factor(kriging, background, distance, stamp)
+    assert (factor > 3) == (times > 1)
+
+
+def test_significance_is_that_of_the_best_amplitude():
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:97, :97] - 48
+    hidden = np.hypot(x, y) < 5
+    kriging = Kriging(ndimage.gaussian_filter(rng.normal(size=(97, 97)), 2), ~hidden, 5.0)
+    template = np.exp(-((x - 8) ** 2 + y**2) / 4)
+    averages = kriging.averaging_matrix()
+    patterns = np.stack([averages @ template.ravel(), np.ones(averages.shape[0])])
+    significance = kriging.significance(patterns)
+    covariance = np.tril(kriging._factor) @ np.tril(kriging._factor).T
+    inverse = linalg.inv(covariance)
+    ones = np.ones(len(inverse))
+    inverse -= np.outer(inverse @ ones, inverse @ ones) / (ones @ inverse @ ones)
+    right = patterns[0] @ kriging._solved
+    assert_allclose(significance[0], right / np.sqrt(patterns[0] @ inverse @ patterns[0]))
+    # A constant is the mean, which is not known.
+    assert significance[1] == 0
+
+
+def test_bright_blends_do_not_diverge():
+    rng = np.random.default_rng(4)
+    x, y = 60 + rng.uniform(-6, 6, (2, 8))
+    flux = 10 ** rng.uniform(3, 5.5, 8)
+    data = star(flux, x=x, y=y)
+    fits = fit_sources(parse_image(data), x + 0.2, y - 0.2, PSF)
+    assert abs(fits.flux.sum() / flux.sum() - 1) < 0.01
+    assert np.abs(fits.flux).max() < 2 * flux.max()
