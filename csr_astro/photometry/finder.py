@@ -100,9 +100,9 @@ class NeuralSourceFinder:
         self.max_size = _number(
             max_size, 'max_size', f'from 1 to {_LARGEST:g}', lambda v: 1 <= v <= _LARGEST
         )
-        if not isinstance(max_rounds, numbers.Integral) or max_rounds < 1:
-            raise ValueError(f'max_rounds must be a positive integer, got {max_rounds!r}.')
-        self.max_rounds = int(max_rounds)
+        self.max_rounds = int(
+            _number(max_rounds, 'max_rounds', 'a positive integer', lambda v: v >= 1 and v % 1 == 0)
+        )
 
     def __repr__(self) -> str:
         return (
