@@ -179,7 +179,7 @@ def _evaluation(args):
     inject = args.inject or args.field
     if args.psf and not inject:
         raise ValueError('--psf is of injected sources, and needs --inject or --field.')
-    if inject and (args.catalog or args.position or args.pixel or args.truth):
+    if inject and (args.catalog or args.position or args.pixel or args.truth or args.find):
         raise ValueError('sources are either injected (--inject, --field) or given, not both.')
     if (args.map is None) == (args.field is None):
         raise ValueError('give a MAP with a CATALOG or --inject, or a --field without a map.')
@@ -190,7 +190,7 @@ def _evaluation(args):
         return Evaluation.injected(
             image, estimator, psf=args.psf, simulations=args.inject or 2, **settings
         )
-    sources = options.read_sources(args)
+    sources = options.read_sources(args, image, estimator)
     result = estimator.estimate(
         image, sources, mask_radius=options.mask_radius(args), **options.catalog_options(args)
     )

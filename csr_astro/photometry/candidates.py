@@ -26,9 +26,10 @@ _NEAREST = 0.5
 _MARGIN = 4.0
 # Smallest part of the flux in valid pixels.
 _MIN_FRACTION = 0.5
-# Sources as they are removed miss the map by this part of themselves, up to so many FWHM away.
-_MODEL_ERROR = 0.03
-_MODEL_REACH = 0.5
+# Sources as they are removed miss the map by this part of themselves, up to so many FWHM away:
+# point sources, and those of any size, which need not be round.
+_MODEL_ERROR = 0.03, 0.1
+_MODEL_REACH = 0.5, 1.0
 # Width of a source over that of the PSF is free from this significance on, down to a limit.
 _WIDTH_SIGNIFICANCE = 20.0
 _NARROWEST, _WIDEST = 0.9, 1.1
@@ -117,7 +118,7 @@ def search(
     >>> for found in search(data, np.isfinite(data), pixel_psf(profile), 5):
     ...     print(f'{found.x:.0f} {found.y:.0f} {found.flux:.0f}')
     50 41 9...
-    54 42 3...
+    54 42 2...
     """
     field = _Field(data, valid, psf, max_size)
     for _ in range(max_rounds):
@@ -135,7 +136,7 @@ class _Field:
         self.valid, self.psf, self.max_size = valid, psf, max_size
         self.residual = np.where(valid, data - level, 0.0)
         self.filter = MatchedFilter(self.residual, valid, psf, max_size)
-        self.sources: list[Candidate] = []
+        self.sources = []
         self.peak = float(psf.evaluate(np.zeros(1), np.zeros(1))[0, 0])
         self.model = np.zeros(data.shape)
         self._refused = np.zeros(data.shape, dtype=bool)
@@ -202,19 +203,21 @@ class _Field:
 
     def _templates(self, source, row, column):
         offsets_x, offsets_y = (
-            np.arange(-self.filter._reach, self.filter._reach + 1) + place - center
+            self.filter.steps + place - center
             for place, center in ((column, source.x), (row, source.y))
         )
         images = self.psf.with_derivatives(offsets_x, offsets_y, width=source.width)
-        return images[:, self.filter._disc]
+        return images[:, self.filter.disc]
 
     # ------------------------------------------------------------------------------- all sources
 
     def add(self, threshold):
         """Find candidates in the residuals, and take them off; how many."""
         significance, errors = self.filter.apply(self.residual)
-        around = 2 * int(np.ceil(_MODEL_REACH * self.psf.fwhm)) + 1
-        floor = _MODEL_ERROR / self.peak * ndimage.maximum_filter(np.abs(self.model), around)
+        resolved = self.max_size > 1
+        around = 2 * int(np.ceil(_MODEL_REACH[resolved] * self.psf.fwhm)) + 1
+        floor = ndimage.maximum_filter(np.abs(self.model), around)
+        floor *= _MODEL_ERROR[resolved] / self.peak
         with np.errstate(invalid='ignore'):
             tempered = significance * errors / np.hypot(errors, floor)
         best = np.nan_to_num(tempered).max(axis=0)
@@ -246,7 +249,7 @@ class _Field:
     def _decide(self, row, column, threshold):
         """Width of the source at a peak, or None if it is no source."""
         _, _, seen = self.filter.patch(row, column)
-        images = self.filter._kernels[0]
+        images = self.filter.images[0]
         if images[seen].sum() < _MIN_FRACTION * images.sum():
             return None
         source, other, best = self.filter.classify(self.residual, row, column)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ __all__ = ['NeuralSourceFinder']
 _LARGEST = 4.0
 # Fits may move a candidate by this part of the FWHM.
 _BOUND = 0.5
+# Standard deviation of the logarithm of widths of sources, over that of the largest.
+_SPREAD = 0.5
 
 
 class NeuralSourceFinder:
@@ -96,9 +99,9 @@ class NeuralSourceFinder:
         self.max_size = _number(
             max_size, 'max_size', f'from 1 to {_LARGEST:g}', lambda v: 1 <= v <= _LARGEST
         )
-        if not isinstance(max_rounds, numbers.Integral) or max_rounds < 1:
-            raise ValueError(f'max_rounds must be a positive integer, got {max_rounds!r}.')
-        self.max_rounds = int(max_rounds)
+        self.max_rounds = int(
+            _number(max_rounds, 'max_rounds', 'a positive integer', lambda v: v >= 1 and v % 1 == 0)
+        )
 
     def __repr__(self) -> str:
         return (
@@ -207,10 +210,13 @@ class NeuralSourceFinder:
             np.array([getattr(each, name) for each in candidates], dtype=float)
             for name in ('x', 'y', 'flux', 'width')
         )
-        options = FitOptions(
-            shape='point' if self.max_size == 1 else 'gaussian',
-            xy_bounds=(_BOUND * psf.fwhm, _BOUND * psf.fwhm),
-        )
+        options = FitOptions(xy_bounds=(_BOUND * psf.fwhm, _BOUND * psf.fwhm))
+        if self.max_size > 1:
+            # Stretched PSFs are enough to tell whether it is a source.
+            options = replace(
+                options, width_scatter=_SPREAD * np.log(self.max_size),
+                mask_radius=options.mask_radius * (1 + self.max_size) / 2,
+            )  # fmt: skip
         fits = fit_sources(image, x, y, psf, flux=flux, options=options)
         with np.errstate(divide='ignore', invalid='ignore'):
             snr = fits.flux / fits.flux_err
@@ -231,9 +237,10 @@ class NeuralSourceFinder:
             table['sky_centroid'] = (
                 image.wcs.pixel_to_world(x, y) if len(x) else SkyCoord([], [], unit='deg')
             )
-        table['fwhm'] = psf.fwhm * width[kept]
+        width = np.where(self.max_size > 1, fits.width, width)[kept]
+        table['fwhm'] = psf.fwhm * width
         flux, flux_err = fits.flux[kept], fits.flux_err[kept]
-        peak = flux * float(psf.evaluate(np.zeros(1), np.zeros(1))[0, 0]) / width[kept] ** 2
+        peak = flux * float(psf.evaluate(np.zeros(1), np.zeros(1))[0, 0]) / width**2
         table['peak'] = image.with_unit(peak)
         scale = image_flux_scale(image, self.estimator.instrument.on_pixels(image.pixel_scale))
         table['flux'], table['flux_err'] = scale.of(flux), scale.of(flux_err)

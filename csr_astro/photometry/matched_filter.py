@@ -63,8 +63,14 @@ class MatchedFilter:
     ----------
     widths : (K,) `~numpy.ndarray` of float
         Widths of the sources to look for, over that of the PSF.
+    steps : (S,) `~numpy.ndarray` of int
+        Offsets of rows and columns from the pixel of a source.
+    disc : (S, S) `~numpy.ndarray` of bool
+        Pixels that are weighted.
     offsets : (2, P) `~numpy.ndarray` of int
-        Rows and columns of the pixels that are weighted, from the pixel of the source.
+        Their rows and columns.
+    images : (K, P) `~numpy.ndarray` of float
+        Sources of unit flux in them.
 
     Examples
     --------
@@ -88,12 +94,12 @@ class MatchedFilter:
         self._valid, self._psf = valid, psf
         number = 1 + int(np.ceil(np.log(max_size) / np.log(_WIDTH_RATIO) - 1e-9))
         self.widths = np.geomspace(1, max_size, number) if number > 1 else np.ones(1)
-        reach = int(np.ceil(np.clip(_REACH * max_size * psf.fwhm, *_REACH_LIMITS)))
+        reach = int(np.ceil(np.clip(_REACH * np.sqrt(max_size) * psf.fwhm, *_REACH_LIMITS)))
         steps = np.arange(-reach, reach + 1)
         rows, columns = np.meshgrid(steps, steps, indexing='ij')
-        self._disc = np.hypot(rows, columns) <= reach + 0.3
-        self.offsets = np.stack([rows[self._disc], columns[self._disc]])
-        self._steps, self._reach = steps, reach
+        self.disc = np.hypot(rows, columns) <= reach + 0.3
+        self.offsets = np.stack([rows[self.disc], columns[self.disc]])
+        self.steps, self._reach = steps, reach
         largest = np.abs(data[valid]).max(initial=0.0)
         self._rounding = (_ROUNDING * max(float(largest), np.finfo(float).tiny ** 0.25)) ** 2
         self._templates()
@@ -114,8 +120,8 @@ class MatchedFilter:
             psf = self._cached(('long', angle), larger * np.outer(along, along))
         elif larger > 0:
             psf = self._cached(('wide', width), larger * np.identity(2))
-        values = psf.evaluate((self._steps - shift[0]) / narrow, (self._steps - shift[1]) / narrow)
-        return values[self._disc] / narrow**2
+        values = psf.evaluate((self.steps - shift[0]) / narrow, (self.steps - shift[1]) / narrow)
+        return values[self.disc] / narrow**2
 
     def _cached(self, key, moments):
         if key not in self._convolved:
@@ -127,7 +133,7 @@ class MatchedFilter:
         self._convolved = {}
         shifts = [(x, y) for y in _SHIFTS for x in _SHIFTS]
         self._shifts = np.array(shifts)
-        self._kernels = np.stack([self._image(width) for width in self.widths])
+        self.images = np.stack([self._image(width) for width in self.widths])
         kinds = [{'width': width} for width in self.widths]
         others = [{'width': self.widths[-1] * width} for width in _WIDE]
         others += [{'width': _LONG * self.widths[-1], 'angle': angle} for angle in _ANGLES]
@@ -178,7 +184,7 @@ class MatchedFilter:
                 self._tiles[y, x] = None
                 continue
             covariance = self._covariance(data[window], good)
-            self._tiles[y, x] = _Tile(covariance, self._kernels)
+            self._tiles[y, x] = _Tile(covariance, self.images)
 
     def _covariance(self, values, good):
         """Covariance of the pixels of the disc."""
@@ -229,21 +235,21 @@ class MatchedFilter:
             # A constant has no influence, and would cost precision.
             values = values - values.mean()
             for k, (kernel, error) in enumerate(zip(found.kernels, found.errors, strict=True)):
-                square = np.zeros(self._disc.shape)
-                square[self._disc] = kernel
+                square = np.zeros(self.disc.shape)
+                square[self.disc] = kernel
                 flux = signal.fftconvolve(values, square[::-1, ::-1], mode='valid')
                 significance[(k, *tile)] = flux / error
                 errors[(k, *tile)] = error
         # Maps are no Gaussian fields: scatters decide, where they are larger.
         for tile, window in self._windows():
-            good = self._valid[window]
-            if self._tiles[tile[0].start, tile[1].start] is None or not good.any():
+            good, found = self._valid[window], self._tiles[tile[0].start, tile[1].start]
+            if found is None or not good.any():
                 continue
             scatter = 1.4826 * np.median(np.abs(significance[(slice(None), *window)][:, good]), 1)
             scale = np.maximum(scatter, 1)[:, np.newaxis, np.newaxis]
             significance[(slice(None), *tile)] /= scale
             errors[(slice(None), *tile)] *= scale
-            self._tiles[tile[0].start, tile[1].start].scale = scale[:, 0, 0]
+            found.scale = scale[:, 0, 0]
         return significance, errors
 
     def patch(self, row: int, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -37,11 +37,12 @@ def test_table_of_sources_is_written(run, clear_map, tmp_path):
     assert_allclose(table['flux'].value, 300 * np.pi * 4, rtol=0.1)
 
 
-def test_instrument_is_told_by_the_header(run, map_path):
-    code, _, err = run('find', map_path, '-o', 'nothing.csv', '--threshold', 1e6)
+def test_instrument_is_told_by_the_header(run, map_path, tmp_path):
+    path = tmp_path / 'nothing.csv'
+    code, _, err = run('find', map_path, '-o', path, '--threshold', 1e6)
     assert code == 0
     assert err == 'instrument: pacs-scanmap-blue (from the header)\n'
-    assert len(Table.read('nothing.csv')) == 0
+    assert len(Table.read(path)) == 0
 
 
 @pytest.mark.parametrize('suffix', ['ecsv', 'csv', 'fits', 'vot'])
