@@ -91,8 +91,11 @@ class NeuralBackground:
         prediction: Prediction,
         estimator: LocalBackground,
         catalog: Sources | None = None,
+        first: np.ndarray | None = None,
     ) -> None:
         self.catalog = catalog
+        #: Row of the source that was predicted in the place of each source, mostly itself.
+        self.first = np.arange(len(sources)) if first is None else first
         self.image = image
         self.sources = sources
         self.source_masks = source_masks
@@ -183,7 +186,7 @@ class NeuralBackground:
         """
         rms, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
-        for i in sorted_sources(x, y, self.source_masks):
+        for i in sorted_sources(x, y, self._distinct(self.source_masks)):
             index = self._index(*self.source_masks[i].on_map())
             # hypot avoids squares that overflow or underflow.
             rms[index] = np.hypot(rms[index], self.errors.rms(i))
@@ -201,14 +204,21 @@ class NeuralBackground:
         """Errors of all sources, as `~csr_astro.uncertainty.BackgroundErrors`."""
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
         under = [
-            None if mask is None else self._index(*mask.on_map()) for mask in self.source_masks
+            None if mask is None else self._index(*mask.on_map())
+            for mask in self._distinct(self.source_masks)
         ]
         measured, predicted = (
             [None if index is None else values[index] for index in under]
             for values in (self._measured, self._values)
         )
-        sources = predicted_sources(x, y, self.source_masks, measured, predicted)
+        sources = predicted_sources(
+            x, y, self.source_masks, measured, predicted, self.first
+        )
         return BackgroundErrors(self.image, sources)
+
+    def _distinct(self, values):
+        """Replace the values of sources that are predicted as another by None."""
+        return [each if self.first[i] == i else None for i, each in enumerate(values)]
 
     def _index(self, rows, columns):
         """Return the indices of pixels among the changed pixels."""
@@ -606,7 +616,7 @@ def combine(
     used = {'mask_radius': asked} | sources.provenance
     table.meta.update(versions() | estimator.provenance | used)
     add_columns(table, sources.table)
-    return NeuralBackground(image, table, masks, prediction, estimator, sources)
+    return NeuralBackground(image, table, masks, prediction, estimator, sources, plan.first)
 
 
 def _list_ids(ids):

@@ -270,6 +270,7 @@ def predicted_sources(
     masks: list[SourceMask | None],
     measured: list[np.ndarray | None],
     predicted: list[np.ndarray | None],
+    first: np.ndarray | None = None,
 ) -> dict[int, PredictedSource]:
     """Collect the sources with a mask, for `BackgroundErrors`.
 
@@ -281,6 +282,8 @@ def predicted_sources(
         Mask of each source.
     measured, predicted : list of (P,) array of float, or None
         Values of the map and of the predicted background in the pixels of each mask.
+    first : (N,) array of int, optional
+        For each source the one that it equals, itself by default: both get one object.
 
     Returns
     -------
@@ -300,6 +303,9 @@ def predicted_sources(
     """
     sources = {}
     for i in sorted_sources(x, y, masks):
+        if first is not None and first[i] in sources:
+            sources[i] = sources[first[i]]
+            continue
         seen = measured[i][np.isfinite(measured[i])]
         # A core that was not measured is assumed to be bright.
         peak = seen.max() if len(seen) else np.inf
@@ -343,7 +349,11 @@ class BackgroundErrors:
     def __init__(self, image: Image, sources: dict[int, PredictedSource]) -> None:
         self._image = image
         self.sources = sources
-        self.hole = combined_mask((source.mask for source in sources.values()), image.shape)
+        distinct = {id(source): source for source in sources.values()}
+        self.hole = combined_mask((source.mask for source in distinct.values()), image.shape)
+        # Sources that are the same object, given more than once, are computed once.
+        known: dict[int, int] = {}
+        self._first = {i: known.setdefault(id(source), i) for i, source in sources.items()}
         self._rms: dict[int, np.ndarray] = {}
         self._last: tuple[tuple[int, int] | None, _Window | None] = None, None
 
@@ -370,7 +380,7 @@ class BackgroundErrors:
         reach : float, optional
             Distance from the source that the window must include, in pixels.
         """
-        source = self.sources[i]
+        source, i = self.sources[i], self._first[i]
         size = int(window_size(max(source.mask.radius, reach))) + 1
         # The last window is kept, because several apertures use it.
         asked, window = self._last
@@ -394,6 +404,7 @@ class BackgroundErrors:
             Errors in the order of the mask's ``on_map()``; NaN if too few valid pixels
             surround the mask.
         """
+        i = self._first[i]
         if i in self._rms:
             return self._rms[i]
         window = self.window(i)
@@ -496,7 +507,7 @@ class BackgroundErrors:
         covariance : (P, Q) `~numpy.ndarray` of float
             Covariance in the order of the masks' ``on_map()``.
         """
-        j = i if j is None else j
+        i, j = self._first[i], self._first[i if j is None else j]
         order = list(self.sources)
         if order.index(j) < order.index(i):
             # The same window serves both orders.
