@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord
 from astropy.nddata import CCDData, StdDevUncertainty
-from astropy.table import QTable
 from astropy.wcs import WCS
 from scipy.spatial import KDTree
 
@@ -20,7 +18,8 @@ from csr_astro.images import shape_text
 from csr_astro.plotting import plot_removal, plot_source
 from csr_astro.prediction import combine_parts
 from csr_astro.realization import draw_deviations
-from csr_astro.tables import add_columns, fits_meta, versions
+from csr_astro.source_table import find_row, source_table
+from csr_astro.tables import fits_meta
 from csr_astro.uncertainty import (
     BackgroundCovariance,
     BackgroundErrors,
@@ -32,6 +31,7 @@ from csr_astro.utils.representation import html_table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from astropy.table import QTable
     from matplotlib.axes import Axes
     from photutils.background import LocalBackground
 
@@ -325,18 +325,7 @@ class NeuralBackground:
         ValueError
             If no source has the id, or more than one.
         """
-        if np.ndim(source_id):
-            raise TypeError(f'the id of one source is taken, got {source_id!r}.')
-        ids = np.asarray(self.sources['id']).tolist()
-        found = [i for i, each in enumerate(ids) if each == source_id]
-        if not found:
-            raise ValueError(f'there is no source with id {source_id!r}; {_list_ids(ids)}.')
-        if len(found) > 1:
-            raise ValueError(
-                f'{len(found)} sources have the id {source_id!r}, rows '
-                f'{", ".join(str(i) for i in found[:5])}: give each an id of its own.'
-            )
-        return found[0]
+        return find_row(self.sources['id'], source_id)
 
     def _number(self, source_id):
         row = self.row(source_id)
@@ -590,40 +579,12 @@ def combine(
     result : `NeuralBackground`
     """
     prediction = combine_parts(plan, parts)
-    flags = plan.flags | prediction.flags
-    bad = flags & NOT_INPAINTED > 0
-    # Sources that were not measured keep only the flags that say why.
-    flags = np.where(bad, flags & NOT_INPAINTED, flags)
+    table = source_table(plan, prediction, estimator.provenance)
+    bad = table['flags'] & NOT_INPAINTED > 0
     masks = [None if without else mask for without, mask in zip(bad, plan.masks, strict=True)]
-    image, sources = plan.image, plan.sources
-    table = QTable()
-    table['id'] = np.arange(len(sources)) + 1 if sources.ids is None else sources.ids
-    table['x_center'] = sources.x
-    table['y_center'] = sources.y
-    if image.wcs is not None:
-        table['sky_center'] = (
-            image.wcs.pixel_to_world(sources.x, sources.y)
-            if len(sources)
-            else SkyCoord([], [], unit='deg')
-        )
-    table['snr'] = plan.snr
-    table['mask_name'] = np.where(bad, '', plan.mask_names)
-    table['mask_radius'] = np.where(bad, np.nan, plan.mask_radii)
-    table['background'] = image.with_unit(prediction.mean)
-    table['background_scatter'] = image.with_unit(prediction.scatter)
-    table['flags'] = flags
-    asked = 'as drawn, else by SNR' if plan.mask_radius is None else str(plan.mask_radius)
-    used = {'mask_radius': asked} | sources.provenance
-    table.meta.update(versions() | estimator.provenance | used)
-    add_columns(table, sources.table)
-    return NeuralBackground(image, table, masks, prediction, estimator, sources, plan.first)
-
-
-def _list_ids(ids):
-    """Say which ids there are."""
-    if ids == list(range(1, len(ids) + 1)):
-        return f'ids are 1 to {len(ids)}'
-    return f'ids are {", ".join(map(repr, ids[:5]))}{", ..." if len(ids) > 5 else ""}'
+    return NeuralBackground(
+        plan.image, table, masks, prediction, estimator, plan.sources, plan.first
+    )
 
 
 def _clipped(center, reach, size):

@@ -64,6 +64,13 @@ class Positions:
         Names of the columns.
     kind : str
         What they hold: ``'pixel'``, ``'pixel1'`` or the name of a frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.columns import Positions
+    >>> print(Positions(np.array([10.0]), np.array([20.0]), ('x', 'y'), 'pixel'))
+    x, y (pixels)
     """
 
     x: np.ndarray
@@ -176,7 +183,7 @@ def _named_pairs(table):
 
 def _numbered_pairs(table):
     """Return pairs of known names with a number after them, as in joined tables: ra_1, dec_1."""
-    stems: dict[str, dict[str, str]] = {}
+    stems = {}
     for name in table.colnames:
         if match := re.fullmatch(r'(.+?)_(\d)', name):
             stems.setdefault(match[2], {})[_plain(match[1])] = name
@@ -560,7 +567,7 @@ def find_identifier(table: Table, used: Sequence[str] = ()) -> tuple[str, np.nda
     NUMBER [7 3]
     """
     names = _Names(table)
-    candidates = []
+    candidates: list[tuple[str, np.ndarray]] = []
     for each in known_names()['identifier']['names']:
         name = names.find(each)
         if name is None or name in used or name in dict(candidates):

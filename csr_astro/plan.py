@@ -155,7 +155,7 @@ def plan_removal(
     kept, inverse = distinct_sources(sources, mask_radius)
     if len(kept) < len(sources):
         sources = select_sources(sources, kept)
-        if np.ndim(mask_radius):
+        if mask_radius is not None and np.ndim(mask_radius):
             radii = mask_radius if isinstance(mask_radius, u.Quantity) else np.asarray(mask_radius)
             mask_radius = radii[kept]
     flags = np.zeros(len(sources), dtype=int)
@@ -205,7 +205,7 @@ def distinct_sources(
     """
     everything = np.arange(len(sources))
     facts = [sources.x, sources.y]
-    if np.ndim(mask_radius):
+    if mask_radius is not None and np.ndim(mask_radius):
         radii = np.asarray(getattr(mask_radius, 'value', mask_radius))
         if radii.shape != (len(sources),) or radii.dtype.kind not in 'iuf':
             return everything, everything

@@ -301,7 +301,7 @@ def predicted_sources(
     >>> print(sources[0].peak)
     9.0
     """
-    sources = {}
+    sources: dict[int, PredictedSource] = {}
     for i in sorted_sources(x, y, masks):
         if first is not None and first[i] in sources:
             sources[i] = sources[first[i]]

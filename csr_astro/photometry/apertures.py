@@ -122,7 +122,8 @@ class InpaintedAperturePhotometry:
         self.method = method
         self.per_source = per_source or (isinstance(apertures, str) and apertures == 'regions')
         if isinstance(apertures, str) and self.per_source:
-            self.apertures, self._single = [apertures], True
+            self.apertures: list = [apertures]
+            self._single = True
         else:
             self.apertures, self._single = parse_apertures(apertures)
         if per_source:
