@@ -171,7 +171,7 @@ def _read_fits(path):
         with ignored(u.UnitsWarning):
             # LDAC files begin with a table that holds the header of the image.
             read = {
-                i: Table.read(hdus[i], unit_parse_strict='silent')
+                i: Table.read(hdus[i])
                 for i in tables
                 if hdus[i].name != 'LDAC_IMHEAD'
             }

@@ -55,8 +55,8 @@ def write_catalogues():
         cells = [f'    {"  -" if i else "* -"} {name}' for i, name in enumerate(head)]
         return ['.. list-table::', '    :header-rows: 1', '', *cells]
 
-    kinds = {'coordinates': 'SkyCoord', 'pixel': 'pixels, zero-based', 'pixel1': 'pixels, one-based',
-             'barycentricmeanecliptic': 'ecliptic'}
+    kinds = {'coordinates': 'SkyCoord', 'pixel': 'pixels, zero-based',
+             'pixel1': 'pixels, one-based', 'barycentricmeanecliptic': 'ecliptic'}
     known = known_names()
     lines = ['.. files', '', *listed('format', 'file extension')]
     for name, suffix in FORMATS.items():
