@@ -17,6 +17,7 @@ from csr_astro.flags import count_sources, decode_flags
 from csr_astro.images import shape_text
 from csr_astro.plotting import plot_removal, plot_source
 from csr_astro.realization import draw_deviations
+from csr_astro.source_table import find_row
 from csr_astro.tables import fits_meta
 from csr_astro.uncertainty import (
     BackgroundCovariance,
@@ -90,8 +91,11 @@ class NeuralBackground:
         estimator: LocalBackground,
         model: SourceModel | None = None,
         catalog: Sources | None = None,
+        first: np.ndarray | None = None,
     ) -> None:
         self.catalog = catalog
+        #: Row of the source that was predicted in the place of each source, mostly itself.
+        self.first = np.arange(len(sources)) if first is None else first
         self.image = image
         self.sources = sources
         self.source_masks = source_masks
@@ -183,7 +187,7 @@ class NeuralBackground:
         """
         rms, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
-        for i in sorted_sources(x, y, self.source_masks):
+        for i in sorted_sources(x, y, self._distinct(self.source_masks)):
             index = self._index(*self.source_masks[i].on_map())
             # hypot avoids squares that overflow or underflow.
             rms[index] = np.hypot(rms[index], self.errors.rms(i))
@@ -201,14 +205,21 @@ class NeuralBackground:
         """Errors of all sources, as `~csr_astro.uncertainty.BackgroundErrors`."""
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
         under = [
-            None if mask is None else self._index(*mask.on_map()) for mask in self.source_masks
+            None if mask is None else self._index(*mask.on_map())
+            for mask in self._distinct(self.source_masks)
         ]
         measured, predicted = (
             [None if index is None else values[index] for index in under]
             for values in (self._measured, self._values)
         )
-        sources = predicted_sources(x, y, self.source_masks, measured, predicted)
+        sources = predicted_sources(
+            x, y, self.source_masks, measured, predicted, self.first
+        )
         return BackgroundErrors(self.image, sources, self._model)
+
+    def _distinct(self, values):
+        """Replace the values of sources that are predicted as another by None."""
+        return [each if self.first[i] == i else None for i, each in enumerate(values)]
 
     def _index(self, rows, columns):
         """Return the indices of pixels among the changed pixels."""
@@ -315,18 +326,7 @@ class NeuralBackground:
         ValueError
             If no source has the id, or more than one.
         """
-        if np.ndim(source_id):
-            raise TypeError(f'the id of one source is taken, got {source_id!r}.')
-        ids = np.asarray(self.sources['id']).tolist()
-        found = [i for i, each in enumerate(ids) if each == source_id]
-        if not found:
-            raise ValueError(f'there is no source with id {source_id!r}; {_list_ids(ids)}.')
-        if len(found) > 1:
-            raise ValueError(
-                f'{len(found)} sources have the id {source_id!r}, rows '
-                f'{", ".join(str(i) for i in found[:5])}: give each an id of its own.'
-            )
-        return found[0]
+        return find_row(self.sources['id'], source_id)
 
     def _number(self, source_id):
         row = self.row(source_id)
@@ -561,11 +561,6 @@ class NeuralBackground:
         return plot_source(cutouts, window, wcs=self.image.wcs, unit=self.unit, axes=axes)
 
 
-def _list_ids(ids):
-    """Say which ids there are."""
-    if ids == list(range(1, len(ids) + 1)):
-        return f'ids are 1 to {len(ids)}'
-    return f'ids are {", ".join(map(repr, ids[:5]))}{", ..." if len(ids) > 5 else ""}'
 
 
 def _clipped(center, reach, size):

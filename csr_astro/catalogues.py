@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from astropy import units as u
 from astropy.io import ascii as text_tables
 from astropy.io import fits
@@ -172,7 +171,7 @@ def _read_fits(path):
         with ignored(u.UnitsWarning):
             # LDAC files begin with a table that holds the header of the image.
             read = {
-                i: Table.read(hdus[i], unit_parse_strict='silent')
+                i: Table.read(hdus[i])
                 for i in tables
                 if hdus[i].name != 'LDAC_IMHEAD'
             }
@@ -231,14 +230,3 @@ def _vizier_block(above, dashes, rows):
         if unit and table[name].dtype.kind in 'iuf':
             table[name].unit = u.Unit(unit, parse_strict='silent')
     return table
-
-
-def positions_are_unnamed(table: Table) -> bool:
-    """Return whether the columns of a table have no names but those that a reader gave them.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        The table.
-    """
-    return bool(np.all([re.fullmatch(r'col\d+', name) for name in table.colnames or ['none']]))

@@ -46,6 +46,8 @@ _KINDS = {
     'pixel': 'pixel', 'pixel1': 'pixel1', 'icrs': 'icrs', 'fk5': 'fk5', 'fk4': 'fk4',
     'galactic': 'galactic', 'ecliptic': 'barycentricmeanecliptic',
 }  # fmt: skip
+# Columns of the tables that this package writes, whose pixels may be those of another map.
+_OWN = {'x_center', 'y_center', 'mask_name', 'mask_radius', 'flags'}
 # Columns disagree if half of the sources are farther apart than this, in pixels.
 _APART = 2.0
 # Number of rows that are compared.
@@ -64,6 +66,13 @@ class Positions:
         Names of the columns.
     kind : str
         What they hold: ``'pixel'``, ``'pixel1'`` or the name of a frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.columns import Positions
+    >>> print(Positions(np.array([10.0]), np.array([20.0]), ('x', 'y'), 'pixel'))
+    x, y (pixels)
     """
 
     x: np.ndarray
@@ -176,7 +185,7 @@ def _named_pairs(table):
 
 def _numbered_pairs(table):
     """Return pairs of known names with a number after them, as in joined tables: ra_1, dec_1."""
-    stems: dict[str, dict[str, str]] = {}
+    stems = {}
     for name in table.colnames:
         if match := re.fullmatch(r'(.+?)_(\d)', name):
             stems.setdefault(match[2], {})[_plain(match[1])] = name
@@ -301,7 +310,7 @@ def _refuse_different(table, candidates):
 
 def _refuse_disagreement(table, candidates, wcs):
     """Raise an error if columns of equal rank put the sources at different places."""
-    if wcs is None or not len(table):
+    if wcs is None or not len(table) or set(table.colnames) >= _OWN:
         return
     first, *others = candidates
     sample = table[:_COMPARED]
@@ -560,7 +569,7 @@ def find_identifier(table: Table, used: Sequence[str] = ()) -> tuple[str, np.nda
     NUMBER [7 3]
     """
     names = _Names(table)
-    candidates = []
+    candidates: list[tuple[str, np.ndarray]] = []
     for each in known_names()['identifier']['names']:
         name = names.find(each)
         if name is None or name in used or name in dict(candidates):

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from astropy import units as u
 from astropy.utils.exceptions import AstropyUserWarning
 from photutils.centroids import centroid_sources
 from scipy.spatial import KDTree
 
-from csr_astro.cutouts import extract, prediction_reach, window_corner, window_size
+from csr_astro.cutouts import extract, nearest_pixel, prediction_reach, window_corner, window_size
 from csr_astro.flags import BITS
 from csr_astro.masking import draw_masks, flag_masks, mask_radii, measure_snr
+from csr_astro.utils.rows import distinct_rows
 from csr_astro.utils.warnings import ignored, one_at_a_time
 
 if TYPE_CHECKING:
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
     from csr_astro.sources import Sources
     from csr_astro.typing import Batches, QuantityLike
 
-__all__ = ['Plan', 'plan_batches', 'plan_removal', 'refine_positions']
+__all__ = [
+    'Plan', 'distinct_sources', 'plan_batches', 'plan_removal', 'refine_positions',
+    'same_predictions', 'select_sources',
+]  # fmt: skip
 
 _SMALLEST = int(window_size(0))
 
@@ -57,6 +62,9 @@ class Plan:
         background is predicted; None if wings are not known.
     mask_radius : object
         The argument of `plan_removal`.
+    first : (N,) `~numpy.ndarray` of int, or None
+        For each source the one that is predicted in its place: itself, or another with the
+        same pixel and the same mask. Only these are in the batches. None for all themselves.
 
     Examples
     --------
@@ -82,6 +90,7 @@ class Plan:
     batches: Batches
     model: SourceModel | None = None
     mask_radius: object = None
+    first: np.ndarray | None = None
 
     def __repr__(self) -> str:
         return f'<Plan: {len(self.sources)} sources in {len(self.batches)} batches>'
@@ -147,6 +156,13 @@ def plan_removal(
     plan : `Plan`
     """
     instrument = instrument.on_pixels(image.pixel_scale)
+    given, asked = sources, mask_radius
+    kept, inverse = distinct_sources(sources, mask_radius)
+    if len(kept) < len(sources):
+        sources = select_sources(sources, kept)
+        if mask_radius is not None and np.ndim(mask_radius):
+            radii = mask_radius if isinstance(mask_radius, u.Quantity) else np.asarray(mask_radius)
+            mask_radius = radii[kept]
     flags = np.zeros(len(sources), dtype=int)
     if centroid_func is not None:
         sources, flags = refine_positions(image, sources, instrument, centroid_func)
@@ -157,10 +173,22 @@ def plan_removal(
     unknown = placed & np.isnan(snr) & ~np.isin(names, ('fixed', 'region'))
     flags = flags | mask_flags | flag_masks(image, masks) | BITS['no_snr'] * unknown
     flags |= BITS['already_removed'] * _on_filled_pixels(image, sources)
-    batches = plan_batches(sources, masks, batch_size)
+    first = same_predictions(sources, masks)
+    predicted = [each if first[i] == i else None for i, each in enumerate(masks)]
+    batches = [
+        (kept[index], size) for index, size in plan_batches(sources, predicted, batch_size)
+    ]
+    if len(kept) < len(given):
+        # A source that is given twice overlaps itself.
+        twice = (np.bincount(inverse) > 1) & [each is not None for each in masks]
+        flags = flags & ~(BITS['touching'] * twice) | BITS['overlap'] * twice
+        given = replace(given, x=sources.x[inverse], y=sources.y[inverse])
+        masks = [masks[i] for i in inverse]
     return Plan(
-        image, sources, instrument, snr, names, masks, flags, batches, mask_radius=mask_radius
-    )
+        image, given if len(kept) < len(given) else sources, instrument, snr[inverse],
+        names[inverse], masks, flags[inverse], batches, mask_radius=asked,
+        first=kept[first][inverse],
+    )  # fmt: skip
 
 
 def _on_filled_pixels(image, sources):
@@ -176,6 +204,77 @@ def _on_filled_pixels(image, sources):
     row, column = (np.rint(axis[inside]).astype(int) for axis in (sources.y, sources.x))
     filled[inside] = image.inpainted[row.clip(0, ny - 1), column.clip(0, nx - 1)]
     return filled
+
+
+def distinct_sources(
+    sources: Sources, mask_radius: QuantityLike | Literal['snr'] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the sources that are given more than once.
+
+    Parameters
+    ----------
+    sources : `~csr_astro.sources.Sources`
+        The N sources.
+    mask_radius : float, Quantity, array, 'snr' or None
+        As in `plan_removal`.
+
+    Returns
+    -------
+    kept : (M,) `~numpy.ndarray` of int
+        Indices of the distinct sources, in their order.
+    inverse : (N,) `~numpy.ndarray` of int
+        Index in ``kept`` of each source. Sources with regions are all kept.
+    """
+    everything = np.arange(len(sources))
+    facts = [sources.x, sources.y]
+    if mask_radius is not None and np.ndim(mask_radius):
+        radii = np.asarray(getattr(mask_radius, 'value', mask_radius))
+        if radii.shape != (len(sources),) or radii.dtype.kind not in 'iuf':
+            return everything, everything
+        facts.append(radii)
+    if sources.regions is not None or not len(sources):
+        return everything, everything
+    return distinct_rows(facts)
+
+
+def select_sources(sources: Sources, rows: np.ndarray) -> Sources:
+    """Select some of the positions of sources without regions.
+
+    Parameters
+    ----------
+    sources : `~csr_astro.sources.Sources`
+        The sources.
+    rows : (M,) array of int
+        Their indices.
+    """
+    return replace(sources, x=sources.x[rows], y=sources.y[rows], ids=None, table=None)
+
+
+def same_predictions(sources: Sources, masks: list[SourceMask | None]) -> np.ndarray:
+    """Find the sources with the same pixel and the same mask, whose predictions are the same.
+
+    Parameters
+    ----------
+    sources : `~csr_astro.sources.Sources`
+        The sources.
+    masks : list of `~csr_astro.masking.SourceMask` or None
+        Mask of each source.
+
+    Returns
+    -------
+    first : (N,) `~numpy.ndarray` of int
+        Index of the one that comes first by position, for each source.
+    """
+    first = np.arange(len(sources))
+    known: dict[tuple, int] = {}
+    for i in np.lexsort((sources.x, sources.y)):
+        mask = masks[i]
+        if mask is not None:
+            place = nearest_pixel([sources.x[i], sources.y[i]]).tolist()
+            key = (*place, mask.y0, mask.x0, mask.radius, mask.clipped, mask.pixels.shape,
+                   mask.pixels.tobytes())  # fmt: skip
+            first[i] = known.setdefault(key, int(i))
+    return first
 
 
 def refine_positions(

@@ -373,6 +373,8 @@ def combine_parts(plan: Plan, parts: Iterable[Part]) -> Prediction:
         scatter[part.index], mean[part.index] = part.scatter, part.mean
         flags[part.index] = part.flags
         changed.append((part.pixels, part.weights, part.values))
+    if plan.first is not None:
+        scatter, mean, flags = (each[plan.first] for each in (scatter, mean, flags))
     flat, weight, value = map(np.concatenate, zip(*changed, strict=True))
     if not len(flat):
         return Prediction(flat, value, value, scatter, mean, flags)

@@ -64,8 +64,8 @@ def draw_deviations(
         rows, columns = source.mask.on_map()
         mine = np.searchsorted(flat, rows * width + columns)
         mine = mine[~drawn[mine]]
-        window = errors.window(i)
-        if not len(mine) or window.kriging is None:
+        window = errors.window(i) if len(mine) else None
+        if window is None or window.kriging is None:
             continue
         noise = rng_of(window.y0, window.x0).standard_normal((len(mine), n))
         before = _drawn_near(source, flat, drawn, (height, width))

@@ -273,6 +273,7 @@ def predicted_sources(
     masks: list[SourceMask | None],
     measured: list[np.ndarray | None],
     predicted: list[np.ndarray | None],
+    first: np.ndarray | None = None,
 ) -> dict[int, PredictedSource]:
     """Collect the sources with a mask, for `BackgroundErrors`.
 
@@ -284,6 +285,8 @@ def predicted_sources(
         Mask of each source.
     measured, predicted : list of (P,) array of float, or None
         Values of the map and of the predicted background in the pixels of each mask.
+    first : (N,) array of int, optional
+        For each source the one that it equals, itself by default: both get one object.
 
     Returns
     -------
@@ -301,8 +304,11 @@ def predicted_sources(
     >>> print(sources[0].peak)
     9.0
     """
-    sources = {}
+    sources: dict[int, PredictedSource] = {}
     for i in sorted_sources(x, y, masks):
+        if first is not None and first[i] in sources:
+            sources[i] = sources[first[i]]
+            continue
         seen = measured[i][np.isfinite(measured[i])]
         # A core that was not measured is assumed to be bright.
         peak = seen.max() if len(seen) else np.inf
@@ -353,7 +359,11 @@ class BackgroundErrors:
     ) -> None:
         self._image, self._model = image, model
         self.sources = sources
-        self.hole = combined_mask((source.mask for source in sources.values()), image.shape)
+        distinct = {id(source): source for source in sources.values()}
+        self.hole = combined_mask((source.mask for source in distinct.values()), image.shape)
+        # Sources that are the same object, given more than once, are computed once.
+        known: dict[int, int] = {}
+        self._first = {i: known.setdefault(id(source), i) for i, source in sources.items()}
         self._rms: dict[int, np.ndarray] = {}
         self._last: tuple[tuple[int, int] | None, _Window | None] = None, None
 
@@ -380,7 +390,7 @@ class BackgroundErrors:
         reach : float, optional
             Distance from the source that the window must include, in pixels.
         """
-        source = self.sources[i]
+        source, i = self.sources[i], self._first[i]
         size = int(window_size(max(source.mask.radius, reach))) + 1
         # The last window is kept, because several apertures use it.
         asked, window = self._last
@@ -404,6 +414,7 @@ class BackgroundErrors:
             Errors in the order of the mask's ``on_map()``; NaN if too few valid pixels
             surround the mask.
         """
+        i = self._first[i]
         if i in self._rms:
             return self._rms[i]
         window = self.window(i)
@@ -506,7 +517,7 @@ class BackgroundErrors:
         covariance : (P, Q) `~numpy.ndarray` of float
             Covariance in the order of the masks' ``on_map()``.
         """
-        j = i if j is None else j
+        i, j = self._first[i], self._first[i if j is None else j]
         order = list(self.sources)
         if order.index(j) < order.index(i):
             # The same window serves both orders.

@@ -94,3 +94,36 @@ def write_formats():
 
 write_flags()
 write_formats()
+
+
+def write_catalogues():
+    """Write the tables of catalogue formats and of column names from their ledgers."""
+    from pathlib import Path
+
+    from csr_astro.catalogues import FORMATS
+    from csr_astro.columns import known_names
+
+    def listed(*head):
+        cells = [f'    {"  -" if i else "* -"} {name}' for i, name in enumerate(head)]
+        return ['.. list-table::', '    :header-rows: 1', '', *cells]
+
+    kinds = {'coordinates': 'SkyCoord', 'pixel': 'pixels, zero-based',
+             'pixel1': 'pixels, one-based', 'barycentricmeanecliptic': 'ecliptic'}
+    known = known_names()
+    lines = ['.. files', '', *listed('format', 'file extension')]
+    for name, suffix in FORMATS.items():
+        lines += [f'    * - {name}', f'      - {", ".join(f"``{s}``" for s in suffix.split(", "))}']
+    lines += ['', '.. positions', '', *listed('from', 'what', 'columns')]
+    for entry in known['position']:
+        names = ', '.join(f'``{each}``' for each in entry.get('pairs', entry.get('names')))
+        lines += [f'    * - {entry["says"]}', f'      - {kinds.get(entry["kind"], entry["kind"])}',
+                  f'      - {names}']
+    parts = ', '.join(f'``{name}``' for names in known['sexagesimal'].values() for name in names)
+    lines += ['    * - VizieR and CDS, in parts', '      - icrs', f'      - {parts}']
+    names = ', '.join(f'``{name}``' for name in known['identifier']['names'])
+    lines += ['', '.. identifiers', '', names, '']
+    path = Path(__file__).with_name('formats_catalogues.inc')
+    path.write_text('\n'.join(lines), encoding='utf-8')
+
+
+write_catalogues()

@@ -14,6 +14,7 @@ PACKAGES = ('evaluation', 'kriging', 'nn', 'photometry', 'simulation', 'training
 #: Modules in the reference of the documentation, and others that users import.
 MODULES = [
     'csr_astro.batch',
+    'csr_astro.columns',
     'csr_astro.flags',
     'csr_astro.images',
     'csr_astro.instruments',

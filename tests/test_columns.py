@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.nddata import CCDData
 from astropy.table import Column, MaskedColumn, QTable, Table
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
 from csr_astro.columns import find_identifier, find_positions, has_positions, known_names
-from csr_astro.sources import parse_sources
+from csr_astro.sources import parse_sources, read_sources
+from csr_astro.tables import write_table
 
 X = np.array([30.25, 4.0, 17.5])
 Y = np.array([12.0, 28.75, 3.125])
@@ -308,6 +310,19 @@ def test_error_names_the_first_row_that_is_wrong(table, sentence, wcs):
 def test_tables_without_positions_are_recognised():
     assert not has_positions(Table({'flux': [1.0], 'x_err': [1.0]}))
     assert has_positions(Table({'GLON': [1.0], 'GLAT': [2.0]}))
+
+
+@pytest.mark.parametrize('suffix', ['ecsv', 'csv', 'fits', 'vot'])
+def test_tables_of_this_package_are_catalogues_of_maps_with_other_pixels(
+    tmp_path, make_estimator, wcs, suffix
+):
+    noise = np.random.default_rng(0).normal(size=(60, 70))
+    result = make_estimator(fwhm=3.3).estimate(CCDData(noise, unit='Jy', wcs=wcs), [(30, 25)])
+    write_table(tmp_path / f'table.{suffix}', result.sources)
+    other = wcs[20:, 10:]
+    sources = parse_sources(read_sources(tmp_path / f'table.{suffix}'), other)
+    assert_allclose([sources.x[0], sources.y[0]], [20, 5], atol=1e-6)
+    assert_array_equal(sources.ids, [1])
 
 
 # Identifiers

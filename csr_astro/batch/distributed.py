@@ -148,7 +148,8 @@ def _divide(batches, n):
 def _divide_errors(plan, result, n):
     """Sources on which the errors of up to ``n`` parts depend, and the numbers of their own."""
     plan = replace(plan, masks=result.source_masks)
-    for some in _divide(plan_batches(plan.sources, plan.masks, 1), n):
+    own = [mask if result.first[i] == i else None for i, mask in enumerate(plan.masks)]
+    for some in _divide(plan_batches(plan.sources, own, 1), n):
         near = plan.restricted(some).masks
         known = {i: each for i, each in result.errors.sources.items() if near[i] is not None}
         yield known, [int(i) for index, _ in some for i in index]

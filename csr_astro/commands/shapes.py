@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from csr_astro.commands import options
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ['parse_shapes']
 
@@ -68,7 +65,7 @@ def _parse_shape(text):
     found = _SHAPE.fullmatch(text)
     if found is None:
         return options.length(text, '--apertures')
-    makers: dict[str, tuple[int, Callable]] = {
+    makers = {
         'circle': (1, _circle),
         'ellipse': (3, _ellipse),
         'rectangle': (3, _rectangle),

@@ -62,12 +62,13 @@ def fit_wings(plan: Plan, psf: PixelPSF) -> SourceModel:
     [100000.]
     """
     wings = _over_peak(psf, plan.mask_radii)
+    if not plan.batches:
+        return _model(psf, np.zeros((5, 0)))
     bright = np.flatnonzero((wings > 0) & (_contrast(plan) > _FAINT / np.maximum(wings, 1e-300)))
     if not len(bright):
-        nothing = np.zeros(0)
-        return SourceModel(psf, nothing, nothing, nothing, nothing)
+        return _model(psf, np.zeros((5, 0)))
     positions = np.column_stack([plan.sources.x, plan.sources.y])
-    placed = np.array([i for i, mask in enumerate(plan.masks) if mask is not None])
+    placed = np.sort(np.concatenate([index for index, _ in plan.batches]))
     reach = plan.mask_radii[bright] + _NEAR * psf.fwhm
     near = KDTree(positions[placed]).query_ball_point(positions[bright], reach)
     index = placed[np.unique(np.concatenate(near).astype(int))]
@@ -75,7 +76,11 @@ def fit_wings(plan: Plan, psf: PixelPSF) -> SourceModel:
     index = index[np.lexsort(positions[index].T)]
     masks = [plan.masks[i] for i in index]
     fits = _fit(plan.image, positions[index], masks, psf)
-    return SourceModel(psf, *fits[:, _significant(fits)][:4])
+    return _model(psf, fits[:, _significant(fits)])
+
+
+def _model(psf, fits):
+    return SourceModel(psf, *fits[:4])
 
 
 def _fit(image, positions, masks, psf):

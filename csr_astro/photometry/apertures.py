@@ -35,6 +35,7 @@ from csr_astro.photometry.shapes import (
 from csr_astro.tables import add_columns
 from csr_astro.uncertainty import aperture_weights
 from csr_astro.utils.representation import html_table
+from csr_astro.utils.rows import distinct_rows
 from csr_astro.utils.warnings import one_at_a_time
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class InpaintedAperturePhotometry:
         self.method = method
         self.per_source = per_source or (isinstance(apertures, str) and apertures == 'regions')
         if isinstance(apertures, str) and self.per_source:
-            self.apertures, self._single = [apertures], True
+            self.apertures: list = [apertures]
+            self._single = True
         else:
             self.apertures, self._single = parse_apertures(apertures)
         if per_source:
@@ -233,6 +235,32 @@ class InpaintedAperturePhotometry:
     # ------------------------------------------------------------------------------- measuring
 
     def _measure(self, result):
+        result.require_unchanged()
+        sources = result.sources
+        if self.per_source or not len(sources):
+            table = self._measure_rows(result)
+        else:
+            # Sources that are given more than once, or not measured, are one row here.
+            unmeasured = (sources['flags'] & NOT_INPAINTED) > 0
+            facts = [np.where(unmeasured, 0, sources[name]) for name in ('x_center', 'y_center')]
+            kept, inverse = distinct_rows([*facts, np.where(unmeasured, -1, result.first)])
+            # One after the other, sources with the same prediction share its kriging.
+            order = np.argsort(result.first[kept], kind='stable')
+            kept, inverse = kept[order], np.argsort(order)[inverse]
+            table = self._measure_rows(_Rows(result, kept))[inverse]
+            for name, given in zip(
+                ('id', *table.colnames[1:3], 'sky_center', 'snr', 'mask_name', 'mask_radius'),
+                ('id', 'x_center', 'y_center', 'sky_center', 'snr', 'mask_name', 'mask_radius'),
+                strict=True,
+            ):
+                if given in sources.colnames:
+                    unit = getattr(table[name], 'unit', None)
+                    table[name] = sources[given] if unit is None else sources[given] * unit
+            table['flags'] = np.where(unmeasured, sources['flags'], table['flags'])
+        add_columns(table, None if result.catalog is None else result.catalog.table)
+        return table
+
+    def _measure_rows(self, result):
         image, sources = result.image, result.sources
         unmeasured = (sources['flags'] & NOT_INPAINTED) > 0
         removed = (sources['flags'] & BITS['already_removed']) > 0
@@ -302,7 +330,6 @@ class InpaintedAperturePhotometry:
         table.meta['aperture_correction'] = self._correction(instrument)
         table.meta['annulus'] = str(self.annulus)
         table.meta['flux_per_sum'] = scale.factor
-        add_columns(table, None if result.catalog is None else result.catalog.table)
         return table
 
     def _suffix(self, i):
@@ -431,6 +458,24 @@ class InpaintedAperturePhotometry:
             radius = np.fmin(shape.r, mask_radius)
             fractions.append(instrument.enclosed_energy(radius, correction, outside='nan'))
         return fractions
+
+
+class _Rows:
+    """Some rows of a result, as far as they are needed to measure its sources."""
+
+    def __init__(self, result, rows):
+        self.image, self.instrument = result.image, result.instrument
+        self.sources = result.sources[rows]
+        self.source_masks = [result.source_masks[i] for i in rows]
+        self.background_in = result.background_in
+        self.errors = self
+        self._result, self._rows = result, rows
+
+    def predicted_near(self, i, box):
+        return self._result.errors.predicted_near(self._rows[i], box)
+
+    def sum_error(self, i, weights, **options):
+        return self._result.errors.sum_error(self._rows[i], weights, **options)
 
 
 # ------------------------------------------------------------------------------------ arguments

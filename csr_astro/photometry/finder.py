@@ -198,9 +198,10 @@ class NeuralSourceFinder:
             As from a call.
         """
         image = parse_image(data, mask=mask, error=error, wcs=wcs)
-        psf = self.estimator.pixel_psf(image.pixel_scale)
+        estimator = self.estimator.for_image(image)
+        psf = estimator.pixel_psf(image.pixel_scale)
         valid = image.valid((slice(None), slice(None)))
-        if self.estimator.instrument.zero_is_blank:
+        if estimator.instrument.zero_is_blank:
             valid &= image.data != 0
         values = np.where(valid, image.data, 0.0).astype(float)
         candidates = search(
@@ -242,13 +243,14 @@ class NeuralSourceFinder:
         flux, flux_err = fits.flux[kept], fits.flux_err[kept]
         peak = flux * float(psf.evaluate(np.zeros(1), np.zeros(1))[0, 0]) / width**2
         table['peak'] = image.with_unit(peak)
-        scale = image_flux_scale(image, self.estimator.instrument.on_pixels(image.pixel_scale))
+        estimator = self.estimator.for_image(image)
+        scale = image_flux_scale(image, estimator.instrument.on_pixels(image.pixel_scale))
         table['flux'], table['flux_err'] = scale.of(flux), scale.of(flux_err)
         table['snr'] = snr[kept]
         table['local_bkg'] = image.with_unit(fits.local_bkg[kept])
         table['reduced_chi2'] = fits.chi2[kept] / np.maximum(fits.dof[kept], 1)
         table['flags'] = flag_masks(image, [fits.masks[i] for i in kept])
-        provenance = self.estimator.provenance
+        provenance = estimator.provenance
         table.meta.update(versions() | {name: provenance[name] for name in ('instrument', 'fwhm')})
         table.meta['threshold'] = self.threshold
         table.meta['max_size'] = self.max_size

@@ -128,7 +128,7 @@ def parse_apertures(apertures: AperturesLike) -> tuple[list, bool]:
     )
     if single and isinstance(apertures, np.ndarray) and not isinstance(apertures, u.Quantity):
         apertures = apertures.item()
-    items: list = [apertures] if single else list(apertures)  # type: ignore[arg-type]
+    items: list = [apertures] if single else list(apertures)
     if not items:
         raise ValueError(f'apertures must be {_ACCEPTED}; got none.')
     return [_parse_aperture(item) for item in items], single
@@ -297,13 +297,12 @@ def place_aperture(
     --------
     >>> from csr_astro.photometry.shapes import place_aperture
     >>> place_aperture(3.0, [20, 50], [30, 30], wcs=None, scale=None, shape=(60, 60)).positions
-    array([[20, 30],
-           [50, 30]])
+    array([[20., 30.],
+           [50., 30.]])
     """
     if isinstance(aperture, list):
-        options = {'wcs': wcs, 'scale': scale, 'shape': shape}
         found = [
-            place_aperture(each, x[i : i + 1], y[i : i + 1], **options)
+            place_aperture(each, x[i : i + 1], y[i : i + 1], wcs=wcs, scale=scale, shape=shape)
             for i, each in enumerate(aperture)
         ]
         return PerSource([each[0] for each in found])
@@ -400,7 +399,8 @@ def exceeds_mask(aperture: ApertureMask, source_mask: SourceMask | None) -> bool
     >>> from photutils.aperture import CircularAperture
     >>> from csr_astro.masking import disc
     >>> from csr_astro.photometry.shapes import exceeds_mask
-    >>> exceeds_mask(CircularAperture((20, 30), 4).to_mask('center'), disc(20, 30, 3, (60, 60)))
+    >>> aperture = CircularAperture((20, 30), 4).to_mask(method='center')
+    >>> exceeds_mask(aperture, disc(20, 30, 3, (60, 60)))
     True
     """
     if source_mask is None:

@@ -125,3 +125,18 @@ def test_split_at_the_shell_writes_what_remove_writes(shell, tmp_path):
         '-o', tmp_path / 'plain' / 'large_source_free.fits',
     )  # fmt: skip
     assert contents(tmp_path / 'out') == contents(tmp_path / 'plain')
+
+
+def test_columns_of_the_catalogue_are_chosen_and_kept(shell, folder):
+    positions = Table.read(folder / 'catalog.ecsv')
+    x, y = (np.asarray(positions[name]) for name in positions.colnames[-2:])
+    table = Table({'name': [f's{i}' for i in range(len(x))], 'a': x, 'b': y, 'z': y})
+    table.write(folder / 'own.csv')
+    code, _, err = shell(
+        'batch', folder / 'a.fits', '--catalog', folder / 'own.csv', '-o', folder / 'out',
+        '--fwhm', '3.3', '--columns', 'a,b,pixel', *WORKERS,
+    )  # fmt: skip
+    assert code == 0, err
+    found = Table.read(folder / 'out' / 'a_source_free.ecsv')
+    assert list(found['id']) == list(table['name'])
+    assert list(found['z']) == list(y)
