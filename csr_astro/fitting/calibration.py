@@ -28,9 +28,9 @@ _SEEN = 0.5
 # log(error over that of kriging) = constant + slope log(mean square + floor)
 # + few log(blocks of a full window / blocks), by maximum likelihood of Student's t for fluxes in
 # 26 groups of maps kept for training (benchmarks/fit_structure_factor.py). Variograms of few
-# blocks are less certain. The constant is 0.05 larger, which trades coverages of 66 and 91 % for
-# 68 and 92 %: errors have tails.
-_CONSTANT, _SLOPE, _FEW = -0.11, 0.62, 0.38
+# blocks are less certain. The constant is 0.11 larger than the likeliest: errors have tails, and
+# coverages of 66 and 91 % become 69 and 93 %.
+_CONSTANT, _SLOPE, _FEW = -0.05, 0.62, 0.38
 _SQUARE_FLOOR = 0.02
 _FULL = 240.0
 # Limits of the mean square.

@@ -44,6 +44,7 @@ _BRIGHT = 1e-3
 # pixels changed by less than this part of their noise are not fitted again.
 _TOLERANCE = 0.02
 _UNCHANGED = 0.05
+_SETTLED = 1.0
 # The same for the error of the profile.
 _SAME_PROFILE = 0.2
 _ITERATIONS = 6
@@ -103,7 +104,7 @@ class GroupFit:
         self.errors = np.full((n, SHAPE.stop), np.nan)
         self.shape_covariance = np.full((n, 3, 3), np.nan)
         self.constrained = np.zeros(n, dtype=bool)
-        self.profile_step = None
+        self.profile_step, self._converged = None, False
         self._place_window()
         self._krige(rough)
 
@@ -221,7 +222,8 @@ class GroupFit:
                 self._apply(start, fraction * step)
                 if self._objective(factor) <= before * (1 + _WORSE):
                     break
-            if (np.abs(step) <= _TOLERANCE * self.errors[:, : step.shape[1]]).all():
+            self._converged = (np.abs(step) <= _TOLERANCE * self.errors[:, : step.shape[1]]).all()
+            if self._converged:
                 break
         self._finish(factor, images)
 
@@ -322,9 +324,20 @@ class GroupFit:
             return True
         if np.abs(self._profile_error - scene.profile_error) > _SAME_PROFILE * scene.profile_error:
             return True
+        return self._change() > _UNCHANGED
+
+    def has_settled(self) -> bool:
+        """Whether its residuals are those of its sources, not of neighbours that were still moving.
+
+        Only such fits tell of the errors of the PSF.
+        """
+        return self.weights is not None and bool(self._converged) and self._change() < _SETTLED
+
+    def _change(self):
+        """Largest change of a pixel since the solution, over the noise."""
         change = np.abs(self._map().flat[self.window.inside] - self._last_seen)
         noise = np.sqrt(np.median(self._covariance.diagonal()))
-        return bool(change.max(initial=0) > _UNCHANGED * noise)
+        return float(change.max(initial=0) / noise)
 
     def has_new_masks(self) -> bool:
         """Whether a mask was drawn anew since the fit was set up."""

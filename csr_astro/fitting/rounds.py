@@ -118,7 +118,11 @@ def _learn_psf(scene, fits, *, rough):
     if rough and options.rounds > 1:
         # Residuals of the first round are of sources that were not yet known.
         return
-    steps = [fit.profile_step for fit in fits.values() if fit.profile_step is not None]
+    steps = [
+        fit.profile_step
+        for fit in fits.values()
+        if fit.profile_step is not None and fit.has_settled()
+    ]
     if options.profile_error > 0 and steps:
         scene.profile_error = profile_error(
             options.profile_error, scene.profile_error, *np.transpose(steps),

@@ -237,9 +237,10 @@ def test_significance_is_that_of_the_best_amplitude():
 
 def test_bright_blends_do_not_diverge():
     rng = np.random.default_rng(4)
-    x, y = 60 + rng.uniform(-6, 6, (2, 8))
-    flux = 10 ** rng.uniform(3, 5.5, 8)
-    data = star(flux, x=x, y=y)
-    fits = fit_sources(parse_image(data), x + 0.2, y - 0.2, PSF)
-    assert abs(fits.flux.sum() / flux.sum() - 1) < 0.01
-    assert np.abs(fits.flux).max() < 2 * flux.max()
+    x, y = (a.ravel() for a in np.meshgrid(np.arange(55.0, 65, 3), np.arange(55.0, 65, 3)))
+    x, y = (a + rng.uniform(-0.3, 0.3, a.size) for a in (x, y))
+    flux = 10 ** rng.uniform(3, 5.5, x.size)
+    fits = fit_sources(parse_image(star(flux, x=x, y=y)), x + 0.15, y - 0.15, PSF)
+    assert fits.group_size.tolist() == [16] * 16
+    assert_allclose(fits.flux, flux, atol=5 * fits.flux_err.max(), rtol=0.02)
+    assert fits.profile_error <= 0.02
