@@ -58,7 +58,7 @@ def main():
     print('radius orientations product                ms/source   time  memory over the prediction')
     for radius in args.radius:
         for orientations in args.orientations:
-            estimator = NeuralBackgroundEstimator(orientations=orientations)
+            estimator = NeuralBackgroundEstimator(fwhm=3.5, orientations=orientations)
             photometry = InpaintedAperturePhotometry([3, 4, 5], estimator=estimator)
 
             def predict(_=None, estimator=estimator, radius=radius):

@@ -129,7 +129,7 @@ def main():
     parser.add_argument('--number', type=int, default=14, help='discs per map kind and radius')
     parser.add_argument('--seed', type=int, default=3)
     args = parser.parse_args()
-    estimator = NeuralBackgroundEstimator(args.weights)
+    estimator = NeuralBackgroundEstimator(args.weights, fwhm=3.5)
     injecting = NeuralBackgroundEstimator(
         args.weights, instrument=get_instrument('pacs-scanmap-blue')
     )

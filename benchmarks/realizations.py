@@ -79,7 +79,7 @@ def main():
     parser.add_argument('--orientations', type=int, default=2)
     parser.add_argument('--picture', help='PNG file, of the first map')
     args = parser.parse_args()
-    estimator = NeuralBackgroundEstimator(orientations=args.orientations)
+    estimator = NeuralBackgroundEstimator(fwhm=3.5, orientations=args.orientations)
     groups = read_groups(args.maps) if args.maps else {}
     groups |= gaussian_fields(1, seed=4, fields=[(-3, 0.06)], size=args.size)[0]
 
