@@ -330,9 +330,6 @@ def _refuse_disagreement(table, candidates, wcs):
             )
 
 
-# ------------------------------------------------------------------------------- columns= given
-
-
 def _chosen(table, columns):
     """Return the candidate that the user names."""
     given = [columns] if isinstance(columns, str) else list(columns)
@@ -376,9 +373,6 @@ def _chosen(table, columns):
         f'one of {", ".join(_KINDS)}: columns=({pair[0]!r}, {pair[1]!r}, "icrs"), or '
         f'--columns {pair[0]},{pair[1]},icrs.'
     )
-
-
-# --------------------------------------------------------------------------------------- values
 
 
 def _positions(table, candidate, wcs):
@@ -539,9 +533,6 @@ def _from_parts(table):
     )
     south = np.array([str(each).strip().startswith('-') for each in table[sign]], dtype=bool)
     return SkyCoord(15 * lon, np.where(south, -lat, lat), unit='deg')
-
-
-# ---------------------------------------------------------------------------------- identifiers
 
 
 def find_identifier(table: Table, used: Sequence[str] = ()) -> tuple[str, np.ndarray] | None:

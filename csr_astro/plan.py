@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from astropy import units as u
@@ -267,13 +267,13 @@ def same_predictions(sources: Sources, masks: list[SourceMask | None]) -> np.nda
     """
     first = np.arange(len(sources))
     known: dict[tuple, int] = {}
-    for i in np.lexsort((sources.x, sources.y)):
-        mask = masks[i]
-        if mask is not None:
-            place = nearest_pixel([sources.x[i], sources.y[i]]).tolist()
-            key = (*place, mask.y0, mask.x0, mask.radius, mask.clipped, mask.pixels.shape,
-                   mask.pixels.tobytes())  # fmt: skip
-            first[i] = known.setdefault(key, int(i))
+    drawn = np.array([i for i, mask in enumerate(masks) if mask is not None], dtype=int)
+    for i in drawn[np.lexsort((sources.x[drawn], sources.y[drawn]))]:
+        mask: Any = masks[i]
+        place = nearest_pixel([sources.x[i], sources.y[i]]).tolist()
+        key = (*place, mask.y0, mask.x0, mask.radius, mask.clipped, mask.pixels.shape,
+               mask.pixels.tobytes())  # fmt: skip
+        first[i] = known.setdefault(key, int(i))
     return first
 
 

@@ -574,5 +574,6 @@ def sorted_sources(x, y, masks):
     masks : list of `~csr_astro.masking.SourceMask` or None
         Mask of each source.
     """
-    radius = [np.nan if mask is None else mask.radius for mask in masks]
-    return [int(i) for i in np.lexsort((radius, x, y)) if masks[i] is not None]
+    drawn = np.array([i for i, mask in enumerate(masks) if mask is not None], dtype=int)
+    radius = [masks[i].radius for i in drawn]
+    return drawn[np.lexsort((radius, np.asarray(x)[drawn], np.asarray(y)[drawn]))].tolist()

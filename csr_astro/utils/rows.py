@@ -41,6 +41,7 @@ def distinct_rows(columns: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray
     new[1:] = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
     first = order[new]
     kept = np.sort(first)
-    inverse = np.empty(len(order), dtype=int)
-    inverse[order] = np.searchsorted(kept, first)[np.cumsum(new) - 1]
+    rank, inverse = np.empty((2, len(order)), dtype=int)
+    rank[kept] = np.arange(len(kept))
+    inverse[order] = rank[first][np.cumsum(new) - 1]
     return kept, inverse
