@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csr_astro.commands import options
+from csr_astro.commands import measuring, options
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -47,7 +47,7 @@ def add_parser(commands: Commands) -> None:
     )
     options.add_find(command)
     options.add_errors(command)
-    options.add_photometry(command)
+    measuring.add_photometry(command)
     command.add_argument(
         '--workers', type=int, metavar='N',
         help='processes; 0 for threads of this one [as many as processors]',
@@ -81,7 +81,7 @@ def run(args: Namespace) -> None:
         hdu=args.hdu,
         reading=options.reading_options(args),
         mask_radius=options.mask_radius(args),
-        photometry=options.photometry_options(args),
+        photometry=measuring.photometry_options(args),
         errors=args.errors,
         find=args.find,
         split=args.split,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from csr_astro.commands import options
+from csr_astro.commands import measuring, options
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -35,7 +35,7 @@ def add_parser(commands: Commands) -> None:
         parents=[options.map_options(), options.removal_options()],
     )
     command.add_argument('-o', '--output', help='table to write [MAP_photometry.ecsv]')
-    options.add_photometry(command)
+    measuring.add_photometry(command)
 
 
 def run(args: Namespace) -> None:
@@ -50,7 +50,7 @@ def run(args: Namespace) -> None:
     check_table_path(output)
     options.refuse_overwrite(args, output)
     options.keep_inputs(output, args.map, args.catalog)
-    asked = options.photometry_options(args)
+    asked = measuring.photometry_options(args)
     if asked is None:
         raise ValueError('give --apertures, or --method psf or gaussian.')
     image, header = options.read_map(args)

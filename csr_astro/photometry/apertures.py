@@ -26,7 +26,7 @@ from csr_astro.photometry.shapes import (
     aperture_box,
     at_same_place,
     exceeds_mask,
-    is_length,
+    parse_annulus,
     parse_apertures,
     place_aperture,
     radius_in_pixels,
@@ -135,7 +135,7 @@ class InpaintedAperturePhotometry:
         if per_source:
             self.apertures, self._single = [self.apertures], True
         self.aperture_correction = _parse_correction(aperture_correction, len(self.apertures))
-        self.annulus = _parse_annulus(annulus)
+        self.annulus = parse_annulus(annulus)
         self.beam = None if beam is None else parse_beam(beam)
         self.flux_unit = parse_flux_unit(flux_unit)
 
@@ -501,25 +501,6 @@ def _parse_correction(correction, n):
             'divided.'
         )
     return [float(fraction) for fraction in fractions]
-
-
-def _parse_annulus(annulus):
-    if annulus is None or (isinstance(annulus, str) and annulus == 'instrument'):
-        return annulus
-    try:
-        inner, outer = annulus
-        units = (getattr(radius, 'unit', u.pix) for radius in (inner, outer))
-        good = all(map(is_length, units)) and bool(
-            0 * inner < inner < outer and np.isfinite(outer)
-        )
-    except (TypeError, ValueError, OverflowError, u.UnitConversionError):
-        good = False
-    if not good or isinstance(inner, str):
-        raise ValueError(
-            "annulus must be (inner, outer) radii in pixels or as an angle, or 'instrument', "
-            f'got {annulus!r}.'
-        )
-    return inner, outer
 
 
 # ------------------------------------------------------------------------------------- geometry

@@ -413,3 +413,40 @@ def exceeds_mask(aperture: ApertureMask, source_mask: SourceMask | None) -> bool
         # Pixels off the map are in no mask, and do not count.
         return not bool(source_mask.pixels[y[within], x[within]].all())
     return not bool(within.all() and source_mask.pixels[y, x].all())
+
+
+def parse_annulus(annulus: Any) -> Any:
+    """Check the radii of a background annulus.
+
+    Parameters
+    ----------
+    annulus : (float, float), Quantity, 'instrument' or None
+        Argument of `~csr_astro.InpaintedAperturePhotometry`.
+
+    Returns
+    -------
+    annulus : (float, float), Quantity, 'instrument' or None
+        As given.
+
+    Examples
+    --------
+    >>> from csr_astro.photometry.shapes import parse_annulus
+    >>> parse_annulus((6, 9))
+    (6, 9)
+    """
+    if annulus is None or (isinstance(annulus, str) and annulus == 'instrument'):
+        return annulus
+    try:
+        inner, outer = annulus
+        units = (getattr(radius, 'unit', u.pix) for radius in (inner, outer))
+        good = all(map(is_length, units)) and bool(
+            0 * inner < inner < outer and np.isfinite(outer)
+        )
+    except (TypeError, ValueError, OverflowError, u.UnitConversionError):
+        good = False
+    if not good or isinstance(inner, str):
+        raise ValueError(
+            "annulus must be (inner, outer) radii in pixels or as an angle, or 'instrument', "
+            f'got {annulus!r}.'
+        )
+    return inner, outer
