@@ -446,7 +446,7 @@ def test_faint_star_on_a_noiseless_slope():
 def test_error_on_white_noise_is_that_of_independent_pixels():
     sky = np.random.default_rng(3).normal(100, 2, (140, 140))
     positions = [(35, 35), (105, 40), (40, 100), (100.5, 105.2)]
-    estimator = NeuralBackgroundEstimator(orientations=1)
+    estimator = NeuralBackgroundEstimator(fwhm=3.5, orientations=1)
     photometry = InpaintedAperturePhotometry([2, 4], estimator=estimator)
     for error in (None, 2.0):
         table = photometry(sky, positions, mask_radius=6, error=error)
