@@ -208,7 +208,8 @@ def add_apertures(command: ArgumentParser, *, required: bool) -> None:
         help='beam of a map per beam, such as 18arcsec [by the header, else the instrument]',
     )
     command.add_argument(
-        '--flux-unit', metavar='UNIT', help='unit of fluxes, such as mJy; map for plain sums [Jy]'
+        '--flux-unit', metavar='UNIT',
+        help='unit of fluxes, such as mJy; map for plain sums [Jy if it can be]',
     )
 
 
