@@ -78,7 +78,7 @@ def _for_the_shell(text):
 def _sentence(error):
     """Say what went wrong in one line."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f'{str(error.filename)!r}: {error.strerror.lower()}.'
+        return f'{str(error.filename)!r}: {error.strerror}.'
     return _for_the_shell(' '.join(str(error).split()) or type(error).__name__)
 
 

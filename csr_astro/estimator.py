@@ -412,7 +412,8 @@ class NeuralBackgroundEstimator(LocalBackground):
             # Relative to the nearest pixel, so that not all weights can underflow.
             weight = np.exp(-4 * np.log(2) * (distance2 - distance2.min()) / fwhm**2)
             values[i] = np.average(background[yy, xx], weights=weight)
-        return result.image.like_input(values[0] if values.size == 1 else values)
+        found = values[0] if values.size == 1 else values
+        return u.Quantity(found, result.unit) if result.image.as_quantity else found
 
     def estimate(
         self,

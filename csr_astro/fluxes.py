@@ -151,7 +151,8 @@ def measured_scale(
     image, instrument, beam
         As in `image_flux_scale`.
     unit : `~astropy.units.UnitBase`, 'map' or None
-        Unit of the fluxes, see `parse_flux_unit`; Jy by default.
+        Unit of the fluxes, see `parse_flux_unit`; by default Jy, or mJy and so on for a map
+        in mJy/pixel.
 
     Returns
     -------
@@ -168,9 +169,12 @@ def measured_scale(
         If the sums cannot be converted to Jy, and no unit was asked for.
     """
     scale = image_flux_scale(image, instrument, beam)
-    if isinstance(unit, str):
-        per_pixel = image.unit is not None and u.pix in image.unit.bases
-        return FluxScale(1.0, image.unit * u.pix if per_pixel else image.unit)
+    own = image.unit
+    if own is not None and u.pix in own.bases:
+        own = own * u.pix
+    if isinstance(unit, str) or (unit is None and own is not None and own.is_equivalent(u.Jy)):
+        # Sums of a map in mJy/pixel are fluxes, in mJy.
+        return FluxScale(1.0, own)
     if unit is not None:
         if scale.missing or scale.unit is None or not scale.unit.is_equivalent(unit):
             reason = scale.missing or f'sums of the map are in {scale.unit}'
@@ -206,6 +210,8 @@ def warn_of_removed(removed: np.ndarray) -> None:
     removed : (N,) `~numpy.ndarray` of bool
         True for the sources on pixels that an earlier removal filled.
     """
+    if not removed.any():
+        return
     warnings.warn(
         f'{removed.sum()} of {len(removed)} sources lie on pixels that an earlier removal filled '
         '(CSR_MASK); their fluxes are NaN (flag already_removed): measure them on the original '

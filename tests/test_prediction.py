@@ -287,7 +287,7 @@ def test_predictor_is_small_and_gives_the_same_parts_in_another_process(
 def test_weights_that_changed_are_refused(networks, sky, tmp_path):
     path = tmp_path / 'mine.safetensors'
     path.write_bytes(networks['local'].read_bytes())
-    estimator = csr_astro.NeuralBackgroundEstimator(path)
+    estimator = csr_astro.NeuralBackgroundEstimator(path, fwhm=3.5)
     path.write_bytes(networks['minmax'].read_bytes())
     with pytest.raises(ValueError, match=r'mine\.safetensors. changed since the estimator'):
         estimator.estimate(sky, SOURCES)

@@ -88,7 +88,7 @@ def test_draws_do_not_depend_on_the_order_of_the_sources(estimator, sky):
 def noise():
     """A map of noise alone, and the network that is delivered."""
     sky = np.random.default_rng(4).normal(5, 1, (128, 128))
-    estimator = NeuralBackgroundEstimator(orientations=1)
+    estimator = NeuralBackgroundEstimator(fwhm=3.5, orientations=1)
     return sky, estimator.estimate(sky, [(30, 30), (90, 40), (40, 95)], mask_radius=7)
 
 

@@ -51,12 +51,12 @@ def run(args: Namespace) -> None:
 
     output = options.output_path(args, '_source_free.fits')
     table = Path(args.table or f'{stem(output)}.ecsv')
-    options.check_map_path(output)
     check_table_path(table)
     options.refuse_overwrite(args, output, table)
     # The map itself may be replaced, if that is asked for.
     options.keep_inputs(output, args.catalog)
     options.keep_inputs(table, args.map, args.catalog)
+    options.check_map_path(output)
     result = remove_file(
         args.map,
         options.parse_positions(args),

@@ -57,7 +57,7 @@ def run_info(args: Namespace) -> None:
 
     info = read_info(args.weights)
     for name in info.__dataclass_fields__:
-        if name != 'path':
+        if name != 'path' and getattr(info, name) is not None:
             print(f'{name}: {getattr(info, name)}')
 
 

@@ -84,8 +84,9 @@ class InpaintedAperturePhotometry:
         Beam of a map per beam: FWHM as an angle, major and minor axis, or solid angle. By
         default ``BMAJ`` and ``BMIN`` of the header, else the instrument's.
     flux_unit : str or `~astropy.units.UnitBase`, optional
-        Unit of the fluxes; by default Jy, or plain sums with a warning where the unit of the
-        map cannot be converted; ``'map'`` for plain sums.
+        Unit of the fluxes; by default that of the sums of a map per pixel, such as mJy for
+        mJy/pixel, and Jy for other maps, or plain sums with a warning where they cannot be
+        converted; ``'map'`` for plain sums.
     per_source : bool, optional
         Whether the apertures are one for each source, in their order, and not all for
         each source.
@@ -198,8 +199,7 @@ class InpaintedAperturePhotometry:
             and ``background_sum``, ``flux`` (their difference over the
             enclosed-energy fraction), ``flux_err``, ``annulus_flux`` on request,
             ``snr``, ``mask_name``, ``mask_radius`` and ``flags``. Sums are in the unit of
-            the map. Fluxes are in Jy, or ``flux_unit``, if the unit of the map, its WCS and
-            its beam allow it.
+            the map; fluxes in ``flux_unit``, or its default.
 
             NaN, masked and off-map pixels are left out of ``background_sum`` and
             ``flux`` (flag ``aperture_invalid``, which is also set where an aperture contains
@@ -264,8 +264,7 @@ class InpaintedAperturePhotometry:
         image, sources = result.image, result.sources
         unmeasured = (sources['flags'] & NOT_INPAINTED) > 0
         removed = (sources['flags'] & BITS['already_removed']) > 0
-        if removed.any():
-            warn_of_removed(removed)
+        warn_of_removed(removed)
         x = np.where(unmeasured, _NOWHERE, sources['x_center'])
         y = np.where(unmeasured, _NOWHERE, sources['y_center'])
         instrument = result.instrument

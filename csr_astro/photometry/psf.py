@@ -94,8 +94,9 @@ class InpaintedPSFPhotometry:
         Beam of a map per beam: FWHM as an angle, major and minor axis, or solid angle. By
         default ``BMAJ`` and ``BMIN`` of the header, else the instrument's.
     flux_unit : str or `~astropy.units.UnitBase`, optional
-        Unit of the fluxes; by default Jy, or plain sums with a warning where the unit of the
-        map cannot be converted; ``'map'`` for plain sums.
+        Unit of the fluxes; by default that of the sums of a map per pixel, such as mJy for
+        mJy/pixel, and Jy for other maps, or plain sums with a warning where they cannot be
+        converted; ``'map'`` for plain sums.
 
     Attributes
     ----------
@@ -345,8 +346,8 @@ class InpaintedPSFPhotometry:
         table['mask_radius'] = [np.nan if mask is None else mask.radius for mask in fits.masks]
         table['flags'] = flags | self._flags(columns['reduced_chi2'], start)
         removed = (table['flags'] & BITS['already_removed']) > 0
+        warn_of_removed(removed)
         if removed.any():
-            warn_of_removed(removed)
             for name in table.colnames:
                 if name.startswith('flux'):
                     table[name][removed] = np.nan

@@ -8,7 +8,7 @@ import numpy as np
 from astropy import units as u
 
 from csr_astro.fluxes import image_flux_scale
-from csr_astro.units import flux_scale
+from csr_astro.units import FluxScale, flux_scale, is_logarithmic
 
 if TYPE_CHECKING:
     from csr_astro.images import Image
@@ -86,7 +86,7 @@ def map_units_per_millijansky(image: Image, beam: Instrument | float | None = No
     """
     if image.unit is None:
         return 1.0
-    scale = _scale(image, beam)
+    scale = FluxScale(1.0, None) if is_logarithmic(image.unit) else _scale(image, beam)
     if scale.unit is None or not scale.unit.is_equivalent(u.mJy):
         reason = f': {scale.missing}' if 'needs' in scale.missing else ''
         raise ValueError(

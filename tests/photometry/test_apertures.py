@@ -446,7 +446,7 @@ def test_faint_star_on_a_noiseless_slope():
 def test_error_on_white_noise_is_that_of_independent_pixels():
     sky = np.random.default_rng(3).normal(100, 2, (140, 140))
     positions = [(35, 35), (105, 40), (40, 100), (100.5, 105.2)]
-    estimator = NeuralBackgroundEstimator(orientations=1)
+    estimator = NeuralBackgroundEstimator(fwhm=3.5, orientations=1)
     photometry = InpaintedAperturePhotometry([2, 4], estimator=estimator)
     for error in (None, 2.0):
         table = photometry(sky, positions, mask_radius=6, error=error)
@@ -528,14 +528,14 @@ def test_no_sources_give_an_empty_table(estimator, sky, unit, annulus, apertures
     ('unit', 'flux_unit', 'factor'),
     [
         ('Jy/pixel', 'Jy', 1),
-        ('mJy pix-1', 'Jy', 1e-3),
+        ('mJy pix-1', 'mJy', 1),
         ('Jy/beam', 'Jy', 4 * np.log(2) / np.pi / 3.5**2),
         ('W m-2 pix-1', 'W m-2', 1),
         ('', '', 1),
         (None, None, 1),
     ],
 )
-def test_fluxes_are_sums_in_jansky(estimator, sky, unit, flux_unit, factor):
+def test_fluxes_have_the_unit_of_a_sum_or_jansky(estimator, sky, unit, flux_unit, factor):
     data = sky if unit is None else u.Quantity(sky, unit)
     photometry = InpaintedAperturePhotometry(4, estimator=estimator, annulus=(10, 15))
     table = photometry(data, SOURCES)
