@@ -22,9 +22,11 @@ _CANDIDATE = 0.8
 _SEPARATION = 0.6
 # No source is nearer to a brighter one than this many FWHM: point sources, and those of any size,
 # of which an elongated one is not two.
-_NEAREST = 0.5, 1.0
-# χ² by which a single pixel, a filament or a clump must be better than a source.
+_NEAREST = 0.5, 1.25
+# χ² by which a single pixel, a filament or a clump must be better than a source, and factor of its
+# significance: two sources of any size look like a larger one.
 _MARGIN = 4.0
+_FACTOR = 1.0, 1.15
 # Smallest part of the flux in valid pixels.
 _MIN_FRACTION = 0.5
 # Sources as they are removed miss the map by this part of themselves, up to so many FWHM away:
@@ -249,7 +251,8 @@ class _Field:
         if images[seen].sum() < _MIN_FRACTION * images.sum():
             return None
         source, other, best = self.filter.classify(self.residual, row, column)
-        if source < threshold or (other > 0 and other**2 > source**2 + _MARGIN):
+        least = _FACTOR[self.max_size > 1] * source
+        if source < threshold or (other > 0 and other**2 > least**2 + _MARGIN):
             return None
         return float(self.filter.widths[best])
 
