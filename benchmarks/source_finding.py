@@ -146,7 +146,8 @@ def run_maps(args):
     """Structured maps."""
     print('group        kind false  method      ' + ' '.join(f'SNR{snr:3d}' for snr in SNR)
           + '    all  seconds')
-    for group, images in read_groups(args.files).items():
+    for group, every in read_groups(args.files).items():
+        images = every[: args.images]
         fwhm = FWHM.get(group.split('_')[0], 3.0)
         false, found, truth, seconds = measure_group(images, fwhm, args.number, args.seed)
         for kind in ('map', 'flip'):
@@ -212,6 +213,7 @@ def main():
     maps = commands.add_parser('maps', help=run_maps.__doc__)
     maps.add_argument('files', nargs='+')
     maps.add_argument('--number', type=int, default=100, help='sources per group [%(default)s]')
+    maps.add_argument('--images', type=int, help='maps per group, at most [all]')
     maps.add_argument('--threshold', type=float, default=5.0)
     maps.set_defaults(run=run_maps)
     noise = commands.add_parser('noise', help=run_noise.__doc__)
@@ -223,8 +225,8 @@ def main():
     gaussians = commands.add_parser('gaussians', help=run_gaussians.__doc__)
     gaussians.add_argument('map')
     gaussians.add_argument('truth')
-    gaussians.add_argument('--fwhm', type=float, default=2.0, help='beam in pixels [%(default)s]')
-    gaussians.add_argument('--max-size', type=float, default=2.5)
+    gaussians.add_argument('--fwhm', type=float, default=3.0, help='beam in pixels [%(default)s]')
+    gaussians.add_argument('--max-size', type=float, default=2.0)
     gaussians.add_argument('--threshold', type=float, default=4.0)
     gaussians.add_argument('--near', type=float, default=2.0, help='match, pixels [%(default)s]')
     gaussians.set_defaults(run=run_gaussians)

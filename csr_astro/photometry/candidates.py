@@ -20,10 +20,13 @@ __all__ = ['Candidate', 'search']
 _CANDIDATE = 0.8
 # Candidates have no brighter pixel within this many FWHM of the filtered map.
 _SEPARATION = 0.6
-# No source is nearer to a brighter one than this many FWHM.
-_NEAREST = 0.5
-# χ² by which a single pixel, a filament or a clump must be better than a source.
+# No source is nearer to a brighter one than this many FWHM: point sources, and those of any size,
+# of which an elongated one is not two.
+_NEAREST = 0.5, 1.25
+# χ² by which a single pixel, a filament or a clump must be better than a source, and factor of its
+# significance: two sources of any size look like a larger one.
 _MARGIN = 4.0
+_FACTOR = 1.0, 1.15
 # Smallest part of the flux in valid pixels.
 _MIN_FRACTION = 0.5
 # Sources as they are removed miss the map by this part of themselves, up to so many FWHM away:
@@ -139,7 +142,6 @@ class _Field:
         self.sources = []
         self.peak = float(psf.evaluate(np.zeros(1), np.zeros(1))[0, 0])
         self.model = np.zeros(data.shape)
-        self._refused = np.zeros(data.shape, dtype=bool)
 
     # ------------------------------------------------------------------------------- one source
 
@@ -225,7 +227,7 @@ class _Field:
         ball = np.hypot(*np.ogrid[-reach : reach + 1, -reach : reach + 1])
         ball = ball <= max(_SEPARATION * self.psf.fwhm, 1.5)
         peaks = (best >= ndimage.maximum_filter(best, footprint=ball)) & (best > threshold)
-        peaks &= self.valid & ~self._refused
+        peaks &= self.valid
         rows, columns = np.nonzero(peaks)
         order = np.argsort(-best[rows, columns])
         number = 0
@@ -235,15 +237,11 @@ class _Field:
             if width is not None:
                 found = self.fit(Candidate(float(column), float(row), 0.0, np.inf, width))
             if found is None or not self._is_new(found):
-                self._refused[row, column] = True
                 continue
-            limit = np.hypot(found.flux_err, floor[row, column])
-            if not found.flux > threshold * limit:
-                self._refused[row, column] = True
-                continue
-            self.sources.append(found)
-            self._draw(found, -1)
-            number += 1
+            if found.flux > threshold * np.hypot(found.flux_err, floor[row, column]):
+                self.sources.append(found)
+                self._draw(found, -1)
+                number += 1
         return number
 
     def _decide(self, row, column, threshold):
@@ -253,7 +251,8 @@ class _Field:
         if images[seen].sum() < _MIN_FRACTION * images.sum():
             return None
         source, other, best = self.filter.classify(self.residual, row, column)
-        if source < threshold or (other > 0 and other**2 > source**2 + _MARGIN):
+        least = _FACTOR[self.max_size > 1] * source
+        if source < threshold or (other > 0 and other**2 > least**2 + _MARGIN):
             return None
         return float(self.filter.widths[best])
 
@@ -265,7 +264,7 @@ class _Field:
             return True
         places = np.array([(other.x, other.y) for other in self.sources])
         distance = np.hypot(*(places - (found.x, found.y)).T)
-        return bool(distance.min() > _NEAREST * self.psf.fwhm)
+        return bool(distance.min() > _NEAREST[self.max_size > 1] * self.psf.fwhm)
 
     def refine(self, threshold):
         """Fit all sources again, each on the residuals of the others."""
