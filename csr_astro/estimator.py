@@ -83,7 +83,9 @@ class NeuralBackgroundEstimator(LocalBackground):
         the generic instrument.
     psf : profile, path-like, image HDU, array, astropy or photutils model, optional
         Point spread function of the map, as in `~csr_astro.simulation.psf.psf_profile`; by default
-        that of the instrument: a model for PACS, a Gaussian of the beam for others.
+        that of the instrument: a model for PACS, a Gaussian of the beam for others. The wings of
+        bright sources, by this PSF or by the model for PACS, are fitted and subtracted before the
+        background is predicted; with a beam alone, the network guesses them.
     preset : {'default', 'paper'}, optional
         ``'default'`` normalises by valid pixels only, replaces exactly the
         mask and averages over flips and rotations. ``'paper'`` normalises by
@@ -232,6 +234,18 @@ class NeuralBackgroundEstimator(LocalBackground):
         return pixel_psf(psf, scale)
 
     @property
+    def knows_wings(self) -> bool:
+        """Whether the wings of the PSF are known, and not only the width of its core.
+
+        A beam alone is that of a Gaussian, but few instruments have no wings: the network, which
+        was trained on sources with wings, then guesses them. What it guesses is wrong by less than
+        no wings are for other PSFs.
+        """
+        return self.psf is not None or (
+            self.instrument is not None and self.instrument.psf_model is not None
+        )
+
+    @property
     def provenance(self) -> dict[str, object]:
         """Weights, instrument and arguments, for the ``meta`` of results."""
         return {
@@ -352,7 +366,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             centroid_func=self.centroid_func,
             batch_size=self.batch_size or BATCH_SIZES.get(device, 16),
         )
-        if self.preset == 'paper' or not wings:
+        if self.preset == 'paper' or not wings or not known.knows_wings:
             return plan
         return replace(plan, model=fit_wings(plan, known.pixel_psf(image.pixel_scale)))
 
