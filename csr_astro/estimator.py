@@ -226,7 +226,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         --------
         >>> from csr_astro import NeuralBackgroundEstimator
         >>> NeuralBackgroundEstimator(instrument='pacs-scanmap-blue').pixel_psf(1.6)
-        <PixelPSF: FWHM 3.13 pixels, up to 38.5 pixels>
+        <PixelPSF: FWHM 3.13 pixels, up to 37.8 pixels>
         """
         instrument = self.instrument.on_pixels(pixel_scale)
         scale = pixel_scale or instrument.pixel_scale

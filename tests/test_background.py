@@ -12,7 +12,7 @@ from helpers_removal import SHAPE, SOURCES, assert_same, make_sky, make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 
 from csr_astro import NeuralBackground
-from csr_astro.background import combine
+from csr_astro.combine import combine
 from csr_astro.flags import decode_flags
 
 

@@ -129,7 +129,6 @@ def test_debug_shows_the_traceback(command):
         'weights convert a',
         'train',
         'train tiny',
-        'photometry map.fits --pixel 1 2',
         'remove map.fits --pixel 1',
         'remove map.fits --pixel a b',
         'remove map.fits --preset fast',

@@ -255,7 +255,10 @@ def test_wrong_estimator():
         NeuralSourceFinder(None)
 
 
-@pytest.mark.parametrize('data', ['map.fits', np.zeros(5), [[1j]]])
-def test_wrong_data(finder, data):
-    with pytest.raises((TypeError, ValueError), match='data must'):
+@pytest.mark.parametrize(
+    ('data', 'sentence'),
+    [('map.fits', 'no such file'), (np.zeros(5), 'data must'), ([[1j]], 'data must')],
+)
+def test_wrong_data(finder, data, sentence):
+    with pytest.raises((TypeError, ValueError, OSError), match=sentence):
         finder(data)
