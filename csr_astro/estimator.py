@@ -237,9 +237,8 @@ class NeuralBackgroundEstimator(LocalBackground):
     def knows_wings(self) -> bool:
         """Whether the wings of the PSF are known, and not only the width of its core.
 
-        A beam alone is that of a Gaussian, but few instruments have no wings: the network, which
-        was trained on sources with wings, then guesses them. What it guesses is wrong by less than
-        no wings are for other PSFs.
+        With a beam alone they are not: few PSFs are Gaussians without wings. The network, which
+        was trained on sources with wings, guesses them then.
         """
         return self.psf is not None or (
             self.instrument is not None and self.instrument.psf_model is not None

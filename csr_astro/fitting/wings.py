@@ -23,8 +23,10 @@ __all__ = ['fit_wings']
 # Wings fainter than this at the rim of the mask, over the scatter of the map around the source,
 # change the prediction by less than its error.
 _FAINT = 0.1
-# A fit with a reduced χ² above this is not that of a point source; its mask is left out then.
+# A fit with a reduced χ² above this, or with a width that differs from that of the PSF by more than
+# this part of it, is not that of a point source; its mask is left out then.
 _POOR_FIT = 5.0
+_POOR_WIDTH = 0.15
 # Fluxes that are smaller multiples of their errors are not subtracted.
 _SIGNIFICANT = 5.0
 # Sources this near to one with bright wings are fitted with it, in FWHM beyond its mask.
@@ -87,7 +89,8 @@ def _fit(image, positions, masks, psf):
     """Positions, fluxes, widths and errors of fluxes, (5, N); from wings alone for odd cores."""
     fits = fit_sources(image, *positions.T, psf, masks=masks)
     found = np.array([fits.x, fits.y, fits.flux, fits.width, fits.flux_err])
-    odd = fits.chi2 > _POOR_FIT * fits.dof
+    with np.errstate(invalid='ignore'):
+        odd = (fits.chi2 > _POOR_FIT * fits.dof) | (np.abs(np.log(fits.width)) > _POOR_WIDTH)
     if odd.any():
         # A core unlike the PSF tells nothing of its wings; fits leave invalid pixels out.
         cores = [mask for mask, without in zip(masks, odd, strict=True) if without]
