@@ -5,7 +5,7 @@ gives how its scale depends on the mean square of fluxes on a ring around the pl
 number of blocks from which the variogram was measured. Coverages are those of groups left out.
 
 example: OPENBLAS_NUM_THREADS=1 python benchmarks/fit_structure_factor.py \
-         /work/shared/data/maps/train/*.fits
+         maps/train/*.fits
 """
 # ruff: noqa: SLF001 - it looks into the fits of single groups
 

@@ -7,7 +7,7 @@ found where nothing was injected is false: on the maps ("map", where real source
 for both) and on maps of which the sign is changed, so that they hold no source ("flip").
 
 example: OPENBLAS_NUM_THREADS=1 python benchmarks/source_finding.py maps \
-         /work/shared/data/maps/validation/higal160_tile*.fits
+         maps/validation/higal160_tile*.fits
 """
 
 import argparse

@@ -5,7 +5,7 @@ the ring around the source. ``blurred`` fits use a PSF that is 5 % too wide and 
 off. photutils fits the same PSF on the median of an annulus.
 
 example: OPENBLAS_NUM_THREADS=1 python benchmarks/source_fitting.py maps \
-         /work/shared/data/maps/validation/higal160_tile*.fits
+         maps/validation/higal160_tile*.fits
 """
 
 import argparse
