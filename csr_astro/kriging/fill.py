@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import interpolate
+from scipy import interpolate, ndimage
 
 from csr_astro.kriging.blocks import block_window
 from csr_astro.kriging.ordinary import Kriging
 
-__all__ = ['kriging_fill', 'kriging_fills']
+__all__ = ['kriging_fill', 'kriging_fills', 'spline_fill', 'spline_fills']
 
 # Masks with a larger radius are filled on a grid of block averages.
 _MAX_RADIUS = 45.0
+# The error of a kriging is the mean of this many pixels at most.
+_ERROR_PIXELS = 60
+# A spline goes through the pixels this close to the mask, at most so many of them; its smoothing is
+# that of `scipy.interpolate.RBFInterpolator` with coordinates in units of so many pixels.
+_SPLINE_RIM, _SPLINE_PIXELS = 2.3, 240
+_SPLINE_SMOOTHING, _SPLINE_UNIT = 1e-2, 10.0
 
 
 def kriging_fill(
@@ -66,21 +72,34 @@ def kriging_fill(
     return _fill(values, valid, hole, radius, peak)[0]
 
 
-def _fill(values, valid, hole, radius, peak):
-    """Return the prediction, and the subtracted wing, (S, S) or 0."""
+def _fill(values, valid, hole, radius, peak, *, errors=False):
+    """Return the prediction, the subtracted wing, (S, S) or 0, and the standard error or 0."""
     rows, columns = np.nonzero(hole)
-    if not valid.any():
-        return np.zeros(len(rows)), 0.0
+    if not (valid.any() and len(rows)):
+        return np.zeros(len(rows)), 0.0, 0.0
     if radius > _MAX_RADIUS:
-        return _coarse_fill(values, valid, hole, radius), 0.0
+        return _coarse_fill(values, valid, hole, radius), 0.0, values[valid].std() * errors
     kriging = Kriging(values, valid, radius, peak=peak)
     half = len(values) // 2
-    return kriging.predict((columns - half, rows - half)), kriging.wing
+    places = columns - half, rows - half
+    error = 0.0
+    if errors:
+        some = slice(None, None, -(-len(rows) // _ERROR_PIXELS))
+        few = tuple(place[some] for place in places)
+        variance = kriging.covariance(few).diagonal() + kriging.own_variance(few)
+        error = np.sqrt(max(variance.mean(), 0))
+    return kriging.predict(places), kriging.wing, error
 
 
 def kriging_fills(
-    values: np.ndarray, valid: np.ndarray, hole: np.ndarray, radius: np.ndarray, peak: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    values: np.ndarray,
+    valid: np.ndarray,
+    hole: np.ndarray,
+    radius: np.ndarray,
+    peak: np.ndarray,
+    *,
+    errors: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Apply `kriging_fill` to a stack of windows.
 
     Parameters
@@ -89,11 +108,14 @@ def kriging_fills(
         As in `kriging_fill`.
     radius, peak : (N,) `~numpy.ndarray` of float
         As in `kriging_fill`.
+    errors : bool, optional
+        Whether to compute standard errors.
 
     Returns
     -------
-    fills, wings : (N, S, S) `~numpy.ndarray` of float64
-        Predictions, 0 outside the holes, and subtracted wings of the sources.
+    fills, wings, errors : (N, S, S) `~numpy.ndarray` of float64
+        Predictions, 0 outside the holes; subtracted wings of the sources; and in each hole the
+        root mean square of the standard errors of its pixels, their noise included, or 0.
 
     Examples
     --------
@@ -102,15 +124,102 @@ def kriging_fills(
     >>> y, x = np.mgrid[-16:17, -16:17]
     >>> hole = np.hypot(x, y) <= 4
     >>> values, four = np.where(hole, 0.0, 5.0)[np.newaxis], np.array([4.0])
-    >>> fills, wings = kriging_fills(values, ~hole[None], hole[None], four, four)
+    >>> fills, wings, _ = kriging_fills(values, ~hole[None], hole[None], four, four)
     >>> print(np.allclose(fills[0][hole], 5), np.allclose(wings, 0))
     True True
     """
-    fills, wings = np.zeros(values.shape), np.zeros(values.shape)
+    fills, wings, scales = (np.zeros(values.shape) for _ in range(3))
     stack = zip(values.astype(float), valid, hole, radius, peak, strict=True)
-    for fill, wing, window in zip(fills, wings, stack, strict=True):
-        fill[window[2]], wing[:] = _fill(*window)
-    return fills, wings
+    for fill, wing, scale, window in zip(fills, wings, scales, stack, strict=True):
+        fill[window[2]], wing[:], scale[window[2]] = _fill(*window, errors=errors)
+    return fills, wings, scales
+
+
+def spline_fill(values: np.ndarray, valid: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """Continue the pixels at the rim of a mask by a thin-plate spline.
+
+    The smoothest surface through the rim (Duchon 1977), like the biharmonic fill: better than
+    kriging where a map is smooth, worse where it is noisy.
+
+    Parameters
+    ----------
+    values, valid, hole : (S, S) `~numpy.ndarray`
+        As in `kriging_fill`.
+
+    Returns
+    -------
+    prediction : (H,) `~numpy.ndarray` of float
+        In the order of ``numpy.nonzero(hole)``; the mean of the rim if that determines no plane,
+        and 0 without valid pixels at the rim.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.kriging.fill import spline_fill
+    >>> y, x = np.mgrid[-20:21, -20:21]
+    >>> hole = np.hypot(x, y) <= 5
+    >>> prediction = spline_fill(x + 2.0 * y, ~hole, hole)
+    >>> bool(np.allclose(prediction, (x + 2 * y)[hole]))
+    True
+    """
+    rows, columns = np.nonzero(hole)
+    rim = valid & (ndimage.distance_transform_edt(~hole) <= _SPLINE_RIM) if len(rows) else hole
+    rim_rows, rim_columns = np.nonzero(rim)
+    if not len(rim_rows):
+        return np.zeros(len(rows))
+    some = slice(None, None, -(-len(rim_rows) // _SPLINE_PIXELS))
+    known = np.column_stack([rim_columns, rim_rows])[some]
+    level = values[rim].mean()
+    # Fewer pixels, or pixels on a line, determine no plane.
+    if len(known) < 4 or np.linalg.matrix_rank(known - known.mean(axis=0)) < 2:
+        return np.full(len(rows), level)
+    spline = interpolate.RBFInterpolator(
+        known / _SPLINE_UNIT,
+        values[known[:, 1], known[:, 0]] - level,
+        smoothing=_SPLINE_SMOOTHING,
+    )
+    return level + spline(np.column_stack([columns, rows]) / _SPLINE_UNIT)
+
+
+def spline_fills(
+    values: np.ndarray, valid: np.ndarray, hole: np.ndarray, radius: np.ndarray
+) -> np.ndarray:
+    """Apply `spline_fill` to a stack of windows.
+
+    Parameters
+    ----------
+    values, valid, hole : (N, S, S) `~numpy.ndarray`
+        As in `kriging_fill`.
+    radius : (N,) `~numpy.ndarray` of float
+        Radii of the masks: pixels far from them are not looked at.
+
+    Returns
+    -------
+    fills : (N, S, S) `~numpy.ndarray` of float64
+        Predictions, 0 outside the holes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.kriging.fill import spline_fills
+    >>> y, x = np.mgrid[-16:17, -16:17]
+    >>> hole = np.hypot(x, y) <= 4
+    >>> fills = spline_fills(np.where(hole, 0, x)[None], ~hole[None], hole[None], np.array([4.0]))
+    >>> print(np.allclose(fills[0][hole], x[hole]))
+    True
+    """
+    fills = np.zeros(values.shape)
+    half = values.shape[-1] // 2
+    stack = zip(fills, values.astype(float), valid, hole, radius, strict=True)
+    for fill, *window, each in stack:
+        reach = min(int(np.ceil(each + _SPLINE_RIM)) + 1, half)
+        near = (slice(half - reach, half + reach + 1),) * 2
+        if window[2][near].sum() < window[2].sum():
+            # A mask that is not round.
+            near = (slice(None),) * 2
+        crop = [array[near] for array in window]
+        fill[near][crop[2]] = spline_fill(*crop)
+    return fills
 
 
 def _coarse_fill(values, valid, hole, radius):

@@ -13,7 +13,8 @@ import numpy as np
 from scipy import linalg, sparse
 
 from csr_astro.kriging.blocks import BLOCKS, block_means
-from csr_astro.kriging.variogram import Variogram, fit_variogram, local_weight, measure_variogram
+from csr_astro.kriging.likelihood import window_variogram
+from csr_astro.kriging.variogram import Variogram, local_weight
 
 if TYPE_CHECKING:
     from csr_astro.typing import Places
@@ -115,7 +116,7 @@ class Kriging:
         found = None
         # The second round fits the variogram again, without the wing found in the first.
         for _ in range(2):
-            weights = fit_variogram(*measure_variogram(values, valid))
+            weights = window_variogram(values, valid, radius)
             if weights is None:
                 self._level, self.variogram = self._offset + mean.mean(), None
                 return

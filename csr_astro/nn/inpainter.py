@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from csr_astro.kriging import kriging_fills
+from csr_astro.kriging import kriging_fills, spline_fills
 from csr_astro.nn.fill import push_pull_fill
 from csr_astro.nn.unet import central_pixels, memory_format
 
@@ -24,7 +24,7 @@ __all__ = ['FILLS', 'NORMALIZATIONS', 'Inpainter', 'local_normalization', 'minma
 
 
 # Fills to which the network's output is added, and the number of hints that they need.
-FILLS = {'none': 0, 'push-pull': 0, 'kriging': 2}
+FILLS = {'none': 0, 'push-pull': 0, 'kriging': 2, 'kriging+spline': 4}
 
 # Normalised pixels are clipped at this many scales, so that the bright core of an unmasked
 # neighbour does not dominate.
@@ -32,6 +32,8 @@ _CLIP = 30.0
 # Range in scales of masked pixels whose logarithm the network is shown, so that it can expect wings
 # of bright sources. It must not see fainter pixels, which may be background.
 _BRIGHT, _BRIGHTEST = 10.0, 1e6
+# Smallest error of the kriging, in scatters of the window.
+_LEAST_ERROR = 1e-4
 # Added to the mask radius for the width of the local normalisation, in pixels.
 _LOCAL_MARGIN = 10.0
 
@@ -129,6 +131,17 @@ def minmax_normalization(
 NORMALIZATIONS = {'local': local_normalization, 'minmax': minmax_normalization}
 
 
+def expected_error(hints: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Standard error of the kriging, (B,), from the hints of ``fill='kriging+spline'``.
+
+    Parameters
+    ----------
+    hints : sequence of `torch.Tensor`, (B, 1, H, W)
+        As from `Inpainter.prepare`.
+    """
+    return hints[6].flatten(1).amax(dim=1).clamp(min=_LEAST_ERROR)
+
+
 class Inpainter(nn.Module):
     """Network with the normalisation of its training.
 
@@ -138,11 +151,13 @@ class Inpainter(nn.Module):
         The network.
     normalization : {'local', 'minmax'}, optional
         A key of ``NORMALIZATIONS``.
-    fill : {'none', 'push-pull', 'kriging'}, optional
+    fill : {'none', 'push-pull', 'kriging', 'kriging+spline'}, optional
         Fill to which the network's output is added: none (the paper),
         `~csr_astro.nn.fill.push_pull_fill`, or that with
-        `~csr_astro.kriging.kriging_fill` behind the central mask. The latter needs a
-        network with two hints: the kriging fill, and the brightness of the sources.
+        `~csr_astro.kriging.kriging_fill` behind the central mask. With ``'kriging'`` the
+        network has two hints: the kriging fill, and the brightness of the sources. With
+        ``'kriging+spline'`` it has two more, `~csr_astro.kriging.spline_fill` and the standard
+        error of the kriging, and its output counts in that error.
     dtype : `torch.dtype`, optional
         Precision of the network's arithmetic; all other computations keep the
         precision of the image.
@@ -213,13 +228,15 @@ class Inpainter(nn.Module):
             of the central source.
         hints : tuple of `torch.Tensor`, (B, 1, H, W)
             For ``fill='kriging'`` the kriging fill, 1 in the central mask, the logarithm
-            of bright pixels under all masks, and 1 in those pixels; else none.
+            of bright pixels under all masks, and 1 in those pixels. For ``'kriging+spline'``
+            also the spline fill and the standard error of the kriging, each followed by 1 in
+            the central mask; else none.
         location, scale : `torch.Tensor`, (B, 1, 1, 1)
         """
         location, scale = NORMALIZATIONS[self.normalization](image, valid, finite, radius)
         units = (image - location) / torch.where(scale > 0, scale, torch.ones_like(scale))
         normalized = (units.clamp(-_CLIP, _CLIP) * valid).float()
-        if self.fill != 'kriging':
+        if not self.fill.startswith('kriging'):
             return normalized, (), location, scale
         central = (central > 0).float()
         hidden = ((finite > 0) & (valid == 0)).float()
@@ -227,16 +244,22 @@ class Inpainter(nn.Module):
         peak = torch.where(central * hidden > 0, units, -torch.inf).amax(dim=(-3, -2, -1))
         peak = torch.where(torch.isfinite(peak), peak, torch.inf)
         arrays = (tensor[:, 0].cpu().numpy() for tensor in (normalized, valid > 0, central > 0))
-        fills, wings = (
+        windows = *arrays, *(each.cpu().numpy() for each in (radius, peak))
+        fills, wings, errors = (
             torch.from_numpy(stack)[:, None].float().to(image.device)
-            for stack in kriging_fills(*arrays, *(each.cpu().numpy() for each in (radius, peak)))
+            for stack in kriging_fills(*windows, errors=self.fill == 'kriging+spline')
         )
         bright = torch.log10(units.clamp(_BRIGHT, _BRIGHTEST) / _BRIGHT).float() * hidden
         if wings_known:
             # The network takes part of the background for wings of bright sources.
             bright = torch.zeros_like(bright)
         normalized = (normalized - wings) * (valid > 0)
-        return normalized, (fills, central, bright, (bright > 0).float()), location, scale
+        hints = fills, central, bright, (bright > 0).float()
+        if self.fill == 'kriging+spline':
+            splines = spline_fills(normalized[:, 0].cpu().numpy(), *windows[1:3], windows[3])
+            splines = torch.from_numpy(splines)[:, None].float().to(image.device)
+            hints = *hints, splines, central, errors, central
+        return normalized, hints, location, scale
 
     def predict_normalized(
         self,
@@ -276,6 +299,10 @@ class Inpainter(nn.Module):
         if unknown.any():
             smooth = push_pull_fill(normalized[unknown], valid[unknown])
             fill[unknown] = torch.where(central[unknown] > 0, guess[unknown], smooth)
+        if self.fill == 'kriging+spline':
+            # In units of the error that kriging expects, so that where that is sure of itself
+            # the network changes little.
+            output = output * expected_error(hints).reshape(-1, 1, 1, 1)
         return central_pixels(fill, reach) + output
 
     def forward(

@@ -283,11 +283,17 @@ def _start_from(model, weights):
         network = PartialConvUNet(model.network.width, n_hints=network.n_hints)
         widen_network(start.network, network)
     state = network.state_dict()
-    if model.network.n_hints and not network.n_hints:
-        # The kriging gets the weights of the map, other hints get zeros. The layer multiplies by
-        # its number of inputs, so the weights are divided by it.
-        kernel = state['encoder.0.conv.weight'] / 3
-        state['encoder.0.conv.weight'] = torch.cat([kernel, kernel, 0 * kernel], dim=1)
+    missing = model.network.n_hints - network.n_hints
+    if missing:
+        # The layer multiplies by its number of inputs, so the weights are divided by it. New hints
+        # get zeros, but the first one, the kriging, gets the weights of the map.
+        kernel = state['encoder.0.conv.weight'] * (1 + network.n_hints) / (
+            1 + model.network.n_hints
+        )
+        added = torch.zeros_like(kernel[:, :1]).repeat(1, missing, 1, 1)
+        if not network.n_hints:
+            added[:, :1] = kernel
+        state['encoder.0.conv.weight'] = torch.cat([kernel, added], dim=1)
     model.network.load_state_dict(state)
     if start.fill != model.fill:
         # The output is the difference from the fill, which is another one.

@@ -11,6 +11,7 @@ from csr_astro.nn.inpainter import (
     FILLS,
     NORMALIZATIONS,
     Inpainter,
+    expected_error,
     local_normalization,
     minmax_normalization,
 )
@@ -141,14 +142,14 @@ def predict_constant(fill, normalization, value, dtype):
         ('minmax', 1e-20),
     ],
 )
-@pytest.mark.parametrize('fill', ['push-pull', 'kriging'])
+@pytest.mark.parametrize('fill', ['push-pull', 'kriging', 'kriging+spline'])
 def test_constant_image_gives_exactly_the_constant(fill, normalization, value, dtype):
     prediction = predict_constant(fill, normalization, value, dtype)
     assert torch.all(prediction == torch.tensor(value, dtype=dtype))
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-@pytest.mark.parametrize('fill', ['push-pull', 'kriging'])
+@pytest.mark.parametrize('fill', ['push-pull', 'kriging', 'kriging+spline'])
 def test_constant_image_gives_exactly_any_constant(fill, dtype):
     for value in (0.1, 0.7, 1 / 3, -1234.567, 7.7e-3, 1e20):
         prediction = predict_constant(fill, 'local', value, dtype)
@@ -194,7 +195,7 @@ def test_unknown_normalization_is_refused(network):
 
 
 def test_unknown_fill_is_refused(network):
-    with pytest.raises(ValueError, match=r"one of \['none', 'push-pull', 'kriging'\], got 'mean'"):
+    with pytest.raises(ValueError, match=r"'kriging', 'kriging\+spline'\], got 'mean'"):
         Inpainter(network, fill='mean')
 
 
@@ -257,3 +258,45 @@ def test_what_is_faint_under_the_mask_does_not_matter():
     model = make_model()
     arguments = valid, finite, central, radius
     assert torch.equal(model(faint, *arguments), model(other, *arguments))
+
+
+def test_output_counts_in_errors_of_the_kriging():
+    """The same output changes a window that kriging knows well by less."""
+    network = make_network(4)
+    torch.nn.init.zeros_(network.decoder[-1].conv.weight)
+    torch.nn.init.ones_(network.decoder[-1].conv.bias)
+    model = Inpainter(network, fill='kriging+spline')
+    y, x = np.mgrid[:96, :96] - 48
+    noise = np.random.default_rng(0).normal(size=(96, 96))
+    smooth, rough = x + 0.01 * noise, 20 * noise
+    for values in (smooth, rough):
+        image = torch.from_numpy(values)[None, None]
+        hole = torch.from_numpy((np.hypot(x, y) <= 5) * 1.0)[None, None]
+        arguments = image, 1 - hole, torch.ones_like(hole), hole, torch.tensor([5.0])
+        hints, location, scale = model.prepare(*arguments)[1:]
+        error = scale.item() * expected_error(hints).item()
+        inside = hole > 0
+        changed = model(*arguments)[inside] - (location + scale * hints[0])[inside]
+        assert_allclose(changed.numpy(), error, rtol=1e-4)
+        if values is rough:
+            # White noise of 20, and the mean of the pixels around.
+            assert 18 < error < 24
+        else:
+            assert error < 0.5
+
+
+def test_hints_of_splines_are_exact_on_planes():
+    model = make_model(fill='kriging+spline')
+    y, x = np.mgrid[:96, :96] - 48
+    hole = np.hypot(x, y) <= 7
+    image, valid, finite, central = (
+        torch.from_numpy(np.asarray(each, dtype=float))[None, None]
+        for each in (0.3 * x - 0.1 * y, ~hole, np.ones_like(hole), hole)
+    )
+    normalized, hints, location, scale = model.prepare(
+        image, valid, finite, central, torch.tensor([7.0])
+    )
+    inside = central > 0
+    found = (location + scale * hints[4])[inside]
+    assert_allclose(found.numpy(), image[inside].numpy(), atol=1e-4)
+    assert torch.equal(hints[5], central.float())
