@@ -103,6 +103,7 @@ class NeuralBackground:
         self._model = model
         self._pixels, self._values = prediction.pixels, prediction.values
         self._shares = prediction.shares
+        self._krigings = prediction.krigings
         # Copied, because the user may subtract the sources from the map in place.
         self._measured = np.asarray(image.data).reshape(-1)[self._pixels].astype(image.dtype)
 
@@ -213,7 +214,7 @@ class NeuralBackground:
             for values in (self._measured, self._values)
         )
         sources = predicted_sources(
-            x, y, self.source_masks, measured, predicted, self.first
+            x, y, self.source_masks, measured, predicted, self.first, self._krigings
         )
         return BackgroundErrors(self.image, sources, self._model)
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 from csr_astro.cutouts import extract, extract_mask, prediction_reach, window_corner
 from csr_astro.flags import BITS
 from csr_astro.masking import combined_mask
+from csr_astro.uncertainty import NormalizedKriging
 from csr_astro.utils.scatter import RING_WIDTH, ring_scatter
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _RIM = 5
 _BLUR = 4
 #: Number of sources in a batch, by type of device.
 BATCH_SIZES = {'cpu': 32, 'cuda': 128, 'mps': 32}
+# Factors of covariances up to this size in all are kept for the errors; others are computed anew.
+_KEPT_BYTES = 128 * 2**20
 # Lets each process load a model only once, also from several threads.
 _LOADING = threading.Lock()
 
@@ -51,6 +54,8 @@ class Part:
         Flat indices of the pixels to change; a pixel in several masks appears several times.
     weights, values : (P,) `~numpy.ndarray` of float
         Weight of the prediction in each pixel, and the prediction.
+    krigings : list of `~csr_astro.uncertainty.NormalizedKriging` or None
+        Kriging of each source's window, for its errors.
     """
 
     index: np.ndarray
@@ -60,6 +65,7 @@ class Part:
     pixels: np.ndarray
     weights: np.ndarray
     values: np.ndarray
+    krigings: list[NormalizedKriging | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +84,9 @@ class Prediction:
         source without prediction.
     flags : (N,) `~numpy.ndarray` of int
         Flags of each source.
+    krigings : list of `~csr_astro.uncertainty.NormalizedKriging` or None
+        Kriging of each source's window, for its errors; None for a source that is predicted as
+        another, and where the network was not shown that of the whole window.
     """
 
     pixels: np.ndarray
@@ -86,6 +95,7 @@ class Prediction:
     scatter: np.ndarray
     mean: np.ndarray
     flags: np.ndarray
+    krigings: list[NormalizedKriging | None]
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,7 @@ class Predictor:
         radius = np.array([masks[i].radius for i in index])
         # All sources of a batch have the same reach, see `csr_astro.plan.plan_batches`.
         reach = int(prediction_reach(radius.max()))
-        prediction = self._within_memory(
+        prediction, krigings = self._within_memory(
             model,
             (values, covered, central, radius),
             reach=reach + _BLUR * self.blend,
@@ -207,7 +217,7 @@ class Predictor:
         around = min(reach + RING_WIDTH, size // 2)
         near = slice(size // 2 - around, size // 2 + around + 1)
         scatter = ring_scatter(values[:, near, near], valid[:, near, near], radius)
-        return Part(index, scatter, mean, flags, pixels, weights, values_there)
+        return Part(index, scatter, mean, flags, pixels, weights, values_there, krigings)
 
     def _within_memory(self, model, cutouts, **options):
         """Predict cutouts, in halves if the device runs out of memory."""
@@ -215,16 +225,17 @@ class Predictor:
 
         n = len(cutouts[0])
         try:
-            return predict(model, *cutouts, orientations=self.orientations, **options)
+            return _predict(model, *cutouts, orientations=self.orientations, **options)
         except torch.OutOfMemoryError:
             if n == 1:
                 raise
         # Outside the except block, because the exception keeps the tensors in memory.
         halves = slice(n // 2), slice(n // 2, n)
-        return np.concatenate([
+        found = [
             self._within_memory(model, tuple(each[half] for each in cutouts), **options)
             for half in halves
-        ])
+        ]
+        return np.concatenate([prediction for prediction, _ in found]), found[0][1] + found[1][1]
 
     def _weights(self, rows, columns, size, measured):
         """Return the pixels of the window to change, and the weight of the prediction in each."""
@@ -294,6 +305,12 @@ def predict(
     prediction : (N, S, S) `~numpy.ndarray` of float64
         NaN beyond ``reach``. Use only the pixels of the central mask.
     """
+    options = {'reach': reach, 'wings_known': wings_known}
+    return _predict(model, values, hole, central, radius, orientations=orientations, **options)[0]
+
+
+def _predict(model, values, hole, central, radius, *, orientations, reach, wings_known):
+    """Return the prediction, and the kriging of each window."""
     import torch
 
     device = next(model.parameters()).device
@@ -312,7 +329,7 @@ def predict(
             image, valid, finite, central = (
                 t[..., :size, :size] for t in (image, valid, finite, central)
             )
-        normalized, hints, location, scale = model.prepare(
+        normalized, hints, location, scale, krigings = model.prepare(
             image, valid, finite, central, radius, wings_known=wings_known
         )
         for turns, flip in _ORIENTATIONS[orientations]:
@@ -325,7 +342,14 @@ def predict(
     prediction = np.full(values.shape, np.nan)
     near = slice(size // 2 - reach, size // 2 + reach + 1)
     prediction[:, near, near] = (location + scale * (total / orientations))[:, 0].numpy()
-    return prediction
+    if orientations == 1:
+        # Errors are those of the whole window.
+        return prediction, [None] * len(values)
+    units = zip(krigings, location.flatten().tolist(), scale.flatten().tolist(), strict=True)
+    return prediction, [
+        None if kriging is None else NormalizedKriging(kriging, middle, width or 1.0)
+        for kriging, middle, width in units
+    ]
 
 
 # (quarter turns, flipped): the symmetry group of the square and its subgroups.
@@ -367,17 +391,25 @@ def combine_parts(plan: Plan, parts: Iterable[Part]) -> Prediction:
     """
     n = len(plan.sources)
     flags = np.zeros(n, dtype=int)
+    krigings: list[NormalizedKriging | None] = [None] * n
+    room = _KEPT_BYTES
     scatter, mean = np.full((2, n), np.nan)
     changed = [(np.zeros(0, dtype=int), np.zeros(0), np.zeros(0))]
     for part in parts:
         scatter[part.index], mean[part.index] = part.scatter, part.mean
         flags[part.index] = part.flags
+        for i, each in zip(part.index, part.krigings, strict=True):
+            krigings[i] = each
+            if each is not None:
+                room -= each.kriging.nbytes
+                if room < 0:
+                    each.kriging.forget()
         changed.append((part.pixels, part.weights, part.values))
     if plan.first is not None:
         scatter, mean, flags = (each[plan.first] for each in (scatter, mean, flags))
     flat, weight, value = map(np.concatenate, zip(*changed, strict=True))
     if not len(flat):
-        return Prediction(flat, value, value, scatter, mean, flags)
+        return Prediction(flat, value, value, scatter, mean, flags, krigings)
     pixels, inverse = np.unique(flat, return_inverse=True)
     inverse = inverse.reshape(-1)
     total = np.bincount(inverse, weight)
@@ -390,7 +422,7 @@ def combine_parts(plan: Plan, parts: Iterable[Part]) -> Prediction:
     # Pixels that are fully replaced may be infinite.
     original[left == 0] = 0
     values = left * original + (1 - left) * predicted
-    return Prediction(pixels, values, 1 - left, scatter, mean, flags)
+    return Prediction(pixels, values, 1 - left, scatter, mean, flags, krigings)
 
 
 def _rim_flags(valid, radius):

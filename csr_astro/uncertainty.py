@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from photutils.aperture import PixelAperture
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from csr_astro.masking import SourceMask
     from csr_astro.source_model import SourceModel
 
-__all__ = ['BackgroundCovariance', 'BackgroundErrors', 'PredictedSource', 'predicted_sources']
+__all__ = [
+    'BackgroundCovariance', 'BackgroundErrors', 'NormalizedKriging', 'PredictedSource',
+    'predicted_sources',
+]  # fmt: skip
 
 
 # Normalised values are clipped at this many scatters, as for the network.
@@ -38,6 +41,8 @@ _MIN_PIXELS = 12
 _MAX_RADIUS = 20.0
 # Largest number of mask pixels with a covariance matrix.
 _MAX_PIXELS = 10_000
+# Places are numbered by rows of this many pixels, more than a window has.
+_ROW = 2**20
 # Given errors are clipped at this many scatters, because their squares would overflow.
 _MAX_NOISE = 1e100
 
@@ -125,64 +130,108 @@ def aperture_weights(aperture, x, y, method):
     return weights
 
 
+class NormalizedKriging(NamedTuple):
+    """Kriging of the normalised window around a source.
+
+    Attributes
+    ----------
+    kriging : `~csr_astro.kriging.Kriging`
+        Of ``(values - location) / scale``.
+    location, scale : float
+        In the unit of the map.
+    """
+
+    kriging: Kriging
+    location: float
+    scale: float
+
+
 class _Window:
     """Kriging in the window around one source, by pixels of the map."""
 
     def __init__(self, image, hole, source, size, model):
-        x, y = np.array([source.x]), np.array([source.y])
         self.x0, self.y0 = int(nearest_pixel(source.x)), int(nearest_pixel(source.y))
         radius = source.mask.radius
-        values, covered = extract(image, x, y, size)[0], extract_mask(hole, x, y, size)[0]
-        if model is not None:
-            values -= model.windows(x, y, size)[0]
-        valid = np.isfinite(values) & ~covered
-        self.kriging = None
-        if valid.sum() < _MIN_PIXELS:
-            return
-        location, self.scale = _normalization(values, valid)
-        values = np.where(valid, (values - location) / self.scale, 0).clip(-_CLIP, _CLIP)
-        noise = None
-        if image.error is not None:
-            noise = _relative_variance(extract(Image(image.error), x, y, size)[0], self.scale)
-            # Unknown noise is replaced by the median of the known.
-            known = np.isfinite(noise)
-            noise[~known] = np.median(noise[known]) if known.any() else 0
         self._block = 2 * int(np.ceil((radius / _MAX_RADIUS - 1) / 2)) + 1 if radius else 1
-        if self._block > 1:
-            values, valid, noise = block_window(values, valid, noise, self._block)
-            if valid.sum() < _MIN_PIXELS:
-                return
-        kriging = Kriging(
-            values, valid, radius / self._block,
-            peak=(source.peak - location) / self.scale, noise=noise,
-        )  # fmt: skip
-        if kriging.variogram is None and np.ptp(values[valid]) > 0:
+        known = source.kriging
+        if known is not None and self._block == 1 and known.kriging.size == size:
+            # The prediction has the same window.
+            kriging, location, self.scale = known
+            if image.error is not None:
+                noise = self._noise(image, size)
+                valid = _valid_pixels(image, hole, self.x0, self.y0, size)[1]
+                kriging = kriging.with_noise(noise, valid)
+        else:
+            kriging, location, self.scale = self._krige(image, hole, source, size, model)
+        self.kriging = None
+        if (
+            kriging is None
+            or kriging.n_valid < _MIN_PIXELS
             # Too few pixels to fit a variogram.
+            or (kriging.variogram is None and kriging.varies)
+        ):
             return
         self.kriging = kriging
         self.places, self.number = self.blocks(*source.mask.on_map())
-        self.features = self._features((source.predicted - location) / self.scale)
-        model = read_data('error_model.toml')
-        self._factor = np.exp(
-            2 * (model['constant'] + np.dot(model['coefficients'], self.features))
-        )
+        self._predicted = (source.predicted - location) / self.scale
 
-    def _features(self, predicted):
-        """Compute the features of the error model: logarithmic deviations from a Gaussian field."""
-        difference = np.abs(predicted - self.kriging.predict(self.places)[self.number]).mean()
+    def _krige(self, image, hole, source, size, model):
+        """Return the kriging of the normalised window, None with few pixels, and its scale."""
+        values, valid = _valid_pixels(image, hole, self.x0, self.y0, size)
+        if model is not None:
+            values = values - model.windows(*_places(self.x0, self.y0), size)[0]
+        valid = np.isfinite(values) & valid
+        if valid.sum() < _MIN_PIXELS:
+            return None, 0.0, 1.0
+        location, self.scale = location, scale = _normalization(values, valid)
+        values = np.where(valid, (values - location) / scale, 0).clip(-_CLIP, _CLIP)
+        noise = None if image.error is None else self._noise(image, size)
+        if self._block > 1:
+            values, valid, noise = block_window(values, valid, noise, self._block)
+            if valid.sum() < _MIN_PIXELS:
+                return None, 0.0, 1.0
+        kriging = Kriging(
+            values, valid, source.mask.radius / self._block,
+            peak=(source.peak - location) / scale, noise=noise,
+        )  # fmt: skip
+        return kriging, location, scale
+
+    def _noise(self, image, size):
+        """Return the relative variance of the given noise of the pixels."""
+        error = extract(Image(image.error), *_places(self.x0, self.y0), size)[0]
+        noise = _relative_variance(error, self.scale)
+        # Unknown noise is replaced by the median of the known.
+        known = np.isfinite(noise)
+        noise[~known] = np.median(noise[known]) if known.any() else 0
+        return noise
+
+    @cached_property
+    def features(self):
+        """Features of the error model: logarithmic deviations from a Gaussian field."""
+        difference = np.abs(
+            self._predicted - self.kriging.predict(self.places)[self.number]
+        ).mean()
         weights = np.bincount(self.number) / len(self.number)
         expected = np.sqrt(self.kriging.variance(self.places, weights[np.newaxis])[0])
         disagreement = difference / expected if expected > 0 else 1.0
         found = [*self.kriging.left_out(), disagreement]
         return np.log(np.clip(found, *read_data('error_model.toml')['range']))
 
+    @cached_property
+    def _factor(self):
+        """Factor of the variance of the structure, from the error model."""
+        model = read_data('error_model.toml')
+        return np.exp(2 * (model['constant'] + np.dot(model['coefficients'], self.features)))
+
     def blocks(self, rows, columns):
         """Return the blocks that contain pixels of the map, and the index of each pixel's block."""
         dx, dy = columns - self.x0, rows - self.y0
         if self._block > 1:
             dx, dy = (np.floor(d / self._block + 0.5).astype(int) for d in (dx, dy))
-        blocks, number = np.unique(np.stack([dy, dx]), axis=1, return_inverse=True)
-        return (blocks[1], blocks[0]), number.reshape(-1)
+        # Sorted by rows, then columns.
+        blocks, number = np.unique(dy * _ROW + dx, return_inverse=True)
+        row = (blocks + _ROW // 2) // _ROW
+        return (blocks - row * _ROW, row), number.reshape(-1)
 
     def variances(self, weights, *, given=True, pixels=None):
         """Compute the variances of weighted sums of the mask's pixels: structure and noise.
@@ -191,17 +240,24 @@ class _Window:
         structure is not scaled by the error model.
         """
         places, number = (self.places, self.number) if pixels is None else self.blocks(*pixels)
-        into_blocks = np.zeros((len(number), len(places[0])))
-        into_blocks[np.arange(len(number)), number] = 1
-        weights = weights @ into_blocks
-        flat = weights.reshape(-1, weights.shape[-1])
-        structure = self.kriging.variance(places, flat).reshape(weights.shape[:-1])
-        return structure, weights**2 @ self.kriging.own_variance(places, given=given)
+        flat = np.zeros((len(places[0]), weights[..., 0].size))
+        np.add.at(flat, number, weights.reshape(-1, weights.shape[-1]).T)
+        used = flat.any(axis=1)
+        places, flat = tuple(place[used] for place in places), flat[used].T
+        structure = self.kriging.variance(places, flat)
+        own = flat**2 @ self.kriging.own_variance(places, given=given)
+        return structure.reshape(weights.shape[:-1]), own.reshape(weights.shape[:-1])
 
     def variance(self, weights, *, given=True, pixels=None):
         """Compute the variances of the errors of weighted sums, in units of `scale` squared."""
         structure, own = self.variances(weights, given=given, pixels=pixels)
         return self._factor * structure + own
+
+    def rms(self):
+        """Compute the errors of the pixels of the mask, in units of `scale`."""
+        structure = self.kriging.variances(self.places)
+        own = self.kriging.own_variance(self.places)
+        return np.sqrt(self._factor * structure + own)[self.number]
 
     def covariance(self, places=None, others=None):
         """Compute the covariance of the errors of blocks, in units of `scale` squared."""
@@ -212,6 +268,17 @@ class _Window:
     @cached_property
     def _structure(self):
         return self.kriging.covariance(self.places)
+
+
+def _places(x0, y0):
+    """Return a position as arrays, as for cutouts."""
+    return np.array([float(x0)]), np.array([float(y0)])
+
+
+def _valid_pixels(image, hole, x0, y0, size):
+    """Return the window around a pixel, and True for the measured pixels outside all masks."""
+    values = extract(image, *_places(x0, y0), size)[0]
+    return values, np.isfinite(values) & ~extract_mask(hole, *_places(x0, y0), size)[0]
 
 
 def _relative_variance(error, scale):
@@ -246,6 +313,8 @@ class PredictedSource:
         Largest measured value in the mask.
     predicted : (P,) `~numpy.ndarray` of float
         Predicted background in the pixels of the mask.
+    kriging : `NormalizedKriging` or None
+        Kriging of the prediction, if there was one; else the errors have their own.
 
     Examples
     --------
@@ -262,6 +331,7 @@ class PredictedSource:
     mask: SourceMask
     peak: float
     predicted: np.ndarray
+    kriging: NormalizedKriging | None = None
 
     def __repr__(self) -> str:
         return f'<PredictedSource: x={self.x:.6g}, y={self.y:.6g}, {len(self.predicted)} pixels>'
@@ -274,6 +344,7 @@ def predicted_sources(
     measured: list[np.ndarray | None],
     predicted: list[np.ndarray | None],
     first: np.ndarray | None = None,
+    krigings: list[NormalizedKriging | None] | None = None,
 ) -> dict[int, PredictedSource]:
     """Collect the sources with a mask, for `BackgroundErrors`.
 
@@ -287,6 +358,8 @@ def predicted_sources(
         Values of the map and of the predicted background in the pixels of each mask.
     first : (N,) array of int, optional
         For each source the one that it equals, itself by default: both get one object.
+    krigings : list of `NormalizedKriging` or None, optional
+        Kriging of each prediction.
 
     Returns
     -------
@@ -312,7 +385,10 @@ def predicted_sources(
         seen = measured[i][np.isfinite(measured[i])]
         # A core that was not measured is assumed to be bright.
         peak = seen.max() if len(seen) else np.inf
-        sources[i] = PredictedSource(float(x[i]), float(y[i]), masks[i], peak, predicted[i])
+        kriging = None if krigings is None else krigings[i]
+        sources[i] = PredictedSource(
+            float(x[i]), float(y[i]), masks[i], peak, predicted[i], kriging
+        )
     return sources
 
 
@@ -365,6 +441,7 @@ class BackgroundErrors:
         known: dict[int, int] = {}
         self._first = {i: known.setdefault(id(source), i) for i, source in sources.items()}
         self._rms: dict[int, np.ndarray] = {}
+        self._features: dict[tuple[int, int], np.ndarray] = {}
         self._last: tuple[tuple[int, int] | None, _Window | None] = None, None
 
     def __repr__(self) -> str:
@@ -395,7 +472,11 @@ class BackgroundErrors:
         # The last window is kept, because several apertures use it.
         asked, window = self._last
         if window is None or asked != (i, size):
+            if window is not None and 'features' in vars(window):
+                self._features[asked] = window.features
             window = _Window(self._image, self.hole, source, size, self._model)
+            if (i, size) in self._features:
+                window.features = self._features[i, size]
             # A single assignment, because threads may share the errors.
             self._last = (i, size), window
         return window
@@ -420,8 +501,7 @@ class BackgroundErrors:
         window = self.window(i)
         if window.kriging is None:
             return np.full(len(self.sources[i].predicted), np.nan)
-        variance = np.maximum(window.covariance().diagonal(), 0)
-        return window.scale * np.sqrt(variance)[window.number]
+        return window.scale * window.rms()
 
     def predicted_near(self, i: int, box: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
         """Find the predicted pixels of all sources in a box.

@@ -67,20 +67,20 @@ def kriging_fill(
 
 
 def _fill(values, valid, hole, radius, peak):
-    """Return the prediction, and the subtracted wing, (S, S) or 0."""
+    """Return the prediction, and the kriging unless it is that of block averages."""
     rows, columns = np.nonzero(hole)
     if not valid.any():
-        return np.zeros(len(rows)), 0.0
+        return np.zeros(len(rows)), None
     if radius > _MAX_RADIUS:
-        return _coarse_fill(values, valid, hole, radius), 0.0
+        return _coarse_fill(values, valid, hole, radius), None
     kriging = Kriging(values, valid, radius, peak=peak)
     half = len(values) // 2
-    return kriging.predict((columns - half, rows - half)), kriging.wing
+    return kriging.predict((columns - half, rows - half)), kriging
 
 
 def kriging_fills(
     values: np.ndarray, valid: np.ndarray, hole: np.ndarray, radius: np.ndarray, peak: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, list[Kriging | None]]:
     """Apply `kriging_fill` to a stack of windows.
 
     Parameters
@@ -94,6 +94,8 @@ def kriging_fills(
     -------
     fills, wings : (N, S, S) `~numpy.ndarray` of float64
         Predictions, 0 outside the holes, and subtracted wings of the sources.
+    krigings : list of `~csr_astro.kriging.Kriging` or None
+        Kriging of each window; None without valid pixels, and for very large holes.
 
     Examples
     --------
@@ -102,15 +104,18 @@ def kriging_fills(
     >>> y, x = np.mgrid[-16:17, -16:17]
     >>> hole = np.hypot(x, y) <= 4
     >>> values, four = np.where(hole, 0.0, 5.0)[np.newaxis], np.array([4.0])
-    >>> fills, wings = kriging_fills(values, ~hole[None], hole[None], four, four)
-    >>> print(np.allclose(fills[0][hole], 5), np.allclose(wings, 0))
-    True True
+    >>> fills, wings, krigings = kriging_fills(values, ~hole[None], hole[None], four, four)
+    >>> print(np.allclose(fills[0][hole], 5), np.allclose(wings, 0), krigings)
+    True True [<Kriging: a window that does not vary>]
     """
     fills, wings = np.zeros(values.shape), np.zeros(values.shape)
     stack = zip(values.astype(float), valid, hole, radius, peak, strict=True)
+    krigings = []
     for fill, wing, window in zip(fills, wings, stack, strict=True):
-        fill[window[2]], wing[:] = _fill(*window)
-    return fills, wings
+        fill[window[2]], kriging = _fill(*window)
+        wing[:] = 0.0 if kriging is None else kriging.wing
+        krigings.append(kriging)
+    return fills, wings, krigings
 
 
 def _coarse_fill(values, valid, hole, radius):

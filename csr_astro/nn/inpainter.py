@@ -18,6 +18,7 @@ from csr_astro.nn.unet import central_pixels, memory_format
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from csr_astro.kriging import Kriging
     from csr_astro.nn.unet import PartialConvUNet
 
 __all__ = ['FILLS', 'NORMALIZATIONS', 'Inpainter', 'local_normalization', 'minmax_normalization']
@@ -195,7 +196,9 @@ class Inpainter(nn.Module):
         radius: torch.Tensor,
         *,
         wings_known: bool = False,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
+    ) -> tuple[
+        torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor, list[Kriging | None]
+    ]:
         """Prepare the input of the network.
 
         Parameters
@@ -215,28 +218,31 @@ class Inpainter(nn.Module):
             For ``fill='kriging'`` the kriging fill, 1 in the central mask, the logarithm
             of bright pixels under all masks, and 1 in those pixels; else none.
         location, scale : `torch.Tensor`, (B, 1, 1, 1)
+        krigings : list of `~csr_astro.kriging.Kriging` or None
+            Kriging of each normalised image, for ``fill='kriging'``.
         """
         location, scale = NORMALIZATIONS[self.normalization](image, valid, finite, radius)
         units = (image - location) / torch.where(scale > 0, scale, torch.ones_like(scale))
         normalized = (units.clamp(-_CLIP, _CLIP) * valid).float()
         if self.fill != 'kriging':
-            return normalized, (), location, scale
+            return normalized, (), location, scale, [None] * len(image)
         central = (central > 0).float()
         hidden = ((finite > 0) & (valid == 0)).float()
         # A core that was not measured is assumed to be bright.
         peak = torch.where(central * hidden > 0, units, -torch.inf).amax(dim=(-3, -2, -1))
         peak = torch.where(torch.isfinite(peak), peak, torch.inf)
         arrays = (tensor[:, 0].cpu().numpy() for tensor in (normalized, valid > 0, central > 0))
+        *stacks, krigings = kriging_fills(*arrays, *(t.cpu().numpy() for t in (radius, peak)))
         fills, wings = (
-            torch.from_numpy(stack)[:, None].float().to(image.device)
-            for stack in kriging_fills(*arrays, *(each.cpu().numpy() for each in (radius, peak)))
+            torch.from_numpy(stack)[:, None].float().to(image.device) for stack in stacks
         )
         bright = torch.log10(units.clamp(_BRIGHT, _BRIGHTEST) / _BRIGHT).float() * hidden
         if wings_known:
             # The network takes part of the background for wings of bright sources.
             bright = torch.zeros_like(bright)
         normalized = (normalized - wings) * (valid > 0)
-        return normalized, (fills, central, bright, (bright > 0).float()), location, scale
+        hints = fills, central, bright, (bright > 0).float()
+        return normalized, hints, location, scale, krigings
 
     def predict_normalized(
         self,
@@ -302,6 +308,6 @@ class Inpainter(nn.Module):
         -------
         prediction : `torch.Tensor`, (B, 1, H, W), the dtype of ``image``
         """
-        normalized, hints, location, scale = self.prepare(image, valid, finite, central, radius)
+        normalized, hints, location, scale, _ = self.prepare(image, valid, finite, central, radius)
         prediction = self.predict_normalized(normalized, valid, hints)
         return location + scale * prediction.to(image.dtype)

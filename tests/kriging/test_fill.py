@@ -156,7 +156,7 @@ def test_very_large_masks_are_filled_on_a_coarse_grid():
 def test_stack_is_one_window_after_another():
     values = np.stack([noise_with_wing(1, 5), field(9)])
     hole, peak = np.stack([disc(9), disc(5)]), np.array([1000.0, 3.0])
-    fills, wings = kriging_fills(values, ~hole, hole, np.array([9.0, 5.0]), peak)
+    fills, wings, _ = kriging_fills(values, ~hole, hole, np.array([9.0, 5.0]), peak)
     for one, v, h, r, p in zip(fills, values, hole, (9, 5), peak, strict=True):
         assert_array_equal(one[h], kriging_fill(v, ~h, h, r, p))
         assert (one[~h] == 0).all()

@@ -225,7 +225,7 @@ def test_network_without_effect_leaves_the_kriging():
 
 def test_hints_are_the_kriging_and_the_bright_pixels():
     image, valid, finite, central, radius = cutouts()
-    _, (guess, inside, bright, where), location, scale = make_model().prepare(
+    _, (guess, inside, bright, where), location, scale, _ = make_model().prepare(
         image, valid, finite, central, radius
     )
     assert torch.equal(inside, central.float())
