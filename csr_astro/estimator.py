@@ -20,7 +20,7 @@ from csr_astro.fitting.wings import fit_wings
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument, require_instrument
 from csr_astro.plan import plan_removal
-from csr_astro.prediction import BATCH_SIZES, Predictor
+from csr_astro.prediction import BATCH_SIZES, ORIENTATIONS, Predictor
 from csr_astro.simulation.psf import instrument_profile
 from csr_astro.sources import parse_sources
 from csr_astro.utils.representation import html_table
@@ -51,7 +51,7 @@ class _Preset:
 
 _PRESETS = {
     # Normalised as in the training of the weights; only the mask is replaced.
-    'default': _Preset(normalization=None, blend=False, orientations=8),
+    'default': _Preset(normalization=None, blend=False, orientations=ORIENTATIONS),
     # As published (paper, Sects. 2.4.2 and 4).
     'paper': _Preset(normalization='minmax', blend=True, orientations=1),
 }

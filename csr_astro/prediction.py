@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from csr_astro.plan import Plan
     from csr_astro.typing import Batches, PathLike
 
-__all__ = ['BATCH_SIZES', 'Part', 'Prediction', 'Predictor', 'combine_parts', 'predict']
+__all__ = ['BATCH_SIZES', 'ORIENTATIONS', 'Part', 'Prediction', 'Predictor', 'combine_parts', 'predict']
 
 # Width in pixels of the rim around a mask that is checked for valid background.
 _RIM = 5
 # Reach of the published blending beyond a mask, in pixels.
 _BLUR = 4
+#: Number of flips and rotations to average over, unless a preset or the user says another.
+ORIENTATIONS = 8
 #: Number of sources in a batch, by type of device.
 BATCH_SIZES = {'cpu': 32, 'cuda': 128, 'mps': 32}
 # Factors of covariances up to this size in all are kept for the errors; others are computed anew.
@@ -124,7 +126,7 @@ class Predictor:
     sha256: str
     normalization: str | None = None
     blend: bool = False
-    orientations: int = 8
+    orientations: int = ORIENTATIONS
     device: str | None = None
     dtype: str = 'float32'
 
@@ -259,6 +261,8 @@ def _load(path, sha256, device, dtype, normalization):
 
     del sha256
     model = load_model(path, device, dtype)
+    if device.type == 'cpu':
+        model = model.folded()
     if normalization is not None:
         model = copy.copy(model)
         model.normalization = normalization
@@ -272,7 +276,7 @@ def predict(
     central: np.ndarray,
     radius: np.ndarray,
     *,
-    orientations: int = 8,
+    orientations: int = ORIENTATIONS,
     reach: int | None = None,
     wings_known: bool = False,
 ) -> np.ndarray:
