@@ -16,6 +16,7 @@ from csr_astro.flags import BITS
 from csr_astro.masking import combined_mask
 from csr_astro.uncertainty import NormalizedKriging
 from csr_astro.utils.scatter import RING_WIDTH, ring_scatter
+from csr_astro.utils.threads import spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +36,7 @@ ORIENTATIONS = 8
 #: Number of sources in a batch, by type of device.
 BATCH_SIZES = {'cpu': 32, 'cuda': 128, 'mps': 32}
 # Factors of covariances up to this size in all are kept for the errors; others are computed anew.
-_KEPT_BYTES = 128 * 2**20
+_KEPT_BYTES = 256 * 2**20
 # Lets each process load a model only once, also from several threads.
 _LOADING = threading.Lock()
 
@@ -149,6 +150,7 @@ class Predictor:
         part : `Part`
             Prediction for each batch.
         """
+        import torch
         from tqdm import tqdm
 
         batches = plan.batches if batches is None else batches
@@ -157,10 +159,15 @@ class Predictor:
         model = self._model()
         hole = combined_mask(plan.masks, plan.image.shape)
         total = sum(len(index) for index, _ in batches)
+        # A processor computes several batches side by side, which keeps all threads busy also in
+        # what the libraries do on one.
+        on_processor = next(model.parameters()).device.type == 'cpu'
+        n_threads = min(torch.get_num_threads(), len(batches)) if on_processor else 1
+        parts = spread(lambda batch: self._part(model, plan, hole, *batch), batches, n_threads)
         with tqdm(total=total, unit='source', delay=2, disable=not progress) as bar:
-            for index, size in batches:
-                yield self._part(model, plan, hole, index, size)
-                bar.update(len(index))
+            for part in parts:
+                yield part
+                bar.update(len(part.index))
 
     def _model(self):
         import torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ['BLOCKS', 'Blocks', 'block_window', 'find_blocks']
 
-#: Widths of the blocks in pixels.
-BLOCKS = (1, 3, 9)
+#: Widths of the blocks in pixels, in the order of the blocks.
+BLOCKS = (9, 3, 1)
 # Distances from the mask in pixels: single pixels up to the first, blocks of 3 x 3 up to the
 # second, then 9 x 9. Remains of incomplete 9 x 9 blocks are used up to the third.
 _FINE, _MIDDLE, _FAR = 3.5, 8.0, 24.0
@@ -29,9 +29,10 @@ class Blocks:
     size : int
         Width of the window.
     dx, dy : (B,) `~numpy.ndarray` of int
-        Centres of the blocks, relative to the window's pixel (size // 2, size // 2).
+        Centres of the blocks, relative to the window's pixel (size // 2, size // 2). The largest
+        come first, and among these the farthest from the centre.
     parts : dict of int to slice
-        Slices of the blocks of 1, 3 and 9 pixels per side among the B.
+        Slices of the blocks of 9, 3 and 1 pixels per side among the B.
 
     Examples
     --------
@@ -40,7 +41,7 @@ class Blocks:
     >>> y, x = np.mgrid[-48:49, -48:49]
     >>> blocks = find_blocks(np.hypot(x, y) > 5, 5)
     >>> print(blocks, sorted(set(blocks.count.tolist())))
-    <Blocks: 144 of 1, 56 of 3 and 72 of 9 pixels> [1.0, 9.0, 81.0]
+    <Blocks: 72 of 9, 56 of 3 and 144 of 1 pixels> [1.0, 9.0, 81.0]
     >>> print(np.allclose(blocks.means(x), blocks.dx))
     True
     """
@@ -52,12 +53,12 @@ class Blocks:
 
     def __repr__(self) -> str:
         counts = [self.parts[n].stop - self.parts[n].start for n in BLOCKS]
-        return '<Blocks: {} of 1, {} of 3 and {} of 9 pixels>'.format(*counts)
+        return '<Blocks: {} of 9, {} of 3 and {} of 1 pixels>'.format(*counts)
 
     def __len__(self) -> int:
         return len(self.dx)
 
-    @property
+    @cached_property
     def count(self) -> np.ndarray:
         """Number of pixels of each block, (B,) float."""
         return np.repeat(
@@ -87,16 +88,16 @@ class Blocks:
         means : (B,) `~numpy.ndarray` of float
         """
         half = self.size // 2
-        dx, dy = self.places(1)
-        means = [values[dy + half, dx + half]]
-        for n in BLOCKS[1:]:
+        means = []
+        for n in BLOCKS[:-1]:
             before, count = _grid(self.size, n)
             sums = _padded(values, before, count * n).reshape(count, n, -1).sum(axis=1)
             sums = sums.reshape(count, count, n).sum(axis=2)
             first = before + half
             dx, dy = self.places(n)
             means.append(sums[(dy + first) // n, (dx + first) // n] / n**2)
-        return np.concatenate(means)
+        dx, dy = self.places(1)
+        return np.concatenate([*means, values[dy + half, dx + half]])
 
 
 def find_blocks(valid: np.ndarray, radius: float, distance: np.ndarray | None = None) -> Blocks:
@@ -133,7 +134,11 @@ def find_blocks(valid: np.ndarray, radius: float, distance: np.ndarray | None = 
         whole = inside.reshape(count, n, -1).all(axis=1).reshape(count, count, n).all(axis=2)
         rows, columns = np.nonzero(whole)
         offset = n // 2 - before - half
-        found[n] = columns * n + offset, rows * n + offset
+        dx, dy = columns * n + offset, rows * n + offset
+        if n == BLOCKS[0]:
+            order = np.argsort(-(dx**2 + dy**2), kind='stable')
+            dx, dy = dx[order], dy[order]
+        found[n] = dx, dy
         used = whole.repeat(n, axis=0).repeat(n, axis=1)
         left &= ~used[before : before + size, before : before + size]
     rows, columns = np.nonzero(left & ~middle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ class LagTables:
     Parameters
     ----------
     variogram : `~csr_astro.kriging.variogram.Variogram`
-        The variogram.
+        The variogram, the same in all directions.
 
     Examples
     --------
@@ -64,14 +65,9 @@ class LagTables:
             return np.empty((len(places[0]), len(others[0])))
         # Separations of blocks are multiples of the smaller width.
         step = min(blocks)
-        reach = max(
-            max(a.max() - b.min(), b.max() - a.min()) for a, b in zip(places, others, strict=True)
-        ) // step  # fmt: skip
-        table, width = self._table(blocks, step, int(reach))
+        table, width = self._table(blocks, step, (_extent(places) + _extent(others)) // step)
         # The separation is the difference of two numbers of places, from the middle of the table.
-        first, second = (
-            place[1] // step * width + place[0] // step for place in (places, others)
-        )
+        first, second = (place[1] // step * width + place[0] // step for place in (places, others))
         return table.take(np.subtract.outer(first + len(table) // 2, second))
 
     def _table(self, blocks, step, reach):
@@ -79,9 +75,25 @@ class LagTables:
         blocks = max(blocks), min(blocks)
         table, known = self._tables.get(blocks, (None, -1))
         if known < reach:
-            steps = step * np.arange(-reach, reach + 1)
-            y, x = (each.ravel() for each in np.meshgrid(steps, steps, indexing='ij'))
+            known, (x, y, number) = reach, _separations(reach)
             origin = np.zeros(1, dtype=int)
-            table = self._variogram.covariance((x, y), (origin, origin), blocks).ravel()
+            found = self._variogram.covariance((step * x, step * y), (origin, origin), blocks)
+            table = found.ravel().take(number)
             self._tables[blocks] = table, reach
-        return table, int(np.sqrt(len(table)))
+        return table, 2 * known + 1
+
+
+def _extent(places):
+    """Return the largest distance from the central pixel along an axis."""
+    x, y = places
+    return int(max(x.max(), -x.min(), y.max(), -y.min()))
+
+
+@lru_cache(maxsize=32)
+def _separations(reach):
+    """Return one separation (x, y) of each distance in a square, and the number of that of each."""
+    steps = np.arange(-reach, reach + 1)
+    squared = np.add.outer(steps**2, steps**2).ravel()
+    _, index, number = np.unique(squared, return_index=True, return_inverse=True)
+    y, x = np.divmod(index, len(steps))
+    return steps[x], steps[y], number.reshape(-1)

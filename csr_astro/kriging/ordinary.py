@@ -401,22 +401,39 @@ class Kriging:
         surprise = np.ones(5)
         if self.variogram is None:
             return surprise
-        # Lower triangle of the inverse covariance, without the term of the unknown mean.
-        precision = linalg.lapack.dpotri(self._factor, lower=1)[0]
-        diagonal = precision.diagonal() - self._ones**2 / self._ones.sum()
-        if not diagonal.max() > 0:
+        discs = (
+            (self._radius + 5, 4.0),
+            (2 * self._radius + 2, max(self._radius, 4.0)),
+        )
+        # The largest blocks come first. The inverse covariance of all blocks after those that lie
+        # beyond the discs follows from the last part of the factor.
+        reach = max(sum(disc) for disc in discs)
+        large = self._blocks.places(BLOCKS[0])
+        first = int((np.hypot(*large) > reach + 1).sum())
+        # Its lower triangle.
+        precision = linalg.lapack.dpotri(self._factor[first:, first:], lower=1)[0]
+        ones, solved = self._ones[first:], self._solved[first:]
+        # The mean is not known.
+        precision -= np.multiply.outer(ones / self._ones.sum(), ones)
+        diagonal = precision.diagonal()
+        if not diagonal.max(initial=0.0) > 0:
             # A single block only determines the unknown mean.
             return surprise
-        single = self._solved**2 / np.maximum(diagonal, 1e-12 * diagonal.max())
+        single = solved**2 / np.maximum(diagonal, 1e-12 * diagonal.max())
         for number, n in enumerate((1, 3)):
-            if len(part := single[self._blocks.parts[n]]):
-                surprise[number] = part.mean()
-        for number, (distance, radius) in enumerate(
-            ((self._radius + 5, 4.0), (2 * self._radius + 2, max(self._radius, 4.0))), start=2
-        ):
+            part = self._blocks.parts[n]
+            if part.stop > part.start:
+                surprise[number] = single[part.start - first : part.stop - first].mean()
+        dx, dy, count = (
+            each[first:] for each in (self._blocks.dx, self._blocks.dy, self._blocks.count)
+        )
+        sides = np.column_stack([solved, count])
+        angles = 2 * np.pi * np.arange(_LEFT_OUT) / _LEFT_OUT
+        for number, (distance, radius) in enumerate(discs, start=2):
+            x, y = (distance * f(angles)[:, np.newaxis] for f in (np.cos, np.sin))
             found = [
-                self._left_out_disc(precision, distance * np.cos(a), distance * np.sin(a), radius)
-                for a in 2 * np.pi * np.arange(_LEFT_OUT) / _LEFT_OUT
+                _left_out(precision, sides, inside.nonzero()[0])
+                for inside in (dx - x) ** 2 + (dy - y) ** 2 <= radius**2
             ]
             if found := [value for value in found if value is not None]:
                 surprise[number] = np.mean(found)
@@ -424,25 +441,6 @@ class Kriging:
         if len(values) >= _MIN_LEFT_OUT:
             surprise[4] = values.var() / self._rim_variance
         return surprise
-
-    def _left_out_disc(self, precision, x, y, radius):
-        """Return the squared error of a disc's mean, predicted from outside, over its variance."""
-        dx, dy = self._blocks.dx, self._blocks.dy
-        inside = np.flatnonzero((dx - x) ** 2 + (dy - y) ** 2 <= radius**2)
-        if len(inside) < _MIN_LEFT_OUT:
-            return None
-        ones = self._ones[inside]
-        block = precision[np.ix_(inside, inside)]
-        block -= np.multiply.outer(ones, ones) / self._ones.sum()
-        block[np.diag_indices(len(inside))] *= 1 + 1e-9
-        count = self._blocks.count[inside]
-        weight = count / count.sum()
-        right = np.column_stack([self._solved[inside], weight])
-        _, solved, failed = linalg.lapack.dposv(block, right, lower=1)
-        if failed:
-            return None
-        error, variance = weight @ solved
-        return error**2 / variance if variance > 0 else None
 
     # ----------------------------------------------------------------------------------- helpers
 
@@ -499,14 +497,11 @@ class Kriging:
     def _data_covariance(self):
         """Compute the covariance of the valid blocks; only the lower triangle is filled."""
         covariance = np.empty((len(self._blocks), len(self._blocks)), order='F')
-        for p in BLOCKS:
-            for q in BLOCKS:
-                if q <= p:
-                    covariance[self._blocks.parts[p], self._blocks.parts[q]] = (
-                        self._tables.covariance(
-                            self._blocks.places(p), self._blocks.places(q), (p, q)
-                        )
-                    )
+        for number, p in enumerate(BLOCKS):
+            for q in BLOCKS[: number + 1]:
+                covariance[self._blocks.parts[p], self._blocks.parts[q]] = self._tables.covariance(
+                    self._blocks.places(p), self._blocks.places(q), (p, q)
+                )
         noise = self.variogram.noise
         if self._noise is not None:
             noise = max(noise - self._noise[2], 0) + self._noise[1]
@@ -551,6 +546,24 @@ class Kriging:
             level = self._shape.sum() / self._ones.sum()
             rows.append(to_data @ self._shape + level * missing)
         return rows
+
+
+def _left_out(precision, sides, inside):
+    """Return the squared error of the mean of blocks, predicted from others, over its variance.
+
+    ``sides`` are the solution of the system, and the number of pixels of each block.
+    """
+    if len(inside) < _MIN_LEFT_OUT:
+        return None
+    block = precision[inside[:, np.newaxis], inside]
+    block.flat[:: len(inside) + 1] *= 1 + 1e-9
+    right = sides[inside]
+    right[:, 1] /= right[:, 1].sum()
+    _, solved, failed = linalg.lapack.dposv(block, right, lower=1)
+    if failed:
+        return None
+    error, variance = right[:, 1] @ solved
+    return error**2 / variance if variance > 0 else None
 
 
 def _common(places, others):
