@@ -12,11 +12,11 @@ import numpy as np
 from scipy import ndimage
 
 from csr_astro.cutouts import extract, extract_mask, prediction_reach, window_corner
+from csr_astro.error_window import NormalizedKriging
 from csr_astro.flags import BITS
 from csr_astro.masking import combined_mask
-from csr_astro.uncertainty import NormalizedKriging
 from csr_astro.utils.scatter import RING_WIDTH, ring_scatter
-from csr_astro.utils.threads import spread
+from csr_astro.utils.threads import n_threads, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -57,7 +57,7 @@ class Part:
         Flat indices of the pixels to change; a pixel in several masks appears several times.
     weights, values : (P,) `~numpy.ndarray` of float
         Weight of the prediction in each pixel, and the prediction.
-    krigings : list of `~csr_astro.uncertainty.NormalizedKriging` or None
+    krigings : list of `~csr_astro.error_window.NormalizedKriging` or None
         Kriging of each source's window, for its errors.
     """
 
@@ -87,7 +87,7 @@ class Prediction:
         source without prediction.
     flags : (N,) `~numpy.ndarray` of int
         Flags of each source.
-    krigings : list of `~csr_astro.uncertainty.NormalizedKriging` or None
+    krigings : list of `~csr_astro.error_window.NormalizedKriging` or None
         Kriging of each source's window, for its errors; None for a source that is predicted as
         another, and where the network was not shown that of the whole window.
     """
@@ -150,7 +150,6 @@ class Predictor:
         part : `Part`
             Prediction for each batch.
         """
-        import torch
         from tqdm import tqdm
 
         batches = plan.batches if batches is None else batches
@@ -162,8 +161,8 @@ class Predictor:
         # A processor computes several batches side by side, which keeps all threads busy also in
         # what the libraries do on one.
         on_processor = next(model.parameters()).device.type == 'cpu'
-        n_threads = min(torch.get_num_threads(), len(batches)) if on_processor else 1
-        parts = spread(lambda batch: self._part(model, plan, hole, *batch), batches, n_threads)
+        threads = min(n_threads(), len(batches)) if on_processor else 1
+        parts = spread(lambda batch: self._part(model, plan, hole, *batch), batches, threads)
         with tqdm(total=total, unit='source', delay=2, disable=not progress) as bar:
             for part in parts:
                 yield part

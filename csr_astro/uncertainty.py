@@ -8,43 +8,36 @@ background is known, scales the variance of the structure.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from photutils.aperture import PixelAperture
 
-from csr_astro.cutouts import MAX_RADIUS, extract, extract_mask, nearest_pixel, window_size
-from csr_astro.images import Image, shape_text
-from csr_astro.kriging import Kriging, block_window
+from csr_astro.cutouts import MAX_RADIUS, window_size
+from csr_astro.error_window import ErrorWindow
+from csr_astro.images import shape_text
 from csr_astro.masking import combined_mask
-from csr_astro.utils.data import read_data
+from csr_astro.utils.threads import n_threads, spread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from astropy import units as u
 
+    from csr_astro.error_window import NormalizedKriging
+    from csr_astro.images import Image
     from csr_astro.masking import SourceMask
     from csr_astro.source_model import SourceModel
 
-__all__ = [
-    'BackgroundCovariance', 'BackgroundErrors', 'NormalizedKriging', 'PredictedSource',
-    'predicted_sources',
-]  # fmt: skip
+__all__ = ['BackgroundCovariance', 'BackgroundErrors', 'PredictedSource', 'predicted_sources']
 
 
-# Normalised values are clipped at this many scatters, as for the network.
-_CLIP = 30.0
-# Smallest number of valid pixels from which errors are estimated.
-_MIN_PIXELS = 12
-# Masks with a larger radius are handled in blocks of pixels.
-_MAX_RADIUS = 20.0
+_Result = TypeVar('_Result')
+
 # Largest number of mask pixels with a covariance matrix.
 _MAX_PIXELS = 10_000
-# Places are numbered by rows of this many pixels, more than a window has.
-_ROW = 2**20
-# Given errors are clipped at this many scatters, because their squares would overflow.
-_MAX_NOISE = 1e100
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,175 +123,6 @@ def aperture_weights(aperture, x, y, method):
     return weights
 
 
-class NormalizedKriging(NamedTuple):
-    """Kriging of the normalised window around a source.
-
-    Attributes
-    ----------
-    kriging : `~csr_astro.kriging.Kriging`
-        Of ``(values - location) / scale``.
-    location, scale : float
-        In the unit of the map.
-    """
-
-    kriging: Kriging
-    location: float
-    scale: float
-
-
-class _Window:
-    """Kriging in the window around one source, by pixels of the map."""
-
-    def __init__(self, image, hole, source, size, model):
-        self.x0, self.y0 = int(nearest_pixel(source.x)), int(nearest_pixel(source.y))
-        radius = source.mask.radius
-        self._block = 2 * int(np.ceil((radius / _MAX_RADIUS - 1) / 2)) + 1 if radius else 1
-        known = source.kriging
-        if known is not None and self._block == 1 and known.kriging.size == size:
-            # The prediction has the same window.
-            kriging, location, self.scale = known
-            if image.error is not None:
-                noise = self._noise(image, size)
-                valid = _valid_pixels(image, hole, self.x0, self.y0, size)[1]
-                kriging = kriging.with_noise(noise, valid)
-        else:
-            kriging, location, self.scale = self._krige(image, hole, source, size, model)
-        self.kriging = None
-        if (
-            kriging is None
-            or kriging.n_valid < _MIN_PIXELS
-            # Too few pixels to fit a variogram.
-            or (kriging.variogram is None and kriging.varies)
-        ):
-            return
-        self.kriging = kriging
-        self.places, self.number = self.blocks(*source.mask.on_map())
-        self._predicted = (source.predicted - location) / self.scale
-
-    def _krige(self, image, hole, source, size, model):
-        """Return the kriging of the normalised window, None with few pixels, and its scale."""
-        values, valid = _valid_pixels(image, hole, self.x0, self.y0, size)
-        if model is not None:
-            values = values - model.windows(*_places(self.x0, self.y0), size)[0]
-        valid = np.isfinite(values) & valid
-        if valid.sum() < _MIN_PIXELS:
-            return None, 0.0, 1.0
-        location, self.scale = location, scale = _normalization(values, valid)
-        values = np.where(valid, (values - location) / scale, 0).clip(-_CLIP, _CLIP)
-        noise = None if image.error is None else self._noise(image, size)
-        if self._block > 1:
-            values, valid, noise = block_window(values, valid, noise, self._block)
-            if valid.sum() < _MIN_PIXELS:
-                return None, 0.0, 1.0
-        kriging = Kriging(
-            values, valid, source.mask.radius / self._block,
-            peak=(source.peak - location) / scale, noise=noise,
-        )  # fmt: skip
-        return kriging, location, scale
-
-    def _noise(self, image, size):
-        """Return the relative variance of the given noise of the pixels."""
-        error = extract(Image(image.error), *_places(self.x0, self.y0), size)[0]
-        noise = _relative_variance(error, self.scale)
-        # Unknown noise is replaced by the median of the known.
-        known = np.isfinite(noise)
-        noise[~known] = np.median(noise[known]) if known.any() else 0
-        return noise
-
-    @cached_property
-    def features(self):
-        """Features of the error model: logarithmic deviations from a Gaussian field."""
-        difference = np.abs(
-            self._predicted - self.kriging.predict(self.places)[self.number]
-        ).mean()
-        weights = np.bincount(self.number) / len(self.number)
-        expected = np.sqrt(self.kriging.variance(self.places, weights[np.newaxis])[0])
-        disagreement = difference / expected if expected > 0 else 1.0
-        found = [*self.kriging.left_out(), disagreement]
-        return np.log(np.clip(found, *read_data('error_model.toml')['range']))
-
-    @cached_property
-    def _factor(self):
-        """Factor of the variance of the structure, from the error model."""
-        model = read_data('error_model.toml')
-        return np.exp(2 * (model['constant'] + np.dot(model['coefficients'], self.features)))
-
-    def blocks(self, rows, columns):
-        """Return the blocks that contain pixels of the map, and the index of each pixel's block."""
-        dx, dy = columns - self.x0, rows - self.y0
-        if self._block > 1:
-            dx, dy = (np.floor(d / self._block + 0.5).astype(int) for d in (dx, dy))
-        # Sorted by rows, then columns.
-        blocks, number = np.unique(dy * _ROW + dx, return_inverse=True)
-        row = (blocks + _ROW // 2) // _ROW
-        return (blocks - row * _ROW, row), number.reshape(-1)
-
-    def variances(self, weights, *, given=True, pixels=None):
-        """Compute the variances of weighted sums of the mask's pixels: structure and noise.
-
-        They are in units of `scale` squared, which may itself overflow or underflow. The
-        structure is not scaled by the error model.
-        """
-        places, number = (self.places, self.number) if pixels is None else self.blocks(*pixels)
-        flat = np.zeros((len(places[0]), weights[..., 0].size))
-        np.add.at(flat, number, weights.reshape(-1, weights.shape[-1]).T)
-        used = flat.any(axis=1)
-        places, flat = tuple(place[used] for place in places), flat[used].T
-        structure = self.kriging.variance(places, flat)
-        own = flat**2 @ self.kriging.own_variance(places, given=given)
-        return structure.reshape(weights.shape[:-1]), own.reshape(weights.shape[:-1])
-
-    def variance(self, weights, *, given=True, pixels=None):
-        """Compute the variances of the errors of weighted sums, in units of `scale` squared."""
-        structure, own = self.variances(weights, given=given, pixels=pixels)
-        return self._factor * structure + own
-
-    def rms(self):
-        """Compute the errors of the pixels of the mask, in units of `scale`."""
-        structure = self.kriging.variances(self.places)
-        own = self.kriging.own_variance(self.places)
-        return np.sqrt(self._factor * structure + own)[self.number]
-
-    def covariance(self, places=None, others=None):
-        """Compute the covariance of the errors of blocks, in units of `scale` squared."""
-        structure = self._structure if places is None else self.kriging.covariance(places, others)
-        own = self.kriging.own_noise(self.places if places is None else places, others)
-        return self._factor * structure + own
-
-    @cached_property
-    def _structure(self):
-        return self.kriging.covariance(self.places)
-
-
-def _places(x0, y0):
-    """Return a position as arrays, as for cutouts."""
-    return np.array([float(x0)]), np.array([float(y0)])
-
-
-def _valid_pixels(image, hole, x0, y0, size):
-    """Return the window around a pixel, and True for the measured pixels outside all masks."""
-    values = extract(image, *_places(x0, y0), size)[0]
-    return values, np.isfinite(values) & ~extract_mask(hole, *_places(x0, y0), size)[0]
-
-
-def _relative_variance(error, scale):
-    """Return the squared ratio of errors to a scale, NaN where the errors are."""
-    with np.errstate(over='ignore'):
-        ratio = error / scale
-    return ratio.clip(-_MAX_NOISE, _MAX_NOISE) ** 2
-
-
-def _normalization(values, valid):
-    """Return the median and scatter of the valid pixels; the scatter of a constant is 1."""
-    location = np.median(values[valid])
-    difference = values[valid] - location
-    # Scaled by the largest difference, so that squares neither overflow nor underflow.
-    unit = np.abs(difference).max()
-    if not unit > 0:
-        return location, 1.0
-    return location, unit * np.sqrt(np.mean((difference / unit) ** 2))
-
-
 @dataclass(frozen=True, eq=False)
 class PredictedSource:
     """Source with a prediction: position, mask, peak and predicted background.
@@ -313,7 +137,7 @@ class PredictedSource:
         Largest measured value in the mask.
     predicted : (P,) `~numpy.ndarray` of float
         Predicted background in the pixels of the mask.
-    kriging : `NormalizedKriging` or None
+    kriging : `~csr_astro.error_window.NormalizedKriging` or None
         Kriging of the prediction, if there was one; else the errors have their own.
 
     Examples
@@ -358,7 +182,7 @@ def predicted_sources(
         Values of the map and of the predicted background in the pixels of each mask.
     first : (N,) array of int, optional
         For each source the one that it equals, itself by default: both get one object.
-    krigings : list of `NormalizedKriging` or None, optional
+    krigings : list of `~csr_astro.error_window.NormalizedKriging` or None, optional
         Kriging of each prediction.
 
     Returns
@@ -442,7 +266,7 @@ class BackgroundErrors:
         self._first = {i: known.setdefault(id(source), i) for i, source in sources.items()}
         self._rms: dict[int, np.ndarray] = {}
         self._features: dict[tuple[int, int], np.ndarray] = {}
-        self._last: tuple[tuple[int, int] | None, _Window | None] = None, None
+        self._last: dict[int, tuple[tuple[int, int], ErrorWindow]] = {}
 
     def __repr__(self) -> str:
         return f'<BackgroundErrors: {shape_text(self._image)}, {len(self.sources)} sources>'
@@ -457,7 +281,7 @@ class BackgroundErrors:
         """
         self._rms.update(rms)
 
-    def window(self, i: int, reach: float = 0.0) -> _Window:
+    def window(self, i: int, reach: float = 0.0) -> ErrorWindow:
         """Return the kriging in the window around one source.
 
         Parameters
@@ -469,17 +293,38 @@ class BackgroundErrors:
         """
         source, i = self.sources[i], self._first[i]
         size = int(window_size(max(source.mask.radius, reach))) + 1
-        # The last window is kept, because several apertures use it.
-        asked, window = self._last
+        # The last window of each thread is kept, because several sums use it.
+        thread = threading.get_ident()
+        asked, window = self._last.get(thread, (None, None))
         if window is None or asked != (i, size):
             if window is not None and 'features' in vars(window):
                 self._features[asked] = window.features
-            window = _Window(self._image, self.hole, source, size, self._model)
+            window = ErrorWindow(self._image, self.hole, source, size, self._model)
             if (i, size) in self._features:
                 window.features = self._features[i, size]
-            # A single assignment, because threads may share the errors.
-            self._last = (i, size), window
+            self._last[thread] = (i, size), window
         return window
+
+    def spread(self, function: Callable[[int], _Result], numbers: Iterable[int]) -> list[_Result]:
+        """Apply a function that uses these errors to sources, in several threads.
+
+        Parameters
+        ----------
+        function : callable
+            Function of the index of a source.
+        numbers : iterable of int
+            Indices of sources.
+
+        Returns
+        -------
+        results : list
+            Results in the order of the sources.
+        """
+        known = set(self._last)
+        found = list(spread(function, numbers, n_threads()))
+        for thread in self._last.keys() - known - {threading.get_ident()}:
+            del self._last[thread]
+        return found
 
     def rms(self, i: int) -> np.ndarray:
         """Compute the 1-sigma error of each pixel of a mask.

@@ -16,6 +16,7 @@ from scipy import linalg, sparse
 from csr_astro.kriging.blocks import BLOCKS, find_blocks
 from csr_astro.kriging.lags import LagTables
 from csr_astro.kriging.variogram import Variogram, fit_variogram, local_weight, measure_variogram
+from csr_astro.kriging.wings import CONTRAST, WING_SLOPES, wing, wing_amplitude
 
 if TYPE_CHECKING:
     from csr_astro.typing import Places
@@ -26,12 +27,6 @@ __all__ = ['Kriging']
 # Fraction of the variogram between neighbours that always counts as noise, because predictions
 # that trust the fitted smoothness extrapolate wildly on real maps.
 _JITTER = 0.03
-# Wings of the source outside its mask, as powers of the distance. They are subtracted if their
-# amplitude exceeds this many standard errors, and the source is this much brighter, unlike a clump
-# of the background.
-_WING_SLOPES = (2.5, 5.0)
-_THRESHOLD = 3.0
-_CONTRAST = 10.0
 # Number of discs next to the mask that are left out to test the prediction, and smallest number of
 # blocks in one.
 _LEFT_OUT = 12
@@ -128,8 +123,8 @@ class Kriging:
             right, solved = self._solve()
             if peak is None:
                 break
-            amplitude, error, number = _wing_amplitude(right.T @ solved)
-            if amplitude == 0 or _CONTRAST * amplitude > peak - self._offset:
+            amplitude, error, number = wing_amplitude(right.T @ solved)
+            if amplitude == 0 or CONTRAST * amplitude > peak - self._offset:
                 break
             self._means = self._means - amplitude * right[:, 2 + number]
             solved[:, 1] -= amplitude * solved[:, 2 + number]
@@ -467,7 +462,7 @@ class Kriging:
     def _solve(self):
         """Solve for a constant, the means of the blocks, and wings; returns both sides."""
         distance = np.hypot(self._blocks.dx, self._blocks.dy)
-        shapes = [_wing(distance, self._radius, slope) for slope in _WING_SLOPES]
+        shapes = [wing(distance, self._radius, slope) for slope in WING_SLOPES]
         right = np.column_stack([np.ones(len(distance)), self._means, *shapes])
         return right, linalg.cho_solve((self._factor, True), right, check_finite=False)
 
@@ -484,7 +479,7 @@ class Kriging:
     def _wing(self, number):
         """Return the whole profile of a wing, (S, S)."""
         steps = np.arange(self.size) - self.size // 2
-        return _wing(np.hypot(steps[:, None], steps), self._radius, _WING_SLOPES[number])
+        return wing(np.hypot(steps[:, None], steps), self._radius, WING_SLOPES[number])
 
     def _known_noise(self, noise, valid):
         """Return the known noise of pixels and of blocks, and its mean about the source.
@@ -592,31 +587,3 @@ def _cholesky(covariance, step):
             continue
     covariance[diagonal] = 2 * variance
     return linalg.cholesky(covariance, lower=True, check_finite=False)
-
-
-def _wing(distance, radius, slope):
-    """Return the profile of a source outside its mask, 1 at the rim."""
-    return (np.maximum(distance, radius) / max(radius, 1)) ** -slope
-
-
-def _wing_amplitude(products):
-    """Fit the amplitude of a wing; return it (0 if not significant), its error and its shape.
-
-    ``products`` are the scalar products, under the inverse covariance, of a constant,
-    the pixels, and the shapes of wings.
-    """
-    constant, data, shapes = products[0], products[1], products[2:]
-    level = shapes[:, 0] / constant[0]
-    information = np.diagonal(shapes[:, 2:]) - shapes[:, 0] * level
-    # Few pixels cannot distinguish a wing from a constant.
-    known = information > 1e-9 * np.diagonal(shapes[:, 2:])
-    significance = np.zeros(len(shapes))
-    estimate = data[2:] - data[0] * level
-    significance[known] = estimate[known] / np.sqrt(information[known])
-    number = int(np.argmax(significance))
-    best = significance[number]
-    if best <= _THRESHOLD:
-        return 0.0, 0.0, number
-    # Reduced by the amplitude that noise alone could give.
-    error = 1 / np.sqrt(information[number])
-    return best * error * (1 - (_THRESHOLD / best) ** 2), error, number
