@@ -8,7 +8,7 @@ from scipy import interpolate, ndimage
 from csr_astro.kriging.blocks import block_window
 from csr_astro.kriging.ordinary import Kriging
 
-__all__ = ['kriging_fill', 'kriging_fills', 'spline_fill', 'spline_fills']
+__all__ = ['kriging_errors', 'kriging_fill', 'kriging_fills', 'spline_fill', 'spline_fills']
 
 # Masks with a larger radius are filled on a grid of block averages.
 _MAX_RADIUS = 45.0
@@ -72,34 +72,21 @@ def kriging_fill(
     return _fill(values, valid, hole, radius, peak)[0]
 
 
-def _fill(values, valid, hole, radius, peak, *, errors=False):
-    """Return the prediction, the subtracted wing, (S, S) or 0, and the standard error or 0."""
+def _fill(values, valid, hole, radius, peak):
+    """Return the prediction, and the kriging unless it is that of block averages."""
     rows, columns = np.nonzero(hole)
     if not (valid.any() and len(rows)):
-        return np.zeros(len(rows)), 0.0, 0.0
+        return np.zeros(len(rows)), None
     if radius > _MAX_RADIUS:
-        return _coarse_fill(values, valid, hole, radius), 0.0, values[valid].std() * errors
+        return _coarse_fill(values, valid, hole, radius), None
     kriging = Kriging(values, valid, radius, peak=peak)
     half = len(values) // 2
-    places = columns - half, rows - half
-    error = 0.0
-    if errors:
-        some = slice(None, None, -(-len(rows) // _ERROR_PIXELS))
-        few = tuple(place[some] for place in places)
-        variance = kriging.covariance(few).diagonal() + kriging.own_variance(few)
-        error = np.sqrt(max(variance.mean(), 0))
-    return kriging.predict(places), kriging.wing, error
+    return kriging.predict((columns - half, rows - half)), kriging
 
 
 def kriging_fills(
-    values: np.ndarray,
-    valid: np.ndarray,
-    hole: np.ndarray,
-    radius: np.ndarray,
-    peak: np.ndarray,
-    *,
-    errors: bool = False,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    values: np.ndarray, valid: np.ndarray, hole: np.ndarray, radius: np.ndarray, peak: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[Kriging | None]]:
     """Apply `kriging_fill` to a stack of windows.
 
     Parameters
@@ -113,9 +100,10 @@ def kriging_fills(
 
     Returns
     -------
-    fills, wings, errors : (N, S, S) `~numpy.ndarray` of float64
-        Predictions, 0 outside the holes; subtracted wings of the sources; and in each hole the
-        root mean square of the standard errors of its pixels, their noise included, or 0.
+    fills, wings : (N, S, S) `~numpy.ndarray` of float64
+        Predictions, 0 outside the holes, and subtracted wings of the sources.
+    krigings : list of `~csr_astro.kriging.Kriging` or None
+        Kriging of each window; None without valid pixels, and for very large holes.
 
     Examples
     --------
@@ -124,15 +112,56 @@ def kriging_fills(
     >>> y, x = np.mgrid[-16:17, -16:17]
     >>> hole = np.hypot(x, y) <= 4
     >>> values, four = np.where(hole, 0.0, 5.0)[np.newaxis], np.array([4.0])
-    >>> fills, wings, _ = kriging_fills(values, ~hole[None], hole[None], four, four)
-    >>> print(np.allclose(fills[0][hole], 5), np.allclose(wings, 0))
-    True True
+    >>> fills, wings, krigings = kriging_fills(values, ~hole[None], hole[None], four, four)
+    >>> print(np.allclose(fills[0][hole], 5), np.allclose(wings, 0), krigings)
+    True True [<Kriging: a window that does not vary>]
     """
-    fills, wings, scales = (np.zeros(values.shape) for _ in range(3))
+    fills, wings = np.zeros(values.shape), np.zeros(values.shape)
     stack = zip(values.astype(float), valid, hole, radius, peak, strict=True)
-    for fill, wing, scale, window in zip(fills, wings, scales, stack, strict=True):
-        fill[window[2]], wing[:], scale[window[2]] = _fill(*window, errors=errors)
-    return fills, wings, scales
+    krigings = []
+    for fill, wing, window in zip(fills, wings, stack, strict=True):
+        fill[window[2]], kriging = _fill(*window)
+        wing[:] = 0.0 if kriging is None else kriging.wing
+        krigings.append(kriging)
+    return fills, wings, krigings
+
+
+def kriging_errors(krigings: list[Kriging | None], hole: np.ndarray) -> np.ndarray:
+    """Compute the standard errors of the pixels behind the masks of a stack of windows.
+
+    Parameters
+    ----------
+    krigings : list of `~csr_astro.kriging.Kriging` or None
+        As from `kriging_fills`.
+    hole : (N, S, S) `~numpy.ndarray` of bool
+        True for predicted pixels.
+
+    Returns
+    -------
+    errors : (N, S, S) `~numpy.ndarray` of float64
+        Root mean square in each hole, noise of the pixels included; 0 without a kriging.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.kriging.fill import kriging_errors, kriging_fills
+    >>> y, x = np.mgrid[-24:25, -24:25]
+    >>> hole, four = np.hypot(x, y)[np.newaxis] <= 4, np.array([4.0])
+    >>> noise = np.random.default_rng(0).normal(0, 3, hole.shape)
+    >>> krigings = kriging_fills(noise, ~hole, hole, four, four)[2]
+    >>> bool(2.5 < kriging_errors(krigings, hole).max() < 3.5)
+    True
+    """
+    errors = np.zeros(hole.shape)
+    half = hole.shape[-1] // 2
+    for error, kriging, inside in zip(errors, krigings, hole, strict=True):
+        if kriging is not None:
+            rows, columns = (index - half for index in np.nonzero(inside))
+            some = slice(None, None, -(-len(rows) // _ERROR_PIXELS))
+            places = columns[some], rows[some]
+            variance = kriging.covariance(places).diagonal() + kriging.own_variance(places)
+            error[inside] = np.sqrt(np.maximum(variance.mean(), 0))
+    return errors
 
 
 def spline_fill(values: np.ndarray, valid: np.ndarray, hole: np.ndarray) -> np.ndarray:

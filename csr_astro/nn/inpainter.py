@@ -6,18 +6,21 @@ both use it, so that they cannot differ.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from csr_astro.kriging import kriging_fills, spline_fills
+from csr_astro.kriging import kriging_errors, kriging_fills, spline_fills
 from csr_astro.nn.fill import push_pull_fill
+from csr_astro.nn.folded import fold
 from csr_astro.nn.unet import central_pixels, memory_format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from csr_astro.kriging import Kriging
     from csr_astro.nn.unet import PartialConvUNet
 
 __all__ = ['FILLS', 'NORMALIZATIONS', 'Inpainter', 'local_normalization', 'minmax_normalization']
@@ -131,6 +134,11 @@ def minmax_normalization(
 NORMALIZATIONS = {'local': local_normalization, 'minmax': minmax_normalization}
 
 
+def _tensors(stacks, device):
+    """Stacks of images, (B, H, W), as tensors, (B, 1, H, W)."""
+    return (torch.from_numpy(stack)[:, None].float().to(device) for stack in stacks)
+
+
 def expected_error(hints: Sequence[torch.Tensor]) -> torch.Tensor:
     """Standard error of the kriging, (B,), from the hints of ``fill='kriging+spline'``.
 
@@ -201,6 +209,20 @@ class Inpainter(nn.Module):
         self.fill = fill
         self.dtype = dtype
 
+    def folded(self) -> Inpainter:
+        """Return the same model with `~csr_astro.nn.folded.fold` of its network.
+
+        It predicts faster on processors, and cannot be trained.
+
+        Returns
+        -------
+        inpainter : `Inpainter`
+        """
+        model = copy.copy(self)
+        # A shallow copy of a module shares its table of modules.
+        model._modules = {'network': fold(self.network, self.dtype)}
+        return model
+
     def prepare(
         self,
         image: torch.Tensor,
@@ -210,7 +232,9 @@ class Inpainter(nn.Module):
         radius: torch.Tensor,
         *,
         wings_known: bool = False,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
+    ) -> tuple[
+        torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor, list[Kriging | None]
+    ]:
         """Prepare the input of the network.
 
         Parameters
@@ -232,23 +256,25 @@ class Inpainter(nn.Module):
             also the spline fill and the standard error of the kriging, each followed by 1 in
             the central mask; else none.
         location, scale : `torch.Tensor`, (B, 1, 1, 1)
+        krigings : list of `~csr_astro.kriging.Kriging` or None
+            Kriging of each normalised image, for ``fill='kriging'``.
         """
         location, scale = NORMALIZATIONS[self.normalization](image, valid, finite, radius)
         units = (image - location) / torch.where(scale > 0, scale, torch.ones_like(scale))
         normalized = (units.clamp(-_CLIP, _CLIP) * valid).float()
         if not self.fill.startswith('kriging'):
-            return normalized, (), location, scale
+            return normalized, (), location, scale, [None] * len(image)
         central = (central > 0).float()
         hidden = ((finite > 0) & (valid == 0)).float()
         # A core that was not measured is assumed to be bright.
         peak = torch.where(central * hidden > 0, units, -torch.inf).amax(dim=(-3, -2, -1))
         peak = torch.where(torch.isfinite(peak), peak, torch.inf)
-        arrays = (tensor[:, 0].cpu().numpy() for tensor in (normalized, valid > 0, central > 0))
-        windows = *arrays, *(each.cpu().numpy() for each in (radius, peak))
-        fills, wings, errors = (
-            torch.from_numpy(stack)[:, None].float().to(image.device)
-            for stack in kriging_fills(*windows, errors=self.fill == 'kriging+spline')
-        )
+        _, inside, holes = arrays = [
+            tensor[:, 0].cpu().numpy() for tensor in (normalized, valid > 0, central > 0)
+        ]
+        radius = radius.cpu().numpy()
+        *stacks, krigings = kriging_fills(*arrays, radius, peak.cpu().numpy())
+        fills, wings = _tensors(stacks, image.device)
         bright = torch.log10(units.clamp(_BRIGHT, _BRIGHTEST) / _BRIGHT).float() * hidden
         if wings_known:
             # The network takes part of the background for wings of bright sources.
@@ -256,10 +282,11 @@ class Inpainter(nn.Module):
         normalized = (normalized - wings) * (valid > 0)
         hints = fills, central, bright, (bright > 0).float()
         if self.fill == 'kriging+spline':
-            splines = spline_fills(normalized[:, 0].cpu().numpy(), *windows[1:3], windows[3])
-            splines = torch.from_numpy(splines)[:, None].float().to(image.device)
+            splines = spline_fills(normalized[:, 0].cpu().numpy(), inside, holes, radius)
+            stacks = [splines, kriging_errors(krigings, holes)]
+            splines, errors = _tensors(stacks, image.device)
             hints = *hints, splines, central, errors, central
-        return normalized, hints, location, scale
+        return normalized, hints, location, scale, krigings
 
     def predict_normalized(
         self,
@@ -329,6 +356,6 @@ class Inpainter(nn.Module):
         -------
         prediction : `torch.Tensor`, (B, 1, H, W), the dtype of ``image``
         """
-        normalized, hints, location, scale = self.prepare(image, valid, finite, central, radius)
+        normalized, hints, location, scale, _ = self.prepare(image, valid, finite, central, radius)
         prediction = self.predict_normalized(normalized, valid, hints)
         return location + scale * prediction.to(image.dtype)

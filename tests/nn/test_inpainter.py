@@ -226,7 +226,7 @@ def test_network_without_effect_leaves_the_kriging():
 
 def test_hints_are_the_kriging_and_the_bright_pixels():
     image, valid, finite, central, radius = cutouts()
-    _, (guess, inside, bright, where), location, scale = make_model().prepare(
+    _, (guess, inside, bright, where), location, scale, _ = make_model().prepare(
         image, valid, finite, central, radius
     )
     assert torch.equal(inside, central.float())
@@ -273,7 +273,7 @@ def test_output_counts_in_errors_of_the_kriging():
         image = torch.from_numpy(values)[None, None]
         hole = torch.from_numpy((np.hypot(x, y) <= 5) * 1.0)[None, None]
         arguments = image, 1 - hole, torch.ones_like(hole), hole, torch.tensor([5.0])
-        hints, location, scale = model.prepare(*arguments)[1:]
+        hints, location, scale = model.prepare(*arguments)[1:4]
         error = scale.item() * expected_error(hints).item()
         inside = hole > 0
         changed = model(*arguments)[inside] - (location + scale * hints[0])[inside]
@@ -293,7 +293,7 @@ def test_hints_of_splines_are_exact_on_planes():
         torch.from_numpy(np.asarray(each, dtype=float))[None, None]
         for each in (0.3 * x - 0.1 * y, ~hole, np.ones_like(hole), hole)
     )
-    normalized, hints, location, scale = model.prepare(
+    normalized, hints, location, scale, _ = model.prepare(
         image, valid, finite, central, torch.tensor([7.0])
     )
     inside = central > 0
