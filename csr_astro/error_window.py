@@ -114,7 +114,7 @@ class ErrorWindow:
                 valid = _valid_pixels(image, hole, self.x0, self.y0, size)[1]
                 kriging = kriging.with_noise(noise, valid)
             else:
-                # What is computed here is freed with the window.
+                # Whatever is computed from here on is freed with the window.
                 kriging = copy.copy(kriging)
         else:
             kriging, location, self.scale = self._krige(image, hole, source, size, model)
@@ -138,7 +138,8 @@ class ErrorWindow:
         valid = np.isfinite(values) & valid
         if valid.sum() < _MIN_PIXELS:
             return None, 0.0, 1.0
-        location, self.scale = location, scale = _normalization(values, valid)
+        location, scale = _normalization(values, valid)
+        self.scale = scale
         values = np.where(valid, (values - location) / scale, 0).clip(-_CLIP, _CLIP)
         noise = None if image.error is None else self._noise(image, size)
         if self._block > 1:

@@ -61,9 +61,8 @@ class Blocks:
     @cached_property
     def count(self) -> np.ndarray:
         """Number of pixels of each block, (B,) float."""
-        return np.repeat(
-            [float(n * n) for n in BLOCKS], [self.parts[n].stop - self.parts[n].start for n in BLOCKS]
-        )
+        numbers = [self.parts[n].stop - self.parts[n].start for n in BLOCKS]
+        return np.repeat(np.square(BLOCKS).astype(float), numbers)
 
     def places(self, n: int) -> Places:
         """Return the centres (dx, dy) of the blocks of one width.
