@@ -318,10 +318,10 @@ def predict(
     prediction : (N, S, S) `~numpy.ndarray` of float64
         NaN beyond ``reach``. Use only the pixels of the central mask.
     """
-    options = {'reach': reach, 'wings_known': wings_known}
     return predict_windows(
-        model, values, hole, central, radius, orientations=orientations, **options
-    )[0]
+        model, values, hole, central, radius,
+        orientations=orientations, reach=reach, wings_known=wings_known,
+    )[0]  # fmt: skip
 
 
 def predict_windows(

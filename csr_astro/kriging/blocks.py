@@ -144,7 +144,8 @@ def find_blocks(valid: np.ndarray, radius: float, distance: np.ndarray | None = 
     found[1] = columns - half, rows - half
     ends = np.cumsum([0] + [len(found[n][0]) for n in BLOCKS]).tolist()
     parts = {n: slice(ends[k], ends[k + 1]) for k, n in enumerate(BLOCKS)}
-    return Blocks(size, *(np.concatenate([found[n][k] for n in BLOCKS]) for k in (0, 1)), parts)
+    dx, dy = (np.concatenate([found[n][k] for n in BLOCKS]) for k in (0, 1))
+    return Blocks(size, dx, dy, parts)
 
 
 def _grid(size, n):
