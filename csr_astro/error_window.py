@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,11 +15,11 @@ from csr_astro.kriging import Kriging, block_window
 from csr_astro.utils.data import read_data
 
 if TYPE_CHECKING:
+    from csr_astro.masking import SourceMask
     from csr_astro.source_model import SourceModel
     from csr_astro.typing import Pixels, Places
-    from csr_astro.uncertainty import PredictedSource
 
-__all__ = ['ErrorWindow', 'NormalizedKriging']
+__all__ = ['ErrorWindow', 'NormalizedKriging', 'PredictedSource']
 
 
 # Normalised values are clipped at this many scatters, as for the network.
@@ -49,6 +50,44 @@ class NormalizedKriging(NamedTuple):
     scale: float
 
 
+@dataclass(frozen=True, eq=False)
+class PredictedSource:
+    """Source with a prediction: position, mask, peak and predicted background.
+
+    Attributes
+    ----------
+    x, y : float
+        Position in pixels.
+    mask : `~csr_astro.masking.SourceMask`
+        Mask of the source.
+    peak : float
+        Largest measured value in the mask.
+    predicted : (P,) `~numpy.ndarray` of float
+        Predicted background in the pixels of the mask.
+    kriging : `NormalizedKriging` or None
+        Kriging of the prediction, if there was one; else the errors have their own.
+
+    Examples
+    --------
+    >>> from csr_astro.error_window import PredictedSource
+    >>> from csr_astro.masking import disc
+    >>> mask = disc(20, 30, 4, (60, 60))
+    >>> source = PredictedSource(20, 30, mask, peak=9.0, predicted=mask.pixels[mask.pixels] * 1.5)
+    >>> print(source.predicted[0])
+    1.5
+    """
+
+    x: float
+    y: float
+    mask: SourceMask
+    peak: float
+    predicted: np.ndarray
+    kriging: NormalizedKriging | None = None
+
+    def __repr__(self) -> str:
+        return f'<PredictedSource: x={self.x:.6g}, y={self.y:.6g}, {len(self.predicted)} pixels>'
+
+
 class ErrorWindow:
     """Kriging in the window around one source, by pixels of the map.
 
@@ -58,7 +97,7 @@ class ErrorWindow:
         The map.
     hole : (ny, nx) `~numpy.ndarray` of bool
         True for the pixels of all masks.
-    source : `~csr_astro.uncertainty.PredictedSource`
+    source : `PredictedSource`
         The source.
     size : int
         Width of the window in pixels, odd.
@@ -79,10 +118,9 @@ class ErrorWindow:
     Examples
     --------
     >>> import numpy as np
-    >>> from csr_astro.error_window import ErrorWindow
+    >>> from csr_astro.error_window import ErrorWindow, PredictedSource
     >>> from csr_astro.images import parse_image
     >>> from csr_astro.masking import disc
-    >>> from csr_astro.uncertainty import PredictedSource
     >>> noise = np.random.default_rng(0).normal(size=(120, 120))
     >>> mask = disc(50, 60, 4, noise.shape)
     >>> hole = np.zeros(noise.shape, dtype=bool)
@@ -114,11 +152,11 @@ class ErrorWindow:
                 valid = _valid_pixels(image, hole, self.x0, self.y0, size)[1]
                 kriging = kriging.with_noise(noise, valid)
             else:
-                # What is computed here is freed with the window.
+                # Whatever is computed from here on is freed with the window.
                 kriging = copy.copy(kriging)
         else:
             kriging, location, self.scale = self._krige(image, hole, source, size, model)
-        self.kriging = None
+        self.kriging: Any = None
         if (
             kriging is None
             or kriging.n_valid < _MIN_PIXELS
@@ -138,7 +176,8 @@ class ErrorWindow:
         valid = np.isfinite(values) & valid
         if valid.sum() < _MIN_PIXELS:
             return None, 0.0, 1.0
-        location, self.scale = location, scale = _normalization(values, valid)
+        location, scale = _normalization(values, valid)
+        self.scale = scale
         values = np.where(valid, (values - location) / scale, 0).clip(-_CLIP, _CLIP)
         noise = None if image.error is None else self._noise(image, size)
         if self._block > 1:
@@ -227,7 +266,7 @@ class ErrorWindow:
         flat = np.zeros((len(places[0]), weights[..., 0].size))
         np.add.at(flat, number, weights.reshape(-1, weights.shape[-1]).T)
         used = flat.any(axis=1)
-        places, flat = tuple(place[used] for place in places), flat[used].T
+        places, flat = (places[0][used], places[1][used]), flat[used].T
         structure = self.kriging.variance(places, flat)
         own = flat**2 @ self.kriging.own_variance(places, given=given)
         return structure.reshape(weights.shape[:-1]), own.reshape(weights.shape[:-1])

@@ -174,7 +174,8 @@ class NeuralBackgroundEstimator(LocalBackground):
         wanted = _PRESETS[preset].normalization
         self._default_dtype = dtype is None
         # In the range of bright sources, bfloat16 does not resolve the background.
-        self.dtype = dtype or (fast if (wanted or self._info.normalization) == 'local' else 'float32')
+        is_local = (wanted or self._info.normalization) == 'local'
+        self.dtype = dtype or (fast if is_local else 'float32')
         if wanted not in (None, self._info.normalization):
             warnings.warn(
                 f'the preset {preset!r} normalises by {wanted!r}, the weights {str(weights)!r} '

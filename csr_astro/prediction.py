@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from csr_astro.plan import Plan
     from csr_astro.typing import Batches, PathLike
 
-__all__ = ['BATCH_SIZES', 'ORIENTATIONS', 'Part', 'Prediction', 'Predictor', 'combine_parts', 'predict']
+__all__ = [
+    'BATCH_SIZES', 'ORIENTATIONS', 'Part', 'Prediction', 'Predictor', 'combine_parts', 'predict',
+    'predict_windows',
+]  # fmt: skip
 
 # Width in pixels of the rim around a mask that is checked for valid background.
 _RIM = 5
@@ -233,7 +236,7 @@ class Predictor:
 
         n = len(cutouts[0])
         try:
-            return _predict(model, *cutouts, orientations=self.orientations, **options)
+            return predict_windows(model, *cutouts, orientations=self.orientations, **options)
         except torch.OutOfMemoryError:
             if n == 1:
                 raise
@@ -315,12 +318,38 @@ def predict(
     prediction : (N, S, S) `~numpy.ndarray` of float64
         NaN beyond ``reach``. Use only the pixels of the central mask.
     """
-    options = {'reach': reach, 'wings_known': wings_known}
-    return _predict(model, values, hole, central, radius, orientations=orientations, **options)[0]
+    return predict_windows(
+        model, values, hole, central, radius,
+        orientations=orientations, reach=reach, wings_known=wings_known,
+    )[0]  # fmt: skip
 
 
-def _predict(model, values, hole, central, radius, *, orientations, reach, wings_known):
-    """Return the prediction, and the kriging of each window."""
+def predict_windows(
+    model: Inpainter,
+    values: np.ndarray,
+    hole: np.ndarray,
+    central: np.ndarray,
+    radius: np.ndarray,
+    *,
+    orientations: int = ORIENTATIONS,
+    reach: int | None = None,
+    wings_known: bool = False,
+) -> tuple[np.ndarray, list[NormalizedKriging | None]]:
+    """Predict the background of a stack of cutouts, and keep the kriging of each.
+
+    Parameters
+    ----------
+    model, values, hole, central, radius, orientations, reach, wings_known
+        As in `predict`.
+
+    Returns
+    -------
+    prediction : (N, S, S) `~numpy.ndarray` of float64
+        As from `predict`.
+    krigings : list of `~csr_astro.error_window.NormalizedKriging` or None
+        Kriging of each cutout; None without one, and for a single orientation, which sees a
+        smaller cutout.
+    """
     import torch
 
     device = next(model.parameters()).device
@@ -353,7 +382,7 @@ def _predict(model, values, hole, central, radius, *, orientations, reach, wings
     near = slice(size // 2 - reach, size // 2 + reach + 1)
     prediction[:, near, near] = (location + scale * (total / orientations))[:, 0].numpy()
     if orientations == 1:
-        # Errors are those of the whole window.
+        # Errors take the whole window.
         return prediction, [None] * len(values)
     units = zip(krigings, location.flatten().tolist(), scale.flatten().tolist(), strict=True)
     return prediction, [

@@ -16,7 +16,7 @@ import numpy as np
 from photutils.aperture import PixelAperture
 
 from csr_astro.cutouts import MAX_RADIUS, window_size
-from csr_astro.error_window import ErrorWindow
+from csr_astro.error_window import ErrorWindow, PredictedSource
 from csr_astro.images import shape_text
 from csr_astro.masking import combined_mask
 from csr_astro.utils.threads import n_threads, spread
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from csr_astro.masking import SourceMask
     from csr_astro.source_model import SourceModel
 
-__all__ = ['BackgroundCovariance', 'BackgroundErrors', 'PredictedSource', 'predicted_sources']
+__all__ = ['BackgroundCovariance', 'BackgroundErrors', 'predicted_sources']
 
 
 _Result = TypeVar('_Result')
@@ -123,44 +123,6 @@ def aperture_weights(aperture, x, y, method):
     return weights
 
 
-@dataclass(frozen=True, eq=False)
-class PredictedSource:
-    """Source with a prediction: position, mask, peak and predicted background.
-
-    Attributes
-    ----------
-    x, y : float
-        Position in pixels.
-    mask : `~csr_astro.masking.SourceMask`
-        Mask of the source.
-    peak : float
-        Largest measured value in the mask.
-    predicted : (P,) `~numpy.ndarray` of float
-        Predicted background in the pixels of the mask.
-    kriging : `~csr_astro.error_window.NormalizedKriging` or None
-        Kriging of the prediction, if there was one; else the errors have their own.
-
-    Examples
-    --------
-    >>> from csr_astro.uncertainty import PredictedSource
-    >>> from csr_astro.masking import disc
-    >>> mask = disc(20, 30, 4, (60, 60))
-    >>> source = PredictedSource(20, 30, mask, peak=9.0, predicted=mask.pixels[mask.pixels] * 1.5)
-    >>> print(source.predicted[0])
-    1.5
-    """
-
-    x: float
-    y: float
-    mask: SourceMask
-    peak: float
-    predicted: np.ndarray
-    kriging: NormalizedKriging | None = None
-
-    def __repr__(self) -> str:
-        return f'<PredictedSource: x={self.x:.6g}, y={self.y:.6g}, {len(self.predicted)} pixels>'
-
-
 def predicted_sources(
     x: np.ndarray,
     y: np.ndarray,
@@ -187,7 +149,7 @@ def predicted_sources(
 
     Returns
     -------
-    sources : dict of int to `PredictedSource`
+    sources : dict of int to `~csr_astro.error_window.PredictedSource`
         Sources by their index, from 0, in the order of their positions.
 
     Examples
@@ -223,7 +185,7 @@ class BackgroundErrors:
     ----------
     image : `~csr_astro.images.Image`
         The map.
-    sources : dict of int to `PredictedSource`
+    sources : dict of int to `~csr_astro.error_window.PredictedSource`
         Sources from `predicted_sources`; at least all whose masks reach into the
         windows of the requested sources.
     model : `~csr_astro.source_model.SourceModel`, optional
@@ -231,7 +193,7 @@ class BackgroundErrors:
 
     Attributes
     ----------
-    sources : dict of int to `PredictedSource`
+    sources : dict of int to `~csr_astro.error_window.PredictedSource`
         The sources as given.
     hole : (ny, nx) `~numpy.ndarray` of bool
         True for the pixels of all masks.
@@ -295,7 +257,7 @@ class BackgroundErrors:
         size = int(window_size(max(source.mask.radius, reach))) + 1
         # The last window of each thread is kept, because several sums use it.
         thread = threading.get_ident()
-        asked, window = self._last.get(thread, (None, None))
+        asked, window = self._last.get(thread, ((-1, 0), None))
         if window is None or asked != (i, size):
             if window is not None and 'features' in vars(window):
                 self._features[asked] = window.features

@@ -53,7 +53,7 @@ def one_thread():
 def same_precision():
     """Compute in float32 by default, on any processor."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('csr_astro.nn.device.best_dtype', lambda device: torch.float32)
+        patch.setattr('csr_astro.nn.device.best_dtype', lambda _: torch.float32)
         yield
 
 

@@ -61,9 +61,8 @@ class Blocks:
     @cached_property
     def count(self) -> np.ndarray:
         """Number of pixels of each block, (B,) float."""
-        return np.repeat(
-            [float(n * n) for n in BLOCKS], [self.parts[n].stop - self.parts[n].start for n in BLOCKS]
-        )
+        numbers = [self.parts[n].stop - self.parts[n].start for n in BLOCKS]
+        return np.repeat(np.square(BLOCKS).astype(float), numbers)
 
     def places(self, n: int) -> Places:
         """Return the centres (dx, dy) of the blocks of one width.
@@ -145,7 +144,8 @@ def find_blocks(valid: np.ndarray, radius: float, distance: np.ndarray | None = 
     found[1] = columns - half, rows - half
     ends = np.cumsum([0] + [len(found[n][0]) for n in BLOCKS]).tolist()
     parts = {n: slice(ends[k], ends[k + 1]) for k, n in enumerate(BLOCKS)}
-    return Blocks(size, *(np.concatenate([found[n][k] for n in BLOCKS]) for k in (0, 1)), parts)
+    dx, dy = (np.concatenate([found[n][k] for n in BLOCKS]) for k in (0, 1))
+    return Blocks(size, dx, dy, parts)
 
 
 def _grid(size, n):

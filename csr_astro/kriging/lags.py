@@ -38,7 +38,7 @@ class LagTables:
 
     def __init__(self, variogram: Variogram) -> None:
         self._variogram = variogram
-        self._tables: dict[tuple[int, int], tuple[np.ndarray, int, int]] = {}
+        self._tables: dict[tuple[int, int], tuple[np.ndarray, int]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -73,7 +73,7 @@ class LagTables:
     def _table(self, blocks, step, reach):
         """Return the covariances of a square of separations, flattened, and its width."""
         blocks = max(blocks), min(blocks)
-        table, known = self._tables.get(blocks, (None, -1))
+        table, known = self._tables.get(blocks, (np.empty(0), -1))
         if known < reach:
             known, (x, y, number) = reach, _separations(reach)
             origin = np.zeros(1, dtype=int)

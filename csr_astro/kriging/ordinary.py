@@ -140,6 +140,11 @@ class Kriging:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | dict.fromkeys(_CACHES)
 
+    def __copy__(self) -> Kriging:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
     def forget(self) -> None:
         """Free memory: the factor of the covariance is computed anew when it is needed."""
         self.__dict__.update(dict.fromkeys(_CACHES))
@@ -147,7 +152,8 @@ class Kriging:
     @property
     def nbytes(self) -> int:
         """Memory that `forget` frees, in bytes."""
-        return sum(each.nbytes for each in (self._kept_factor, self._kept_tables) if each is not None)
+        caches = self._kept_factor, self._kept_tables
+        return sum(each.nbytes for each in caches if each is not None)
 
     def with_noise(self, noise: np.ndarray, valid: np.ndarray) -> Kriging:
         """Return the same kriging for pixels whose noise is known.
@@ -167,8 +173,8 @@ class Kriging:
         other = copy.copy(self)
         other.forget()
         if self.variogram is not None:
-            other._noise = self._known_noise(noise, valid)
-            other._finish(other._solve()[1])
+            other._noise = self._known_noise(noise, valid)  # noqa: SLF001
+            other._finish(other._solve()[1])  # noqa: SLF001
         return other
 
     @property

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from csr_astro.nn.partial_conv import PartialConvTranspose2d
-
-if TYPE_CHECKING:
-    from csr_astro.nn.unet import PartialConvUNet
+from csr_astro.nn.unet import PartialConvUNet
 
 __all__ = ['fold']
 
@@ -46,9 +43,8 @@ def fold(network: PartialConvUNet, dtype: torch.dtype = torch.float32) -> Partia
     ...     print(torch.allclose(fold(network)(image, mask), network(image, mask), atol=1e-5))
     True
     """
-    folded = copy.copy(network)
-    # A shallow copy of a module shares its table of modules.
-    folded._modules = {}
+    with torch.device('meta'):
+        folded = PartialConvUNet(network.width, n_hints=network.n_hints)
     folded.encoder = nn.ModuleList(
         _FoldedBlock(block, dtype, first=not number) for number, block in enumerate(network.encoder)
     )

@@ -6,7 +6,6 @@ both use it, so that they cannot differ.
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -218,10 +217,10 @@ class Inpainter(nn.Module):
         -------
         inpainter : `Inpainter`
         """
-        model = copy.copy(self)
-        # A shallow copy of a module shares its table of modules.
-        model._modules = {'network': fold(self.network, self.dtype)}
-        return model
+        network = fold(self.network, self.dtype)
+        model = Inpainter(network, self.normalization, fill=self.fill, dtype=self.dtype)
+        model.info = getattr(self, 'info', None)
+        return model.eval()
 
     def prepare(
         self,

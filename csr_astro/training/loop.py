@@ -41,7 +41,9 @@ def _prepare(model, sampler, batch_size, number):
     batch = sampler.batch(number, batch_size)
     image, target, valid, hole, central, radius = (torch.from_numpy(array) for array in batch)
     # Pixels under the masks are measured, but not background.
-    normalized, hints, location, scale, _ = model.prepare(image, valid, valid + hole, central, radius)
+    normalized, hints, location, scale, _ = model.prepare(
+        image, valid, valid + hole, central, radius
+    )
     divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
     tensors = (normalized, (target - location) / divisor, valid, hole, central, *hints)
     return [tensor.numpy() for tensor in tensors]

@@ -91,7 +91,8 @@ def spread(
     Yields
     ------
     result : object
-        Results in the order of the items. At most twice as many as threads wait to be taken.
+        Results in the order of the items; BLAS has one thread until the last is taken. At most
+        twice as many as threads wait to be taken.
 
     Examples
     --------
@@ -100,10 +101,8 @@ def spread(
     [2, 3, 1]
     """
     if threads == 1:
-        for item in items:
-            with one_blas_thread():
-                result = function(item)
-            yield result
+        with one_blas_thread():
+            yield from map(function, items)
         return
     waiting: deque = deque()
     with one_blas_thread(), ThreadPoolExecutor(threads) as pool:

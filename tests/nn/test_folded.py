@@ -74,7 +74,8 @@ def test_values_of_invalid_pixels_have_no_influence():
     image, mask, hints, hint_masks = inputs('scattered', n_hints=2)
     expected = folded(image, mask, hints, hint_masks)
     image = torch.where(mask > 0, image, 1e6)
-    hints = [torch.where(valid > 0, hint, -1e6) for hint, valid in zip(hints, hint_masks)]
+    pairs = zip(hints, hint_masks, strict=True)
+    hints = [torch.where(valid > 0, hint, -1e6) for hint, valid in pairs]
     assert torch.equal(folded(image, mask, hints, hint_masks), expected)
 
 

@@ -26,13 +26,15 @@ def two():
     torch.set_num_threads(before)
 
 
-def test_blas_has_one_thread_within_the_block_only(two):
+@pytest.mark.usefixtures('two')
+def test_blas_has_one_thread_within_the_block_only():
     with one_blas_thread():
         assert blas() == {1}
     assert blas() == {2}
 
 
-def test_blocks_that_overlap_leave_the_setting_of_the_user(two):
+@pytest.mark.usefixtures('two')
+def test_blocks_that_overlap_leave_the_setting_of_the_user():
     """The first that begins ends before the second."""
     entered, left = threading.Event(), threading.Event()
 
@@ -50,7 +52,8 @@ def test_blocks_that_overlap_leave_the_setting_of_the_user(two):
     assert blas() == {2}
 
 
-def test_an_error_leaves_the_setting_of_the_user(two):
+@pytest.mark.usefixtures('two')
+def test_an_error_leaves_the_setting_of_the_user():
     with pytest.raises(ZeroDivisionError):
         list(spread(lambda x: 1 / x, [1, 0], 2))
     assert blas() == {2}
@@ -66,7 +69,8 @@ def test_results_come_in_order(threads):
     assert list(spread(late, range(12), threads)) == [x * x for x in range(12)]
 
 
-def test_each_thread_computes_alone(two):
+@pytest.mark.usefixtures('two')
+def test_each_thread_computes_alone():
     def threads(_):
         return torch.get_num_threads(), blas(), threading.get_ident()
 
