@@ -210,7 +210,8 @@ class ErrorWindow:
         ).mean()
         weights = np.bincount(self.number) / len(self.number)
         expected = np.sqrt(self.kriging.variance(self.places, weights[np.newaxis])[0])
-        disagreement = difference / expected if expected > 0 else 1.0
+        # 1 also where the prediction is that of the kriging.
+        disagreement = max(difference / expected, 1.0) if expected > 0 else 1.0
         found = [*self.kriging.left_out(), disagreement]
         return np.log(np.clip(found, *read_data('error_model.toml')['range']))
 

@@ -352,6 +352,8 @@ def predict_windows(
     """
     import torch
 
+    from csr_astro.nn.unet import central_pixels
+
     device = next(model.parameters()).device
     measured = np.isfinite(values)
     image = torch.from_numpy(np.where(measured, values, 0.0))[:, None]
@@ -361,7 +363,6 @@ def predict_windows(
     radius = torch.from_numpy(np.asarray(radius, dtype=float))
     size = values.shape[-1] - 1
     reach = size // 2 - 1 if reach is None else reach
-    total = 0
     with torch.inference_mode():
         if orientations == 1:
             # A single orientation uses one even-sized window, also for the normalisation.
@@ -371,16 +372,24 @@ def predict_windows(
         normalized, hints, location, scale, krigings = model.prepare(
             image, valid, finite, central, radius, wings_known=wings_known
         )
-        for turns, flip in _ORIENTATIONS[orientations]:
-            seen, seen_valid, *seen_hints = (
-                _orient(t, turns, flip)[..., :size, :size].to(device)
-                for t in (normalized, valid, *hints)
-            )
-            output = model.predict_normalized(seen, seen_valid, seen_hints, reach=reach)
-            total = total + _reorient(output.cpu().double(), turns, flip)
+        share = model.network_share(hints, len(values)).cpu()
+        asked = share > 0
+        # Kriging is the whole prediction of the others.
+        found = central_pixels((hints or (normalized,))[0], reach).cpu().double()
+        if asked.any():
+            inputs = [t[asked] for t in (normalized, valid, *hints)]
+            total = 0
+            for turns, flip in _ORIENTATIONS[orientations]:
+                seen, seen_valid, *seen_hints = (
+                    _orient(t, turns, flip)[..., :size, :size].to(device) for t in inputs
+                )
+                output = model.predict_normalized(seen, seen_valid, seen_hints, reach=reach)
+                total = total + _reorient(output.cpu().double(), turns, flip)
+            part = share[asked].double().reshape(-1, 1, 1, 1)
+            found[asked] = part * (total / orientations) + (1 - part) * found[asked]
     prediction = np.full(values.shape, np.nan)
     near = slice(size // 2 - reach, size // 2 + reach + 1)
-    prediction[:, near, near] = (location + scale * (total / orientations))[:, 0].numpy()
+    prediction[:, near, near] = (location + scale * found)[:, 0].numpy()
     if orientations == 1:
         # Errors take the whole window.
         return prediction, [None] * len(values)

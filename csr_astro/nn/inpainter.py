@@ -34,6 +34,8 @@ _CLIP = 30.0
 # Range in scales of masked pixels whose logarithm the network is shown, so that it can expect wings
 # of bright sources. It must not see fainter pixels, which may be background.
 _BRIGHT, _BRIGHTEST = 10.0, 1e6
+# Sources brighter than this many scatters are predicted by the network alone.
+_CERTAIN = 30.0
 # Smallest error of the kriging, in scatters of the window.
 _LEAST_ERROR = 1e-4
 # Added to the mask radius for the width of the local normalisation, in pixels.
@@ -168,6 +170,9 @@ class Inpainter(nn.Module):
     dtype : `torch.dtype`, optional
         Precision of the network's arithmetic; all other computations keep the
         precision of the image.
+    wings_only : bool, optional
+        Whether predictions use the network only behind bright sources, whose wings it knows,
+        and the kriging alone elsewhere; needs a fill of kriging.
 
     Examples
     --------
@@ -190,6 +195,7 @@ class Inpainter(nn.Module):
         *,
         fill: str = 'push-pull',
         dtype: torch.dtype = torch.float32,
+        wings_only: bool = False,
     ) -> None:
         super().__init__()
         for name, value, known in (
@@ -203,6 +209,9 @@ class Inpainter(nn.Module):
                 f'fill={fill!r} needs a network that takes {FILLS[fill]} hints, not '
                 f'{network.n_hints}.'
             )
+        if wings_only and not fill.startswith('kriging'):
+            raise ValueError(f'wings_only needs a fill of kriging, got fill={fill!r}.')
+        self.wings_only = wings_only
         self.network = network
         self.normalization = normalization
         self.fill = fill
@@ -286,6 +295,28 @@ class Inpainter(nn.Module):
             splines, errors = _tensors(stacks, image.device)
             hints = *hints, splines, central, errors, central
         return normalized, hints, location, scale, krigings
+
+    def network_share(self, hints: Sequence[torch.Tensor], n: int) -> torch.Tensor:
+        """Share of the network in the predictions; the rest is that of the kriging.
+
+        Parameters
+        ----------
+        hints : sequence of `torch.Tensor`, (B, 1, H, W)
+            As from `prepare`.
+        n : int
+            Number of images.
+
+        Returns
+        -------
+        share : `torch.Tensor`, (B,)
+            1, and with ``wings_only`` 0 behind sources without a bright pixel. It rises between
+            10 and 30 scatters, so that no flux jumps.
+        """
+        if not self.wings_only:
+            return torch.ones(n)
+        _, central, bright = hints[:3]
+        peak = (bright * central).flatten(1).amax(dim=1)
+        return (peak / math.log10(_CERTAIN / _BRIGHT)).clamp(0, 1)
 
     def predict_normalized(
         self,

@@ -300,3 +300,23 @@ def test_hints_of_splines_are_exact_on_planes():
     found = (location + scale * hints[4])[inside]
     assert_allclose(found.numpy(), image[inside].numpy(), atol=1e-4)
     assert torch.equal(hints[5], central.float())
+
+
+def test_network_is_asked_behind_bright_sources_only():
+    """Its share rises from 0 at 10 scatters to 1 at 30."""
+    model = Inpainter(make_network(4), fill='kriging+spline', wings_only=True)
+    image, valid, finite, central, radius = cutouts(n_images=3)
+    y, x = np.mgrid[:96, :96] - 48
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 1, 96, 96)))
+    for number, peak in enumerate((5.0, 17.3, 1000.0)):
+        noise[number, 0, 48, 48] = peak
+    hints = model.prepare(noise, 1 - central, torch.ones_like(valid), central, radius)[1]
+    share = model.network_share(hints, 3)
+    assert_allclose(share.numpy(), [0, 0.5, 1], atol=0.1)
+    model.wings_only = False
+    assert model.network_share(hints, 3).tolist() == [1, 1, 1]
+
+
+def test_wings_need_kriging(network):
+    with pytest.raises(ValueError, match=r"^wings_only needs a fill of kriging, got fill='none'"):
+        Inpainter(network, fill='none', wings_only=True)
