@@ -6,6 +6,7 @@ both use it, so that they cannot differ.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
