@@ -13,6 +13,7 @@ from csr_astro.cutouts import extract, extract_mask, nearest_pixel
 from csr_astro.images import Image
 from csr_astro.kriging import Kriging, block_window
 from csr_astro.utils.data import read_data
+from csr_astro.utils.outliers import isolated_outliers
 
 if TYPE_CHECKING:
     from csr_astro.masking import SourceMask
@@ -325,8 +326,9 @@ def _places(x0, y0):
 
 def _valid_pixels(image, hole, x0, y0, size):
     """Return the window around a pixel, and True for the measured pixels outside all masks."""
-    values = extract(image, *_places(x0, y0), size)[0]
-    return values, np.isfinite(values) & ~extract_mask(hole, *_places(x0, y0), size)[0]
+    values = extract(image, *_places(x0, y0), size)
+    valid = np.isfinite(values) & ~extract_mask(hole, *_places(x0, y0), size)
+    return values[0], (valid & ~isolated_outliers(values, valid))[0]
 
 
 def _relative_variance(error, scale):

@@ -15,6 +15,7 @@ from csr_astro.cutouts import extract, extract_mask, prediction_reach, window_co
 from csr_astro.error_window import NormalizedKriging
 from csr_astro.flags import BITS
 from csr_astro.masking import combined_mask
+from csr_astro.utils.outliers import isolated_outliers
 from csr_astro.utils.scatter import RING_WIDTH, ring_scatter
 from csr_astro.utils.threads import n_threads, spread
 
@@ -192,6 +193,12 @@ class Predictor:
         if plan.model is not None:
             values -= plan.model.windows(x, y, size)
         covered = extract_mask(hole, x, y, size)
+        flags = np.zeros(len(index), dtype=int)
+        if not self.blend:
+            # The published tool keeps them.
+            outliers = isolated_outliers(values, np.isfinite(values) & ~covered)
+            values[outliers] = np.nan
+            flags[outliers.any(axis=(1, 2))] |= BITS['outliers']
         inside = [masks[i].in_window(sources.x[i], sources.y[i], size) for i in index]
         central = np.zeros_like(covered)
         for k, places in enumerate(inside):
@@ -207,7 +214,7 @@ class Predictor:
         )
         valid = np.isfinite(values) & ~covered
         mean = np.full(len(index), np.nan)
-        flags = _rim_flags(valid, radius)
+        flags |= _rim_flags(valid, radius)
         changed = [(np.zeros(0, dtype=int), np.zeros(0), np.zeros(0))]
         for k, places in enumerate(inside):
             if not valid[k].any():

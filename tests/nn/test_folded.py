@@ -82,7 +82,7 @@ def test_values_of_invalid_pixels_have_no_influence():
 @torch.inference_mode()
 def test_bfloat16_is_as_near_as_with_autocast():
     model = load_model()
-    image, mask, hints, hint_masks = inputs('disc', n_hints=2)
+    image, mask, hints, hint_masks = inputs('disc', n_hints=model.network.n_hints)
     exact = model.network(image, mask, hints, hint_masks)
     folded = fold(model.network, torch.bfloat16)(image, mask, hints, hint_masks).float()
     with torch.autocast('cpu', dtype=torch.bfloat16):
