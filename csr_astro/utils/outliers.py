@@ -9,9 +9,9 @@ __all__ = ['isolated_outliers']
 
 # Outliers differ from the median of 3 x 3 pixels by more than so many robust scatters of such
 # differences, and by so many times more than each of their neighbours, unlike a point source.
-_SCATTERS, _ISOLATED = 25.0, 4.0
+_SCATTERS, _ISOLATED = 40.0, 4.0
 # More of them than this fraction of the pixels are the tail of a distribution.
-_RARE = 2e-3
+_RARE = 1e-3
 # Robust scatter of normal numbers over the median of their absolute values.
 _NORMAL = 1.4826
 _NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
