@@ -80,11 +80,12 @@ class NeuralBackgroundEstimator(LocalBackground):
         each map tells: ``INSTRUME`` and so on, or ``BMAJ`` and ``BMIN``.
     fwhm : float or `~astropy.units.Quantity`, optional
         Full width at half maximum of the beam, in pixels or as an angle, for
-        the generic instrument.
+        the generic instrument. Where the header of a map tells a band of about this beam, PSF
+        and aperture corrections are those of the band; else they are those of a Gaussian.
     psf : profile, path-like, image HDU, array, astropy or photutils model, optional
         Point spread function of the map, as in `~csr_astro.simulation.psf.psf_profile`; by default
-        that of the instrument: a model for PACS, a Gaussian of the beam for others. The wings of
-        bright sources, by this PSF or by the model for PACS, are fitted and subtracted before the
+        that of the instrument: a model for PACS and SPIRE, a Gaussian of the beam for others. The
+        wings of bright sources, by this PSF or by such a model, are fitted and subtracted before the
         background is predicted; with a beam alone, the network guesses them.
     preset : {'default', 'paper'}, optional
         ``'default'`` normalises by valid pixels only, replaces exactly the
@@ -255,6 +256,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             'orientations': self.orientations,
             'dtype': self.dtype,
             'fwhm': self.instrument and self.instrument.fwhm,
+            'psf_of': self.instrument and self.instrument.psf_of,
             'centroid_func': getattr(self.centroid_func, '__name__', str(self.centroid_func)),
         }
 
@@ -300,12 +302,19 @@ class NeuralBackgroundEstimator(LocalBackground):
         ValueError
             If neither tells it.
         """
+        header = image.header
         if self.instrument is not None:
-            return self
-        if image.header is None:
+            if header is None or self.psf is not None:
+                return self
+            instrument = self.instrument.with_psf_of(header, image.pixel_scale)
+        elif header is None:
             raise ValueError('the beam of the map is not known; give instrument= or fwhm=.')
+        else:
+            instrument = require_instrument(header)
+        if instrument is self.instrument:
+            return self
         known = copy.copy(self)
-        known.instrument = require_instrument(image.header)
+        known.instrument = instrument
         _, known.inner_radius, known.outer_radius = known.instrument.snr_radii
         return known
 

@@ -44,6 +44,8 @@ _GENERIC_FWHM = 3.5
 _LARGEST_FWHM = 300
 # Relative difference of pixel scales below which the published radii in pixels are kept.
 _SAME_SCALE = 0.02
+# Largest ratio of two beams that are taken for the same band; smoothed maps are wider.
+_SAME_BEAM = 1.2
 
 
 @cache
@@ -102,6 +104,8 @@ class Instrument:
         Measured solid angle of the beam in square arcsec; that of a Gaussian otherwise.
     source : str
         Where the numbers are from.
+    psf_of : str
+        Name of the band whose PSF and enclosed energy a beam has, see `with_psf_of`.
 
     Examples
     --------
@@ -129,6 +133,7 @@ class Instrument:
     angular: bool = False
     beam_area: float | None = None
     source: str = ''
+    psf_of: str = ''
 
     def __repr__(self) -> str:
         pixels = '' if self.pixel_scale is None else f' of {self.pixel_scale:.3g} arcsec'
@@ -155,6 +160,46 @@ class Instrument:
         if self.beam_area is not None and self.pixel_scale is not None:
             return self.beam_area / self.pixel_scale**2
         return float(np.pi / (4 * np.log(2)) * self.fwhm**2)
+
+    @property
+    def default_correction(self) -> str:
+        """Aperture correction of a point source: ``'eef'`` with a table, else ``'gaussian'``."""
+        return 'gaussian' if self.corrections is None else 'eef'
+
+    def with_psf_of(self, header: Mapping[str, Any], pixel_scale: float | None) -> Instrument:
+        """Return this beam with the PSF of the band that a header tells.
+
+        Parameters
+        ----------
+        header : mapping
+            Header of a map, as for `identify_instrument`.
+        pixel_scale : float or None
+            Pixel scale of the map in arcsec.
+
+        Returns
+        -------
+        instrument : `Instrument`
+            The radii stay; enclosed energies, model of the PSF and solid angle of the beam are
+            those of the band. Unchanged if this is no generic beam, if the header tells no band,
+            or if the beams differ by more than 20 %, as those of a smoothed map.
+
+        Examples
+        --------
+        >>> from csr_astro.instruments import get_instrument
+        >>> header = {'INSTRUME': 'SPIRE', 'WAVELNTH': 250}
+        >>> get_instrument(fwhm=3).with_psf_of(header, 6.0).psf_of
+        'spire-250'
+        """
+        name = identify_instrument(header) if self.name == 'generic' else None
+        if name is None or pixel_scale is None:
+            return self
+        band, beam = get_instrument(name).on_pixels(pixel_scale), self.on_pixels(pixel_scale)
+        if not 1 / _SAME_BEAM < beam.fwhm / band.fwhm < _SAME_BEAM:
+            return self
+        kept = ('wavelength', 'corrections', 'psf_model', 'zero_is_blank', 'beam_area')
+        return replace(
+            beam, pixel_scale=pixel_scale, psf_of=name, **{key: getattr(band, key) for key in kept}
+        )
 
     def _masks(self):
         return zip(MASK_NAMES, self.mask_radii, strict=True)
@@ -233,8 +278,9 @@ class Instrument:
         ----------
         radius : array-like of float
             Radii in pixels.
-        table : {'eef', 'vesta'}, optional
-            Table for real sources, or for injected Vesta PSFs.
+        table : {'eef', 'vesta', 'gaussian'}, optional
+            Table for real sources, table for injected PSFs, which end at some radius (60 arcsec
+            for PACS), or that of a Gaussian beam.
         outside : {'raise', 'nan'}, optional
             Whether radii outside the table raise an error or give NaN.
 
@@ -254,18 +300,15 @@ class Instrument:
         >>> print(blue.enclosed_energy(5 / 1.6))  # 5 arcsec
         0.59090795
         """
-        if table not in ('eef', 'vesta'):
-            raise ValueError(f"table must be 'eef' or 'vesta', got {table!r}.")
+        if table not in ('eef', 'vesta', 'gaussian'):
+            raise ValueError(f"table must be 'eef', 'vesta' or 'gaussian', got {table!r}.")
         if outside not in ('raise', 'nan'):
             raise ValueError(f"outside must be 'raise' or 'nan', got {outside!r}.")
         radius = _numbers(radius, 'radius')
-        if self.corrections is None:
+        if self.corrections is None or table == 'gaussian':
             # All energy is inside a hundred beams; larger radii could overflow.
             return -np.expm1(-4 * np.log(2) * (radius.clip(0, 100 * self.fwhm) / self.fwhm) ** 2)
-        mode, band = self.corrections.split(',')
-        rows = _corrections()
-        rows = rows[(rows['table'] == table) & (rows['mode'] == mode) & (rows['band'] == band)]
-        arcsec, fraction = rows['radius_arcsec'].data, rows['enclosed_energy_fraction'].data
+        arcsec, fraction = self._curve(table)
         with np.errstate(over='ignore'):
             # Every band with a table has a pixel scale.
             asked = radius * cast('float', self.pixel_scale)
@@ -280,6 +323,18 @@ class Instrument:
             )
         found = PchipInterpolator(arcsec, fraction)(np.clip(asked, arcsec[0], arcsec[-1]))
         return np.where(uncovered, np.nan, found)
+
+    def _curve(self, table):
+        """Return the radii in arcsec and the fractions of a table."""
+        mode, band = cast('str', self.corrections).split(',')
+        rows = _corrections()
+        rows = rows[(rows['mode'] == mode) & (rows['band'] == band)]
+        found = rows[rows['table'] == table]
+        if len(found):
+            return found['radius_arcsec'].data, found['enclosed_energy_fraction'].data
+        # Injected sources end at the edge of the model.
+        inside = read_data('psf_models.toml')[self.psf_model]['energy_within_edge']
+        return rows['radius_arcsec'].data, rows['enclosed_energy_fraction'].data / inside
 
 
 def list_instruments() -> list[str]:
@@ -345,6 +400,8 @@ def get_instrument(
             wavelength=entry['wavelength'],
             annulus=tuple(radius / entry['pixel_scale'] for radius in entry['annulus']),
             beam_area=entry.get('beam_area'),
+            corrections=entry.get('aperture_corrections'),
+            psf_model=entry.get('psf_model'),
             source=entry['source'],
         )
     scale = tables['scales'][entry['scale']]
