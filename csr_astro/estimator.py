@@ -24,6 +24,7 @@ from csr_astro.prediction import BATCH_SIZES, Predictor
 from csr_astro.simulation.psf import instrument_profile
 from csr_astro.sources import parse_sources
 from csr_astro.utils.representation import html_table
+from csr_astro.utils.sky import north_angle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -303,14 +304,15 @@ class NeuralBackgroundEstimator(LocalBackground):
             If neither tells it.
         """
         header = image.header
-        if self.instrument is not None:
-            if header is None or self.psf is not None:
-                return self
-            instrument = self.instrument.with_psf_of(header, image.pixel_scale)
-        elif header is None:
-            raise ValueError('the beam of the map is not known; give instrument= or fwhm=.')
-        else:
-            instrument = require_instrument(header)
+        if header is None:
+            if self.instrument is None:
+                raise ValueError('the beam of the map is not known; give instrument= or fwhm=.')
+            return self
+        instrument = require_instrument(header) if self.instrument is None else self.instrument
+        if self.psf is None:
+            instrument = instrument.with_psf_of(header, image.pixel_scale)
+            middle = (np.array(image.shape[::-1]) - 1) / 2
+            instrument = instrument.turned(header, north_angle(image.wcs, *middle))
         if instrument is self.instrument:
             return self
         known = copy.copy(self)

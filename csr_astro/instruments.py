@@ -106,6 +106,8 @@ class Instrument:
         Where the numbers are from.
     psf_of : str
         Name of the band whose PSF and enclosed energy a beam has, see `with_psf_of`.
+    psf_angle : float
+        Degrees by which the model of the PSF is turned, counter-clockwise, see `turned`.
 
     Examples
     --------
@@ -134,6 +136,7 @@ class Instrument:
     beam_area: float | None = None
     source: str = ''
     psf_of: str = ''
+    psf_angle: float = 0.0
 
     def __repr__(self) -> str:
         pixels = '' if self.pixel_scale is None else f' of {self.pixel_scale:.3g} arcsec'
@@ -200,6 +203,33 @@ class Instrument:
         return replace(
             beam, pixel_scale=pixel_scale, psf_of=name, **{key: getattr(band, key) for key in kept}
         )
+
+    def turned(self, header: Mapping[str, Any], north: float | None) -> Instrument:
+        """Return the band with its PSF in the orientation of a map.
+
+        Parameters
+        ----------
+        header : mapping
+            Header of the map; ``POSANGLE`` is the position angle of the spacecraft in degrees.
+        north : float or None
+            Direction of North in the map, in degrees counter-clockwise from the x axis.
+
+        Returns
+        -------
+        instrument : `Instrument`
+            Unchanged if an angle is not known, or without a model of the PSF.
+
+        Examples
+        --------
+        >>> from csr_astro.instruments import get_instrument
+        >>> get_instrument('pacs-scanmap-blue').turned({'POSANGLE': 80.5}, 90.0).psf_angle
+        80.5
+        """
+        angle = header.get('POSANGLE')
+        if north is None or self.psf_model is None or not isinstance(angle, int | float):
+            return self
+        turn = read_data('psf_models.toml')[self.psf_model].get('turn', 0)
+        return replace(self, psf_angle=float(angle + north - 90 + turn))
 
     def _masks(self):
         return zip(MASK_NAMES, self.mask_radii, strict=True)

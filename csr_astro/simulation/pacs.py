@@ -88,7 +88,12 @@ def pacs_profile(
 
 
 def band_profile(
-    name: str, pixel_scale: float, *, radius: float | None = None, smear: float = 0.0
+    name: str,
+    pixel_scale: float,
+    *,
+    radius: float | None = None,
+    smear: float = 0.0,
+    angle: float = 0.0,
 ) -> Profile:
     """The PSF of a band of PACS or SPIRE.
 
@@ -102,6 +107,8 @@ def band_profile(
         Radius at which the wings end, in arcsec; by default that of the model.
     smear : float, optional
         As in `pacs_profile`.
+    angle : float, optional
+        Degrees by which it is turned from the orientation of the spacecraft, counter-clockwise.
 
     Returns
     -------
@@ -115,7 +122,9 @@ def band_profile(
     >>> print((0.9707 * encircled_energy(profile, 22 / 6)).round(2))
     0.78
     """
-    model = read_data('psf_models.toml')[name]
+    model = dict(read_data('psf_models.toml')[name])
+    for part in ('core', 'lobes'):
+        model[part] = model[part] | {'angle': model[part]['angle'] + angle}
     radius = model['edge'] if radius is None else radius
     pixel_scale, radius, smear = (
         positive_number(value, what, zero=what == 'smear')

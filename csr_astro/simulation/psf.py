@@ -83,7 +83,9 @@ def instrument_profile(instrument: Instrument, *, fast_scan: bool = False) -> Pr
         smear = model.get('fast_scan_smear') if fast_scan else 0.0
         if smear is not None:
             pixel_scale = cast('float', instrument.pixel_scale)
-            return band_profile(instrument.psf_model, pixel_scale, smear=smear)
+            return band_profile(
+                instrument.psf_model, pixel_scale, smear=smear, angle=instrument.psf_angle
+            )
     if fast_scan:
         raise ValueError(f'only PACS has fast scans; the instrument is {instrument.name!r}.')
     return gaussian_profile(instrument.fwhm)

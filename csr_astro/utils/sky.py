@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from csr_astro.typing import WcsLike
 
-__all__ = ['local_axes', 'require_wcs', 'sky_shape', 'sky_to_pixels']
+__all__ = ['local_axes', 'north_angle', 'require_wcs', 'sky_shape', 'sky_to_pixels']
 
 # Largest error of a round trip from sky to pixels and back, in units of a pixel's diagonal.
 _ROUND_TRIP = 0.1
@@ -131,6 +131,39 @@ def local_axes(wcs: WcsLike, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         good = np.isfinite(arcsec).all(axis=(1, 2)) & (np.abs(np.linalg.det(arcsec)) > 0)
     axes[good] = np.linalg.inv(arcsec[good])
     return axes
+
+
+def north_angle(wcs: WcsLike | None, x: float, y: float) -> float | None:
+    """Compute the direction of North.
+
+    Parameters
+    ----------
+    wcs : WCS or None
+        World coordinate system of the map.
+    x, y : float
+        Position in pixels.
+
+    Returns
+    -------
+    angle : float or None
+        In degrees, counter-clockwise from the x axis; None without a WCS of the sky, outside the
+        projection, and on a mirrored map, in which East is clockwise from North.
+
+    Examples
+    --------
+    >>> from astropy.wcs import WCS
+    >>> from csr_astro.utils.sky import north_angle
+    >>> wcs = WCS({'CTYPE1': 'RA---TAN', 'CTYPE2': 'DEC--TAN', 'CDELT1': -1 / 3600,
+    ...            'CDELT2': 1 / 3600})
+    >>> round(north_angle(wcs, 5.0, 5.0), 2)
+    90.0
+    """
+    if wcs is None or not getattr(wcs, 'has_celestial', False):
+        return None
+    axes = local_axes(wcs, np.array([x]), np.array([y]))[0]
+    if not np.isfinite(axes).all() or np.linalg.det(axes) > 0:
+        return None
+    return float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1])))
 
 
 def sky_shape(
