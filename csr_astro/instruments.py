@@ -44,6 +44,8 @@ _GENERIC_FWHM = 3.5
 _LARGEST_FWHM = 300
 # Relative difference of pixel scales below which the published radii in pixels are kept.
 _SAME_SCALE = 0.02
+# What a beam takes from the band that the header of its map tells.
+_OF_BAND = ('wavelength', 'corrections', 'psf_model', 'zero_is_blank')
 # Largest ratio of two beams that are taken for the same band; smoothed maps are wider.
 _SAME_BEAM = 1.2
 
@@ -199,9 +201,12 @@ class Instrument:
         band, beam = get_instrument(name).on_pixels(pixel_scale), self.on_pixels(pixel_scale)
         if not 1 / _SAME_BEAM < beam.fwhm / band.fwhm < _SAME_BEAM:
             return self
-        kept = ('wavelength', 'corrections', 'psf_model', 'zero_is_blank', 'beam_area')
         return replace(
-            beam, pixel_scale=pixel_scale, psf_of=name, **{key: getattr(band, key) for key in kept}
+            beam,
+            pixel_scale=pixel_scale,
+            psf_of=name,
+            beam_area=band.beam_pixels * pixel_scale**2,
+            **{key: getattr(band, key) for key in _OF_BAND},
         )
 
     def turned(self, header: Mapping[str, Any], north: float | None) -> Instrument:
@@ -348,8 +353,8 @@ class Instrument:
         if uncovered.any() and outside == 'raise':
             worst = np.atleast_1d(asked)[np.atleast_1d(uncovered)][0]
             raise ValueError(
-                f'the enclosed-energy table of {self.name} covers radii of {arcsec[0]} to '
-                f'{arcsec[-1]} arcsec, not {worst:.3g}; give aperture_correction= for others.'
+                f'the enclosed-energy table of {self.name} covers radii of {arcsec[0]:g} to '
+                f'{arcsec[-1]:g} arcsec, not {worst:.3g}; give aperture_correction= for others.'
             )
         found = PchipInterpolator(arcsec, fraction)(np.clip(asked, arcsec[0], arcsec[-1]))
         return np.where(uncovered, np.nan, found)
