@@ -106,6 +106,8 @@ class Instrument:
         Measured solid angle of the beam in square arcsec; that of a Gaussian otherwise.
     source : str
         Where the numbers are from.
+    checked : bool
+        Whether the beam was compared with its source.
     psf_of : str
         Name of the band whose PSF and enclosed energy a beam has, see `with_psf_of`.
     psf_angle : float
@@ -137,6 +139,7 @@ class Instrument:
     angular: bool = False
     beam_area: float | None = None
     source: str = ''
+    checked: bool = True
     psf_of: str = ''
     psf_angle: float = 0.0
 
@@ -438,6 +441,7 @@ def get_instrument(
             corrections=entry.get('aperture_corrections'),
             psf_model=entry.get('psf_model'),
             source=entry['source'],
+            checked=entry.get('checked', True),
         )
     scale = tables['scales'][entry['scale']]
     return Instrument(
