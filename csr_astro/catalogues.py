@@ -14,7 +14,7 @@ from astropy.table import Table
 from astropy.utils.data import get_readable_fileobj
 from astropy.utils.exceptions import AstropyUserWarning
 
-from csr_astro.columns import has_positions
+from csr_astro.columns import ORIGIN_KEY, has_positions
 from csr_astro.drawings import read_regions
 from csr_astro.utils.warnings import ignored
 
@@ -39,6 +39,7 @@ FORMATS = {
     'FITS table': '.fits',
     'VOTable': '.vot, .xml',
     'IPAC': '.tbl',
+    'IRAF, with #K and #N (daofind, phot, allstar), one-based': '.coo, .mag, .als',
     'CDS and machine-readable tables of the AAS': '.txt, .dat, .mrt',
     'DS9 regions': '.reg, .ds9',
     'CRTF regions': '.crtf',
@@ -46,6 +47,8 @@ FORMATS = {
 
 _COMPRESSED = ('.gz', '.bz2', '.xz')
 _REGIONS = {'.reg': 'ds9', '.ds9': 'ds9', '.crtf': 'crtf'}
+# Files that astropy knows by their name or content; all others are text.
+_OTHERS = ('.vot', '.votable', '.xml', '.hdf5', '.h5', '.parquet', '.html', '.tex', '.rdb')
 _FITS_SUFFIXES = ('.fits', '.fit', '.fts', '.ldac')
 # Number of characters by which a format is recognised.
 _HEAD = 20_000
@@ -74,7 +77,9 @@ def read_sources(path: PathLike) -> Table | Regions:
         Path of a table (ECSV, CSV, TSV, FITS, VOTable, IPAC, CDS, SExtractor with a header,
         LDAC, plain columns with a header), compressed or not, or of DS9 or CRTF regions
         (``.reg``, ``.crtf``). Annuli, background and excluded regions, texts, lines and the
-        like are no sources: they are left out with a warning that counts them.
+        like are no sources: they are left out with a warning that counts them. One of several
+        tables of a FITS file is named as in CFITSIO, by its number or name: ``stars.fits[2]``,
+        ``chips.ldac[LDAC_OBJECTS,3]``.
 
     Returns
     -------
@@ -94,13 +99,13 @@ def read_sources(path: PathLike) -> Table | Regions:
     >>> print(parse_sources(table).y)
     [30. 35.]
     """
-    path = Path(path)
+    path, table = _split(Path(path))
     if path.is_dir():
         raise ValueError(f'{str(path)!r} is a folder, not a catalogue.')
     if not path.is_file():
         raise ValueError(f'no such file: {str(path)!r}.')
     try:
-        found = _read(path)
+        found = _read(path) if table is None else _read_fits(path, table)
     except PermissionError:
         raise ValueError(f'the catalogue {str(path)!r} may not be read: no permission.') from None
     except Exception as error:
@@ -111,6 +116,15 @@ def read_sources(path: PathLike) -> Table | Regions:
     if isinstance(found, Table):
         found.meta[FILE_KEY] = str(path)
     return found
+
+
+def _split(path):
+    """Split the extension in brackets from the name of a file."""
+    match = re.fullmatch(r'(.+)\[(\w+)(?:,(\d+))?\]', path.name)
+    if match is None or path.exists():
+        return path, None
+    name = int(match[2]) if match[2].isdigit() else match[2]
+    return path.with_name(match[1]), (name, int(match[3])) if match[3] else name
 
 
 def _reason(error):
@@ -135,9 +149,14 @@ def _read(path):
         return Table.read(path, format='ascii.ecsv')
     if any(_DASHES.match(line) and set(line) & set('\t;|') for line in _lines(head)):
         return _read_vizier(path)
+    if head.startswith(('#K IRAF', '#N ')) and '\n#F ' in head:
+        table = Table.read(path, format='ascii.daophot')
+        table.meta = {ORIGIN_KEY: 1}
+        return table
     if _SEXTRACTOR.search(head):
         return Table.read(path, format='ascii.sextractor')
-    table = Table.read(path, **_FORMATS.get(suffix, {}))
+    known = {} if suffix in _OTHERS else {'format': 'ascii', **_TEXT}
+    table = Table.read(path, **_FORMATS.get(suffix, known))
     for separator in (';', '\t'):
         if len(table.colnames) == 1 and separator in table.colnames[0]:
             options = {'delimiter': separator, 'comment': '#', 'guess': False, **_TEXT}
@@ -158,14 +177,19 @@ def _lines(text):
 # -------------------------------------------------------------------------------------- formats
 
 
-def _read_fits(path):
-    """Read the table of a FITS file that has positions, in whatever extension."""
+def _read_fits(path, wanted=None):
+    """Read the table of a FITS file that was named, or that has positions."""
     with get_readable_fileobj(path, encoding='binary') as file, fits.open(file) as hdus:
         tables = [
             i for i, hdu in enumerate(hdus)
             if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)
             and not isinstance(hdu, fits.CompImageHDU)
         ]
+        if wanted is not None:
+            try:
+                tables = [hdus.index_of(wanted)] if hdus[wanted].columns else []
+            except (AttributeError, KeyError, IndexError):
+                raise ValueError(f'it has no table {wanted!r}') from None
         if not tables:
             raise ValueError('it has images and no table' if len(hdus) else 'it has no table')
         with ignored(u.UnitsWarning):
@@ -173,7 +197,7 @@ def _read_fits(path):
             read = {
                 i: Table.read(hdus[i])
                 for i in tables
-                if hdus[i].name != 'LDAC_IMHEAD'
+                if wanted is not None or hdus[i].name != 'LDAC_IMHEAD'
             }
     placed = [i for i in read if has_positions(read[i])] or list(read)[:1]
     if not placed:
@@ -181,7 +205,8 @@ def _read_fits(path):
     if len(placed) > 1:
         raise ValueError(
             f'{len(placed)} of its tables have positions, extensions '
-            f'{", ".join(map(str, placed))}: write the one that is meant to a file of its own'
+            f'{", ".join(map(str, placed))}: name the one that is meant, as in '
+            f'{path.name}[{placed[0]}]'
         )
     return read[placed[0]]
 

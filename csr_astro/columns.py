@@ -17,6 +17,7 @@ from astropy.coordinates import SkyCoord
 
 from csr_astro.utils.data import read_data
 from csr_astro.utils.sky import require_wcs, sky_to_pixels
+from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 
     from csr_astro.typing import WcsLike
 
-__all__ = ['Positions', 'find_identifier', 'find_positions', 'has_positions', 'known_names']
+__all__ = [
+    'ORIGIN_KEY', 'Positions', 'find_identifier', 'find_positions', 'has_positions', 'known_names',
+]
+
+ORIGIN_KEY = 'pixel_origin'  #: Entry of a table's ``meta``: 1 if its pixels are one-based.
 
 # Kinds of dtype without real numbers: complex, times, time differences and structures.
 _NO_NUMBERS = 'cMmV'
@@ -318,10 +323,10 @@ def _refuse_disagreement(table, candidates, wcs):
         if other == first or (first.producer and first.producer == other.producer):
             continue
         try:
-            places = [_positions(sample, each, wcs) for each in (first, other)]
+            with ignored(UserWarning):
+                places = [_positions(sample, each, wcs) for each in (first, other)]
         except ValueError:
-            # Not positions after all, such as text in a column named y.
-            continue
+            continue  # Not positions after all, such as text in a column named y.
         apart = np.hypot(places[0].x - places[1].x, places[0].y - places[1].y)
         if np.isfinite(apart).any() and np.nanmedian(apart) > _APART:
             raise ValueError(
@@ -377,6 +382,8 @@ def _chosen(table, columns):
 
 def _positions(table, candidate, wcs):
     columns, kind = candidate.columns, candidate.kind
+    if kind == 'pixel' and table.meta.get(ORIGIN_KEY) == 1:
+        kind = 'pixel1'
     if kind == 'coordinates':
         coordinates = table[columns[0]]
         return Positions(*sky_to_pixels(coordinates, wcs), columns, coordinates.frame.name)

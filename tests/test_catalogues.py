@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import QTable, Table
 from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
+from helpers_removal import make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.segmentation import SourceCatalog, detect_sources
 
@@ -225,7 +227,7 @@ def test_fits_of_other_programs_is_read(tmp_path, sky, wcs, name):
         (lambda _: [ldac_header()], 'it has the headers of images and no table of sources'),
         (
             lambda sky: [ldac_header(), objects(sky), ldac_header(), objects(sky)],
-            '2 of its tables have positions, extensions 2, 4: write the one that is meant',
+            '2 of its tables have positions, extensions 2, 4: name the one that is meant',
         ),
     ],
 )
@@ -261,7 +263,7 @@ def test_first_table_of_vizier_with_positions_is_used(tmp_path, sky, wcs):
 
 def test_every_format_of_the_docs_is_tested():
     tested = {Path(name).suffix for name in [*TEXTS, *FITS]}
-    elsewhere = {'.vot', '.xml', '.ecsv', '.reg', '.ds9', '.crtf'}
+    elsewhere = {'.vot', '.xml', '.ecsv', '.reg', '.ds9', '.crtf', '.coo', '.mag', '.als'}
     shown = {each.strip() for suffixes in FORMATS.values() for each in suffixes.split(',')}
     assert shown - elsewhere <= tested
 
@@ -393,3 +395,86 @@ def test_folder_and_file_without_permission_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr('csr_astro.catalogues.get_readable_fileobj', refuse)
     with pytest.raises(ValueError, match=r"the catalogue '.*shut\.csv' may not be read"):
         read_sources(path)
+
+
+# Tables of other packages, and files with several tables
+
+
+IRAF = """\
+#K IRAF       = NOAO/IRAFV2.14.1        version    %-23s
+#N XCENTER   YCENTER   MAG      SHARPNESS   SROUND      GROUND      ID         \\
+#U pixels    pixels    #        #           #           #           #          \\
+#F %-13.3f   %-10.3f   %-9.3f   %-12.3f     %-12.3f     %-12.3f     %-6d       \\
+#
+   20.000    31.500    -1.200   0.500       0.100       0.100       7
+   41.000    52.000    -0.700   0.500       0.100       0.100       9
+"""
+
+
+@pytest.mark.parametrize('name', ['stars.coo', 'stars.coo.1', 'stars.mag'])
+def test_pixels_of_iraf_are_one_based(tmp_path, name):
+    (tmp_path / name).write_text(IRAF)
+    sources = parse_sources(read_sources(tmp_path / name))
+    assert_allclose(sources.x, [19, 40])
+    assert_allclose(sources.y, [30.5, 51])
+    assert [int(each) for each in sources.ids] == [7, 9]
+    assert 'one-based' in sources.provenance['columns']
+    # The same names in a table of photutils are zero-based.
+    assert parse_sources(Table({'xcenter': [20], 'ycenter': [31.5]})).x == [20]
+
+
+def test_columns_below_names_are_read_whatever_the_name_of_the_file(tmp_path):
+    for name in ('stars.lis', 'stars', 'stars.asc'):
+        (tmp_path / name).write_text('# id x y\n4 20.5 31\n5 40 50\n')
+        assert_allclose(parse_sources(read_sources(tmp_path / name)).x, [20.5, 40])
+
+
+def test_one_of_several_tables_can_be_named(tmp_path):
+    path = tmp_path / 'chips.ldac'
+    tables = [Table({'NUMBER': [1], 'X_IMAGE': [x], 'Y_IMAGE': [30.0]}) for x in (21.0, 61.0)]
+    hdus = [fits.BinTableHDU(table, name='LDAC_OBJECTS', ver=i) for i, table in enumerate(tables, 1)]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
+    with pytest.raises(ValueError, match=r'extensions 1, 2: name the one .* chips.ldac\[1\]'):
+        read_sources(path)
+    for wanted, x in (('2', 60), ('LDAC_OBJECTS,1', 20), ('1', 20)):
+        sources = read_sources(tmp_path / f'chips.ldac[{wanted}]')
+        assert parse_sources(sources).x == [x]
+    with pytest.raises(ValueError, match='it has no table 7'):
+        read_sources(tmp_path / 'chips.ldac[7]')
+
+
+@pytest.mark.parametrize('package', ['pandas', 'polars'])
+def test_data_frames_are_tables(package):
+    frame = pytest.importorskip(package).DataFrame
+    sources = parse_sources(frame({'name': ['a', 'b'], 'x': [1.5, None], 'y': [3, 4]}))
+    assert_array_equal(sources.x, [1.5, np.nan])
+    assert list(sources.ids) == ['a', 'b']
+    wcs = make_wcs(1.6)
+    sky = wcs.pixel_to_world([20, 40], [30, 35])
+    text = sky.to_string('hmsdms', precision=6)
+    frame = frame({
+        'source_id': [3, 1],
+        'RA': [each.split()[0] for each in text],
+        'DEC': [each.split()[1] for each in text],
+    })
+    sources = parse_sources(frame, wcs)
+    assert_allclose(sources.x, [20, 40], atol=1e-3)
+    assert list(sources.ids) == [3, 1]
+
+
+def test_index_of_a_data_frame_tells_its_rows_apart():
+    pandas = pytest.importorskip('pandas')
+    frame = pandas.DataFrame({'x': [1.5, 2.5, 3.5], 'y': [3, 4, 5]})
+    assert parse_sources(frame).ids is None
+    assert list(parse_sources(frame[frame.x > 2]).ids) == [1, 2]
+    frame.index = pandas.Index([7, 9, 8], name='source_id')
+    assert list(parse_sources(frame).ids) == [7, 9, 8]
+
+
+def test_positions_on_the_other_side_of_the_sky_are_counted():
+    wcs = make_wcs(1.6)
+    near = wcs.pixel_to_world(30, 40)
+    far = SkyCoord(near.ra + 180 * u.deg, -near.dec)
+    with pytest.warns(AstropyUserWarning, match='1 of 2 positions are more than 90 degrees away'):
+        sources = parse_sources(SkyCoord([near, far]), wcs)
+    assert_allclose(sources.x, [30, np.nan], atol=1e-6)
