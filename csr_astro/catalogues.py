@@ -16,6 +16,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from csr_astro.columns import ORIGIN_KEY, has_positions
 from csr_astro.drawings import read_regions
+from csr_astro.utils.files import split_extension
 from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def read_sources(path: PathLike) -> Table | Regions:
     >>> print(parse_sources(table).y)
     [30. 35.]
     """
-    path, table = _split(Path(path))
+    path, table = split_extension(path)
     if path.is_dir():
         raise ValueError(f'{str(path)!r} is a folder, not a catalogue.')
     if not path.is_file():
@@ -116,15 +117,6 @@ def read_sources(path: PathLike) -> Table | Regions:
     if isinstance(found, Table):
         found.meta[FILE_KEY] = str(path)
     return found
-
-
-def _split(path):
-    """Split the extension in brackets from the name of a file."""
-    match = re.fullmatch(r'(.+)\[(\w+)(?:,(\d+))?\]', path.name)
-    if match is None or path.exists():
-        return path, None
-    name = int(match[2]) if match[2].isdigit() else match[2]
-    return path.with_name(match[1]), (name, int(match[3])) if match[3] else name
 
 
 def _reason(error):
@@ -186,8 +178,10 @@ def _read_fits(path, wanted=None):
             and not isinstance(hdu, fits.CompImageHDU)
         ]
         if wanted is not None:
+            name, _, version = str(wanted).partition(',')
+            key = (name, int(version)) if version else wanted
             try:
-                tables = [hdus.index_of(wanted)] if hdus[wanted].columns else []
+                tables = [hdus.index_of(key)] if hdus[key].columns else []
             except (AttributeError, KeyError, IndexError):
                 raise ValueError(f'it has no table {wanted!r}') from None
         if not tables:
