@@ -148,12 +148,57 @@ def _read(path):
     if _SEXTRACTOR.search(head):
         return Table.read(path, format='ascii.sextractor')
     known = {} if suffix in _OTHERS else {'format': 'ascii', **_TEXT}
-    table = Table.read(path, **_FORMATS.get(suffix, known))
+    options = _FORMATS.get(suffix, known)
+    if options.get('format') == 'ascii.csv':
+        commented, decimal_commas = _kind_of_csv(head)
+        if commented is not None:
+            # PyBDSF writes the names into the last comment.
+            options = {'format': 'ascii.commented_header', 'delimiter': ',',
+                       'header_start': commented, **_TEXT}  # fmt: skip
+        elif decimal_commas:
+            with get_readable_fileobj(path, **_TEXT) as file:
+                text = re.sub(r'(?<=\d),(?=\d)', '.', file.read())
+            return text_tables.read(text, format='basic', delimiter=';', guess=False)
+    table = Table.read(path, **options)
+    if all(map(_is_number, table.colnames)):
+        raise ValueError('it has no line of names, such as "ra,dec" or "x,y", above its numbers')
     for separator in (';', '\t'):
         if len(table.colnames) == 1 and separator in table.colnames[0]:
             options = {'delimiter': separator, 'comment': '#', 'guess': False, **_TEXT}
             return Table.read(path, format='ascii.basic', **options)
     return table
+
+
+def _kind_of_csv(head):
+    """Find the names of a CSV file in a comment, and numbers with decimal commas.
+
+    Returns
+    -------
+    commented : int or None
+        Number of the comment that holds the names.
+    decimal_commas : bool
+        Whether cells are separated by semicolons and numbers have commas.
+    """
+    comments, rows = [], []
+    for line in _lines(head.rpartition('\n')[0]):
+        if line.strip():
+            (comments if line.startswith('#') and not rows else rows).append(line)
+    if not rows:
+        return None, False
+    cells = rows[0].split(',')
+    numeric = sum(map(_is_number, cells))
+    names = comments[-1].lstrip('# ').split(',') if comments else []
+    commented = len(names) == len(cells) > 1 and numeric and not any(map(_is_number, names))
+    commas = ';' in rows[0] and any(re.search(r'\d,\d', row) for row in rows[1:])
+    return len(comments) - 1 if commented else None, commas and '.' not in ''.join(rows[1:])
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _head(path):

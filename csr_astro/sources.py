@@ -6,6 +6,7 @@ as masks, and the identifiers and columns of the user's catalogue.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,6 +147,8 @@ def _as_table(sources):
     # A SourceCatalog of photutils, without the import of its package.
     if hasattr(sources, 'to_table') and hasattr(sources, 'labels'):
         return QTable(sources.to_table())
+    if isinstance(sources, Mapping) and not hasattr(sources, 'iloc'):
+        return Table(dict(sources))
     # A DataFrame of pandas.
     if hasattr(sources, 'to_records') and hasattr(sources, 'iloc'):
         index = np.asarray(sources.index)

@@ -120,7 +120,7 @@ def band_profile(
     >>> from csr_astro.simulation.psf import encircled_energy
     >>> profile = band_profile('spire-250', 6.0)
     >>> print((0.9707 * encircled_energy(profile, 22 / 6)).round(2))
-    0.78
+    0.79
     """
     model = dict(read_data('psf_models.toml')[name])
     for part in ('core', 'lobes'):
