@@ -127,6 +127,14 @@ FILES = {
         extension(~BAD, 'EXPOSURE'),
         TELESCOP='SOFIA 2.5m',
     ),
+    'Euclid': lambda: file_of(
+        extension(DATA, 'CCDID 1-1.SCI', BUNIT='electron'),
+        extension(SIGMA, 'CCDID 1-1.RMS'),
+        # Bit 0 is INVALID; others tell how a pixel was treated.
+        extension(np.where(BAD, 65, 64).astype('i4'), 'CCDID 1-1.FLG'),
+        extension(DATA, 'CCDID 1-2.SCI', BUNIT='electron'),
+        extension(9 * SIGMA, 'CCDID 1-2.RMS'),
+    ),
     'Legacy Surveys': lambda: file_of(
         extension(DATA, 'image', BUNIT='nanomaggy'),
         extension(1 / SIGMA**2, 'invvar'),
