@@ -1,11 +1,11 @@
 """Fit the models of the SPIRE PSFs to what is published of the beams.
 
-A core, a ring (that of diffraction) and wings, as those of PACS, from four numbers of each band: the
-FWHM of the beam, its solid angle, and the aperture corrections without and with a background from
-an annulus, whose difference tells the energy at 60 to 90 arcsec. Prints the models as TOML (those of
-csr_astro/data/psf_models.toml), and the enclosed energies as rows of aperture_corrections.csv: on the
-pixels of the standard maps, on which the published fractions (of maps with pixels of 1 arcsec) are 0.3
-to 1.2 % larger.
+A core, a ring (that of diffraction) and wings, as those of PACS, from four numbers of each band:
+the FWHM of the beam, its solid angle, and the aperture corrections without and with a background
+from an annulus, whose difference tells the energy at 60 to 90 arcsec. Prints the models as TOML
+(those of csr_astro/data/psf_models.toml), and the enclosed energies as rows of
+aperture_corrections.csv: on the pixels of the standard maps. The published fractions, of maps with
+pixels of 1 arcsec, are 0.3 to 1.2 % larger.
 
 Sources: beam on Neptune, FWHM and solid angle (SPIRE Handbook 2.5, Sect. 5.2.9; Griffin et al.
 2013, MNRAS 434, 992); aperture corrections of the SPIRE calibration tree (ColorCorrAperture;
@@ -31,7 +31,7 @@ ANNULUS = 60, 90
 LIMIT, EDGE = 700.0, {250: 150.0, 350: 200.0, 500: 280.0}
 # Between the ring and the limit brightness falls as r**-3, as behind any circular aperture.
 EXPONENT = 3.0
-# Bright ring of a telescope of 3.29 m at 1.65 wavelengths over diameter; its width for SPIRE's bands.
+# Bright ring of a telescope of 3.29 m, at 1.65 wavelengths over diameter, and its width.
 RING, RING_WIDTH = 25.9, 4.0
 RADII = np.linspace(0, LIMIT, 70_001)
 # Pixels of the standard maps, and the step of the grid on which apertures on them are computed.

@@ -16,8 +16,8 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 
 from csr_astro.utils.data import read_data
-from csr_astro.utils.text import is_decimal, is_text, is_words
 from csr_astro.utils.sky import require_wcs, sky_to_pixels
+from csr_astro.utils.text import is_text, is_words
 from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:

@@ -85,9 +85,10 @@ class NeuralBackgroundEstimator(LocalBackground):
         and aperture corrections are those of the band; else they are those of a Gaussian.
     psf : profile, path-like, image HDU, array, astropy or photutils model, optional
         Point spread function of the map, as in `~csr_astro.simulation.psf.psf_profile`; by default
-        that of the instrument: a model for PACS and SPIRE, a Gaussian of the beam for others. The
-        wings of bright sources, by this PSF or by such a model, are fitted and subtracted before the
-        background is predicted; with a beam alone, the network guesses them.
+        that of the instrument: a model for PACS and SPIRE (that of PACS in the orientation of the
+        map, by ``POSANGLE``), a Gaussian of the beam for others. The wings of bright sources, by
+        this PSF or by such a model, are fitted and subtracted before the background is
+        predicted; with a beam alone, the network guesses them.
     preset : {'default', 'paper'}, optional
         ``'default'`` normalises by valid pixels only, replaces exactly the
         mask and averages over flips and rotations. ``'paper'`` normalises by

@@ -154,9 +154,10 @@ def find_image_hdu(
     hdus : `~astropy.io.fits.HDUList`
         An open file.
     name : str or int, optional
-        Name, name and version such as ``'SCI,2'``, or number of the extension. By default the one that the convention of the file
-        calls the image (``data/file_conventions.toml``), such as ``image`` or ``SCI``, else the
-        first two-dimensional image that is not known to be something else.
+        Name, name and version such as ``'SCI,2'``, or number of the extension. By default the one
+        that the convention of the file calls the image (``data/file_conventions.toml``), such as
+        ``image`` or ``SCI``, else the first two-dimensional image that is not known to be
+        something else.
     plane : int or sequence of int, optional
         Plane of a cube, see `take_plane`: the image must be a cube.
 

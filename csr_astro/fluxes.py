@@ -116,8 +116,8 @@ def image_flux_scale(
         per_beam = image.unit is not None and u.beam in image.unit.bases
         if per_beam and pixels is not None and pixels > np.prod(image.shape):
             raise ValueError(
-                f'the beam covers {pixels:.3g} pixels, more than the map has: is BMAJ of the header '
-                'in arcsec, not in degrees? Give the beam by beam= (--beam).'
+                f'the beam covers {pixels:.3g} pixels, more than the map has: is BMAJ of the '
+                'header in arcsec, not in degrees? Give the beam by beam= (--beam).'
             )
     elif instrument is not None:
         pixels = instrument.beam_pixels

@@ -384,7 +384,8 @@ def test_one_of_several_detectors_is_named_by_its_version(tmp_path):
 )
 def test_name_of_a_file_tells_the_kind_of_its_errors(tmp_path, name, value, expected):
     fits.PrimaryHDU(np.full(DATA.shape, float(value))).writeto(tmp_path / name)
-    assert_array_equal(parse_image(DATA, error=tmp_path / name).error, np.full(DATA.shape, expected))
+    found = parse_image(DATA, error=tmp_path / name).error
+    assert_array_equal(found, np.full(DATA.shape, expected))
 
 
 @pytest.mark.parametrize('name', ['m.weight.fits', 'm_wht.fits'])
@@ -433,5 +434,5 @@ def test_quantity_with_a_wcs_keeps_it():
 
 
 def test_remote_file_is_not_downloaded():
-    with pytest.raises(ValueError, match='no such file: .*; nothing is downloaded'):
+    with pytest.raises(ValueError, match=r'no such file: .*; nothing is downloaded'):
         parse_image('https://example.org/map.fits')

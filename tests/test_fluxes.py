@@ -277,7 +277,7 @@ HISTORY['HISTORY'] = 'AIPS   CLEAN BMAJ=  1.3889E-03 BMIN=  1.1111E-03 BPA=   0.
         ('K_RJ', 'K', {'RESTFRQ': 230e9}),
     ],
 )
-def test_units_and_beams_in_other_words_are_understood(estimator, text, like, header):
+def test_units_and_beams_in_other_words_are_understood(text, like, header):
     known = dict(BEAM) if 'beam' in like else dict(header)
     scales = []
     for unit, cards in ((text, header), (like, known)):

@@ -153,7 +153,8 @@ def test_correction_does_not_depend_on_the_pixels(scale):
 @pytest.mark.parametrize('table', ['psf', None, ''])
 @pytest.mark.parametrize('name', ['pacs-scanmap-blue', 'generic'])
 def test_unknown_correction_table_is_refused(name, table):
-    with pytest.raises(ValueError, match=f"table must be 'eef', 'vesta' or 'gaussian', got {table!r}"):
+    sentence = f"table must be 'eef', 'vesta' or 'gaussian', got {table!r}"
+    with pytest.raises(ValueError, match=sentence):
         get_instrument(name).enclosed_energy(5, table)
 
 

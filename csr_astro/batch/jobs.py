@@ -134,7 +134,9 @@ def _companion(path, rule, what):
     if not replaced:
         return str(Path(rule).absolute())
     if not old or old not in path.name:
-        raise ValueError(f'{what}: the name of the map {path.name!r} has no {old!r} to be replaced.')
+        raise ValueError(
+            f'{what}: the name of the map {path.name!r} has no {old!r} to be replaced.'
+        )
     return str(path.with_name(path.name.replace(old, new)))
 
 

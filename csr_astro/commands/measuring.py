@@ -38,8 +38,8 @@ def add_photometry(command: ArgumentParser) -> None:
     )
     command.add_argument(
         '--aperture-correction', metavar='KIND',
-        help='eef (real sources), vesta (injected PSFs), gaussian (of the FWHM), none, or fractions '
-        '[eef if known, else gaussian]',
+        help='eef (real sources), vesta (injected PSFs), gaussian (of the FWHM), none, or '
+        'fractions [eef if known, else gaussian]',
     )
     command.add_argument(
         '--annulus', action='store_true', help='give the aperture fluxes by an annulus too'

@@ -15,7 +15,7 @@ __all__ = ['band_profile', 'pacs_profile']
 
 
 def pacs_brightness(model, x, y):
-    """Surface brightness of a model of a PSF of PACS or SPIRE, in units of the core's central brightness.
+    """Surface brightness of a PSF of PACS or SPIRE, in units of the core's central brightness.
 
     The model is the sum of an elliptical Gaussian; a ring of three lobes,
     ``exp(−(r − ρ)²/2w²) (1 + c cos 3(θ − θ₀))``; and wings

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from astropy.table import Column
+
+if TYPE_CHECKING:
+    from astropy.table import Column
 
 __all__ = ['is_decimal', 'is_text', 'is_words']
 

@@ -176,9 +176,8 @@ def test_errors_and_masks_are_those_of_each_map(shell, folder, how):
             'photometry', folder / f'{name}_sci.fits', catalog, *same, '-o', table,
             '--error', error, '--mask', folder / f'{name}_sci_mask.fits',
         )  # fmt: skip
-        one, many = (
-            Table.read(path) for path in (table, folder / 'out' / f'{name}_sci_source_free_photometry.ecsv')
-        )
+        written = folder / 'out' / f'{name}_sci_source_free_photometry.ecsv'
+        one, many = (Table.read(path) for path in (table, written))
         for column in ('flux', 'flux_err', 'flags'):
             assert_array_equal(np.array(one[column]), np.array(many[column]))
 

@@ -149,8 +149,9 @@ def test_wrong_input_gets_one_sentence(fails, arguments, sentence):
 def test_extension_may_be_in_brackets_after_the_map(run, map_path, tmp_path):
     with fits.open(map_path) as hdus:
         number = hdus.index_of('image')
-    run('photometry', map_path, *PIXELS, '--apertures', '4', '--hdu', number, '-o', tmp_path / 'a.csv')
-    code, out, _ = run('photometry', f'{map_path}[{number}]', *PIXELS, '--apertures', '4')
+    given = [*PIXELS, '--apertures', '4']
+    run('photometry', map_path, *given, '--hdu', number, '-o', tmp_path / 'a.csv')
+    code, out, _ = run('photometry', f'{map_path}[{number}]', *given)
     assert code == 0
     assert f'sources measured: {tmp_path / "map_photometry.ecsv"}' in out
     one, other = Table.read(tmp_path / 'a.csv'), Table.read(tmp_path / 'map_photometry.ecsv')
@@ -162,8 +163,8 @@ def test_flux_of_a_beam_can_be_left_without_correction(run, map_path, tmp_path):
     for kind in ('eef', 'gaussian', 'none'):
         path = tmp_path / f'{kind}.ecsv'
         code, out, _ = run(
-            'photometry', map_path, *PIXELS, '--apertures', '6arcsec', '--aperture-correction', kind,
-            '-o', path,
+            'photometry', map_path, *PIXELS, '--apertures', '6arcsec', '-o', path,
+            '--aperture-correction', kind,
         )  # fmt: skip
         assert code == 0
         assert ('nothing added' if kind == 'none' else f'over the enclosed energy ({kind})') in out

@@ -29,8 +29,8 @@ SHAPE = (120, 130)
 SOURCES = np.array([(40.3, 60.2), (90.0, 33.4), (47.8, 66.6), (100.2, 90.1)])
 BET_AND = SkyCoord('01h09m43.9s', '+35d37m14s')
 PACS = {'INSTRUME': 'PACS', 'OBS_MODE': 'Scan map'}
-# Radius in arcsec, and published correction without a background from an annulus for a spectral index
-# of -1 (SPIRE calibration tree 11, ColorCorrAperture).
+# Radius in arcsec, and published correction without a background from an annulus, for a spectral
+# index of -1 (SPIRE calibration tree 11, ColorCorrAperture).
 SPIRE = {250: (22, 1.270), 350: (30, 1.224), 500: (42, 1.208)}
 
 

@@ -517,8 +517,8 @@ def test_gamma_draconis(real_data, weights, band, tolerance):
             'pacs70',
             marks=pytest.mark.xfail(
                 strict=True,
-                reason='3.3 % apart: the star is resolved, 18 to 29 % brighter than gamma Draconis at 5 to '
-                '12 arcsec, and dusty (its flux at 70 um is 7, not 5.3 times that at 160 um)',
+                reason='3.3 % apart: the star is resolved, 18 to 29 % brighter than gamma Draconis '
+                'at 5 to 12 arcsec, and dusty (7 times as bright as at 160 um, not 5.3 times)',
             ),
         ),
         'pacs160',
