@@ -511,11 +511,11 @@ def read_image(
     >>> print(image.shape, image.unit, header['BUNIT'])
     (20, 30) MJy / sr MJy/sr
     """
-    path, named = split_extension(path)
+    path, extension = split_extension(path)
     with open_fits(path) as hdus:
         parts = read_parts(
             hdus,
-            hdu=named if hdu is None else hdu,
+            hdu=extension if hdu is None else hdu,
             error_hdu=error_hdu,
             mask_hdu=mask_hdu,
             ignore_errors=ignore_errors or error is not None,
