@@ -24,6 +24,7 @@ from csr_astro.prediction import BATCH_SIZES, ORIENTATIONS, Predictor
 from csr_astro.simulation.psf import instrument_profile
 from csr_astro.sources import parse_sources
 from csr_astro.utils.representation import html_table
+from csr_astro.utils.sky import north_angle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,12 +81,14 @@ class NeuralBackgroundEstimator(LocalBackground):
         each map tells: ``INSTRUME`` and so on, or ``BMAJ`` and ``BMIN``.
     fwhm : float or `~astropy.units.Quantity`, optional
         Full width at half maximum of the beam, in pixels or as an angle, for
-        the generic instrument.
+        the generic instrument. Where the header of a map tells a band of about this beam, PSF
+        and aperture corrections are those of the band; else they are those of a Gaussian.
     psf : profile, path-like, image HDU, array, astropy or photutils model, optional
         Point spread function of the map, as in `~csr_astro.simulation.psf.psf_profile`; by default
-        that of the instrument: a model for PACS, a Gaussian of the beam for others. The wings of
-        bright sources, by this PSF or by the model for PACS, are fitted and subtracted before the
-        background is predicted; with a beam alone, the network guesses them.
+        that of the instrument: a model for PACS and SPIRE (that of PACS in the orientation of the
+        map, by ``POSANGLE``), a Gaussian of the beam for others. The wings of bright sources, by
+        this PSF or by such a model, are fitted and subtracted before the background is
+        predicted; with a beam alone, the network guesses them.
     preset : {'default', 'paper'}, optional
         ``'default'`` normalises by valid pixels only, replaces exactly the
         mask and averages over flips and rotations. ``'paper'`` normalises by
@@ -261,6 +264,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             'orientations': self.orientations,
             'dtype': self.dtype,
             'fwhm': self.instrument and self.instrument.fwhm,
+            'psf_of': self.instrument and self.instrument.psf_of,
             'centroid_func': getattr(self.centroid_func, '__name__', str(self.centroid_func)),
         }
 
@@ -308,12 +312,20 @@ class NeuralBackgroundEstimator(LocalBackground):
         ValueError
             If neither tells it.
         """
-        if self.instrument is not None:
+        header = image.header
+        if header is None:
+            if self.instrument is None:
+                raise ValueError('the beam of the map is not known; give instrument= or fwhm=.')
             return self
-        if image.header is None:
-            raise ValueError('the beam of the map is not known; give instrument= or fwhm=.')
+        instrument = require_instrument(header) if self.instrument is None else self.instrument
+        if self.psf is None:
+            instrument = instrument.with_psf_of(header, image.pixel_scale)
+            middle = (np.array(image.shape[::-1]) - 1) / 2
+            instrument = instrument.turned(header, north_angle(image.wcs, *middle))
+        if instrument is self.instrument:
+            return self
         known = copy.copy(self)
-        known.instrument = require_instrument(image.header)
+        known.instrument = instrument
         _, known.inner_radius, known.outer_radius = known.instrument.snr_radii
         return known
 

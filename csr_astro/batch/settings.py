@@ -113,7 +113,7 @@ class Settings:
         facts['estimator']['weights'] = read_info(self.estimator['weights']).sha256
         facts['instrument'] = job.instrument
         psf = (self.photometry or {}).get('psf_model')
-        files = [job.map, job.catalog, psf]
+        files = [job.map, job.catalog, psf, *job.files.values()]
         facts['files'] = [_state(path) for path in files if path and isinstance(path, str)]
         text = json.dumps(facts, sort_keys=True, default=_describe)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -60,7 +60,7 @@ def default_apertures(instrument: Instrument) -> list[float]:
     >>> default_apertures(get_instrument('generic', fwhm=4.0))
     [3.0, 4.0, 6.0, 8.0]
     """
-    if instrument.corrections is None:
+    if instrument.corrections is None or instrument.psf_model not in ('blue', 'green', 'red'):
         return [float(beams * instrument.fwhm) for beams in _BEAMS]
     return [arcsec / cast('float', instrument.pixel_scale) for arcsec in _ARCSEC]
 
