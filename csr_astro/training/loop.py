@@ -234,7 +234,7 @@ def _fit(module, data, n_epochs, records, device, devices, *, progress):
             max_epochs=n_epochs,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
-            gradient_clip_val=1.0,
+            gradient_clip_val=data.recipe.gradient_clip or None,
             callbacks=listeners,
             logger=callbacks.tensorboard_logger(records.folder) or False,
             log_every_n_steps=1,

@@ -105,7 +105,7 @@ def test_remove_agrees_with_the_estimator(run, map_path, tmp_path, weights):
         (['--hdu', '2'], lambda t: (t['flags'] == 0).all()),
     ],
 )
-@pytest.mark.filterwarnings('ignore:the preset', 'ignore:the header of the map is that of')
+@pytest.mark.filterwarnings('ignore:the header of the map is that of')
 def test_remove_regards_its_options(run, map_path, tmp_path, options, check):
     code, _, err = run('remove', map_path, *PIXELS, *options)
     assert code == 0, err
