@@ -15,8 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from csr_astro.conventions import file_conventions, meaning
-from csr_astro.cutouts import nearest_pixel
-from csr_astro.simulation.dataset import CutoutDataset, read_dataset
+from csr_astro.simulation.dataset import read_dataset
+from csr_astro.simulation.joined import JoinedDatasets
 from csr_astro.simulation.diffuse import diffuse_field
 from csr_astro.simulation.pacs import pacs_profile
 from csr_astro.simulation.paper import paper_facts
@@ -28,6 +28,8 @@ from csr_astro.utils.files import fits_files
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from csr_astro.simulation.dataset import CutoutDataset
+    from csr_astro.simulation.published import PublishedCutouts
     from csr_astro.typing import Maps, PathLike
 
 __all__ = ['CutoutSampler', 'DatasetSampler', 'dataset_samplers', 'read_maps']
@@ -392,8 +394,10 @@ class DatasetSampler:
 
     Parameters
     ----------
-    dataset : `~csr_astro.simulation.dataset.CutoutDataset`
-        A split of a dataset, as ``csr-astro simulate --dataset`` writes it.
+    dataset : `~csr_astro.simulation.dataset.CutoutDataset` or \
+            `~csr_astro.simulation.published.PublishedCutouts`
+        A split of a dataset, as ``csr-astro simulate --dataset`` writes it or the published tool
+        reads it.
     size : int, optional
         Pixels per side of a cutout, at most those of the dataset; by default the paper's 96, or
         those of the dataset if it has fewer.
@@ -421,7 +425,7 @@ class DatasetSampler:
 
     def __init__(
         self,
-        dataset: CutoutDataset,
+        dataset: CutoutDataset | PublishedCutouts,
         *,
         size: int | None = None,
         augment: bool = True,
@@ -442,6 +446,9 @@ class DatasetSampler:
             f'<DatasetSampler: {self.size} x {self.size} pixels, {len(self.dataset)} cutouts, '
             f'seed {self.seed}>'
         )
+
+    def __len__(self) -> int:
+        return len(self.dataset)
 
     def _remember_orders(self):
         self._order = lru_cache(maxsize=2)(self._shuffled)
@@ -479,14 +486,15 @@ class DatasetSampler:
         for i in range(batch_size):
             epoch, place = divmod(number * batch_size + i, len(self.dataset))
             chosen = self._order(epoch)[place]
-            radius[i] = np.ceil(self.dataset.index['mask_radius'][chosen])
-            image, mask, target, distance = self._crop(chosen, rng)
+            dx, dy, drawn = self.dataset.source(chosen)
+            radius[i] = np.ceil(drawn)
+            image, mask, target, distance = self._crop(chosen, rng, dx, dy)
             out[:, i, 0] = _scaled(image, mask, target, distance, radius[i])
         return (*out, radius)
 
-    def _crop(self, chosen, rng):
+    def _crop(self, chosen, rng, dx, dy):
         """Channels of a cutout of the wanted size, and distances of the pixels from its source."""
-        stack = self.dataset.cutouts[chosen]
+        stack = self.dataset.stack(chosen)
         room = stack.shape[-1] - self.size
         # Without a shift, the source's pixel is at size // 2.
         y0 = x0 = stack.shape[-1] // 2 - self.size // 2
@@ -495,9 +503,6 @@ class DatasetSampler:
         stack = stack[:, y0 : y0 + self.size, x0 : x0 + self.size]
         yy, xx = np.indices(stack.shape[1:])
         center = self.dataset.size // 2
-        row = self.dataset.index[chosen]
-        # Sources lie within half a pixel of the pixel in the middle.
-        dy, dx = (row[name] - nearest_pixel(row[name]) for name in ('y', 'x'))
         distance = np.hypot(yy + y0 - center - dy, xx + x0 - center - dx)
         stack = np.concatenate([stack, distance[np.newaxis]])
         if self.augment:
@@ -520,14 +525,17 @@ def _scaled(image, mask, target, distance, radius):
     return image, np.clip(target, -_LARGEST, _LARGEST), valid, hole, hole & (distance <= radius)
 
 
-def dataset_samplers(folder: PathLike, *, seed: int = 0) -> tuple[DatasetSampler, DatasetSampler]:
-    """Samplers for a training on a dataset.
+def dataset_samplers(
+    *folders: PathLike, seed: int = 0
+) -> tuple[DatasetSampler, DatasetSampler]:
+    """Samplers for a training on a dataset, or on several together.
 
     Parameters
     ----------
-    folder : path-like
+    *folders : path-like
         As written by ``csr-astro simulate --dataset`` or
-        `~csr_astro.simulation.dataset.write_dataset`, in either layout.
+        `~csr_astro.simulation.dataset.write_dataset`, in either layout, or as the published tool
+        reads them. The bands of an observing mode are trained on together.
     seed : int, optional
         Decides the order of the cutouts and their augmentation.
 
@@ -539,7 +547,7 @@ def dataset_samplers(folder: PathLike, *, seed: int = 0) -> tuple[DatasetSampler
     Raises
     ------
     ValueError
-        If the dataset lacks one of these splits, or its cutouts are too small.
+        If the datasets lack one of these splits, or their cutouts are too small.
 
     Examples
     --------
@@ -549,14 +557,18 @@ def dataset_samplers(folder: PathLike, *, seed: int = 0) -> tuple[DatasetSampler
     >>> samplers = dataset_samplers('cutouts')  # doctest: +SKIP
     >>> train(read_recipe('default'), *samplers, 'trained')  # doctest: +SKIP
     """
-    splits = read_dataset(folder)
+    splits = [read_dataset(folder) for folder in folders]
+    named = ', '.join(repr(str(folder)) for folder in folders)
+    joined = {}
     for split in ('train', 'validation'):
-        if split not in splits:
+        found = [each[split] for each in splits if split in each]
+        if not found:
             raise ValueError(
-                f'the dataset {str(folder)!r} has no cutouts for {split}; simulate more fields.'
+                f'the dataset {named} has no cutouts for {split}; simulate more fields.'
             )
+        joined[split] = found[0] if len(found) == 1 else JoinedDatasets(found)
     size = paper_facts()['cutout_size']
     return (
-        DatasetSampler(splits['train'], size=size, seed=seed),
-        DatasetSampler(splits['validation'], size=size, augment=False, seed=seed),
+        DatasetSampler(joined['train'], size=size, seed=seed),
+        DatasetSampler(joined['validation'], size=size, augment=False, seed=seed),
     )

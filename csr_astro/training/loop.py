@@ -9,7 +9,7 @@ import threading
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -183,6 +183,7 @@ def train(
     from csr_astro.training.module import CutoutData, TrainingModule
 
     folder = Path(folder)
+    recipe = _validated_per_pass(recipe, sampler, validation_sampler)
     state = _checkpoint_state(folder / callbacks.CHECKPOINT, recipe, resume=resume)
     device = resolve_device(device)
     if recipe.batch_size % devices or recipe.batch_size < 2 * devices:
@@ -210,6 +211,18 @@ def train(
             records = callbacks.Records(folder, card or {}, state)
             _fit(module, data, n_epochs, records, device, devices, progress=progress)
     return folder / callbacks.WEIGHTS
+
+
+def _validated_per_pass(recipe, sampler, validation_sampler):
+    """Recipe with the cutouts of a pass over the data between two validations, if it says 0."""
+    if recipe.validate_every:
+        return recipe
+    if not hasattr(sampler, 'dataset'):
+        raise ValueError('validate_every = 0 needs a dataset, which has an end to validate after.')
+    n_validation = recipe.n_validation
+    if hasattr(validation_sampler, 'dataset'):
+        n_validation = min(n_validation, len(validation_sampler))
+    return replace(recipe, validate_every=len(sampler), n_validation=n_validation)
 
 
 def _fit(module, data, n_epochs, records, device, devices, *, progress):

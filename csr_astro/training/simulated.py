@@ -7,12 +7,17 @@ dataset before the training.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from csr_astro.instruments import get_instrument
-from csr_astro.simulation.dataset import CutoutDataset, write_dataset
+from csr_astro.simulation.dataset import (
+    CutoutDataset,
+    is_dataset,
+    read_dataset,
+    write_dataset,
+)
 from csr_astro.simulation.diffuse import diffuse_field
 from csr_astro.simulation.paper import flux_levels, paper_facts
 from csr_astro.simulation.simulate import flux_range, simulate_map
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
     from csr_astro.simulation.result import Simulation
     from csr_astro.typing import Maps, PathLike
 
-__all__ = ['simulate_cutouts']
+__all__ = ['resume_simulation', 'simulate_cutouts']
 
 
 # Side of a synthetic field in pixels, and number of its simulations.
@@ -101,6 +106,47 @@ def simulate_cutouts(
     simulations = _simulations(maps, chosen, n_cutouts, real_fraction if maps else 0.0, seed)
     write_dataset(folder, simulations, split)
     return CutoutDataset(folder, split)
+
+
+def resume_simulation(
+    folder: PathLike, maps: Maps, instruments: Sequence[str], n_cutouts: int, **options: Any
+) -> CutoutDataset:
+    """Read the dataset in a folder, or write it there first.
+
+    Parameters
+    ----------
+    folder, maps, instruments, n_cutouts, **options
+        As in `simulate_cutouts`.
+
+    Returns
+    -------
+    dataset : `~csr_astro.simulation.dataset.CutoutDataset`
+
+    Raises
+    ------
+    ValueError
+        If the dataset there has fewer cutouts.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.training.simulated import resume_simulation
+    >>> with TemporaryDirectory() as folder:
+    ...     first = resume_simulation(folder, {}, ['pacs-scanmap-blue'], 4)
+    ...     again = resume_simulation(folder, {}, ['pacs-scanmap-blue'], 4)
+    ...     print(len(first) == len(again))
+    True
+    """
+    splits = read_dataset(folder) if is_dataset(folder) else {}
+    split = options.get('split', 'train')
+    if split not in splits:
+        return simulate_cutouts(folder, maps, instruments, n_cutouts, **options)
+    if len(splits[split]) < n_cutouts:
+        raise ValueError(
+            f'{str(folder)!r} holds {len(splits[split])} cutouts, {n_cutouts} are wanted; remove '
+            'it or choose another folder.'
+        )
+    return splits[split]
 
 
 def _simulations(maps, instruments, n_cutouts, real_fraction, seed) -> Iterator[Simulation]:
