@@ -181,6 +181,8 @@ class Inpainter(nn.Module):
                 f'fill={fill!r} needs a network that takes {FILLS[fill]} hints, not '
                 f'{network.n_hints}.'
             )
+        if fill == 'none':
+            network.use_single_precision()
         self.network = network
         self.normalization = normalization
         self.fill = fill
