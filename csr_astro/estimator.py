@@ -313,7 +313,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         known.instrument = require_instrument(image.header)
         _, known.inner_radius, known.outer_radius = known.instrument.snr_radii
         # The weights of a preset depend on the instrument.
-        known._info = known._read_info()
+        known._info = known._read_info()  # noqa: SLF001
         return known
 
     @property
@@ -361,7 +361,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         image = parse_image(data, mask=mask, error=error, wcs=wcs, hdu=hdu, plane=plane)
         device = resolve_device(self.device).type
         known = self.for_image(image)
-        known._check_beam(known.instrument.on_pixels(image.pixel_scale))
+        known._check_beam(known.instrument.on_pixels(image.pixel_scale))  # noqa: SLF001
         published = _PRESETS[self.preset].published
         plan = plan_removal(
             image,

@@ -14,7 +14,6 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import QTable
-from astropy.utils.exceptions import AstropyUserWarning
 from helpers_removal import SHAPE, SOURCES, assert_same, discs, make_sky, make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.background import LocalBackground
@@ -33,6 +32,7 @@ from regions import CirclePixelRegion, EllipsePixelRegion, PixCoord, PolygonPixe
 from csr_astro import NeuralBackgroundEstimator
 from csr_astro.flags import decode_flags
 from csr_astro.nn.weights import read_info
+
 
 @pytest.fixture(scope='module')
 def estimator(make_estimator):
@@ -425,7 +425,7 @@ def test_only_the_paper_preset_depends_on_the_brightness_of_the_source(
 
 
 def test_paper_preset_refuses_weights_of_another_network(networks):
-    with pytest.raises(ValueError, match="needs weights of the paper's network.*'local' and the"):
+    with pytest.raises(ValueError, match=r"needs weights of the paper's network.*'local' and"):
         NeuralBackgroundEstimator(networks['local'], preset='paper')
 
 

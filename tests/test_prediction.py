@@ -17,6 +17,7 @@ from csr_astro.masking import combined_mask
 from csr_astro.prediction import Predictor, combine_parts, predict
 from csr_astro.simulation.diffuse import power_law_field
 
+
 @pytest.fixture(scope='module')
 def estimator(make_estimator):
     return make_estimator()

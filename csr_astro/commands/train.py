@@ -27,8 +27,7 @@ def add_parser(commands: Commands) -> None:
             'train tiny -o run',
             'train default --maps maps/train --validation maps/validation --psf psf.fits -o run',
             'train default --maps maps/train --validation maps/validation -o run --resume',
-            'train paper --maps maps/train --validation maps/validation --instrument '
-            'pacs-scanmap-blue pacs-scanmap-green pacs-scanmap-red -o run',
+            'train paper --maps maps/train --instrument pacs-scanmap-red -o run',
             'train paper --dataset cutouts -o run',
             'train fine-tune --maps mine/train --validation mine/validation -o run',
         ],

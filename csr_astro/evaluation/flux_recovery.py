@@ -74,7 +74,7 @@ def recovered_fluxes(
     flux: QuantityLike,
     apertures: Sequence[float] | None = None,
     *,
-    fraction: Callable[[float], float] | None = None,
+    fraction: Callable | None = None,
     methods: Mapping[str, Callable] | None = None,
 ) -> QTable:
     """Ratios of measured to injected flux of every source.

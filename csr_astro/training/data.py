@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from csr_astro.conventions import file_conventions, meaning
 from csr_astro.simulation.dataset import read_dataset
-from csr_astro.simulation.joined import JoinedDatasets
 from csr_astro.simulation.diffuse import diffuse_field
+from csr_astro.simulation.joined import JoinedDatasets
 from csr_astro.simulation.pacs import pacs_profile
 from csr_astro.simulation.paper import paper_facts
 from csr_astro.simulation.profiles import gaussian_profile, image_profile, moffat_profile
@@ -394,8 +394,9 @@ class DatasetSampler:
 
     Parameters
     ----------
-    dataset : `~csr_astro.simulation.dataset.CutoutDataset` or \
-            `~csr_astro.simulation.published.PublishedCutouts`
+    dataset : `~csr_astro.simulation.dataset.CutoutDataset`, \
+            `~csr_astro.simulation.published.PublishedCutouts` or \
+            `~csr_astro.simulation.joined.JoinedDatasets`
         A split of a dataset, as ``csr-astro simulate --dataset`` writes it or the published tool
         reads it.
     size : int, optional
@@ -425,7 +426,7 @@ class DatasetSampler:
 
     def __init__(
         self,
-        dataset: CutoutDataset | PublishedCutouts,
+        dataset: CutoutDataset | PublishedCutouts | JoinedDatasets,
         *,
         size: int | None = None,
         augment: bool = True,

@@ -15,7 +15,6 @@ from csr_astro.instruments import get_instrument
 from csr_astro.simulation.dataset import (
     CutoutDataset,
     is_dataset,
-    read_dataset,
     write_dataset,
 )
 from csr_astro.simulation.diffuse import diffuse_field
@@ -25,6 +24,7 @@ from csr_astro.simulation.simulate import flux_range, simulate_map
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from csr_astro.instruments import Instrument
     from csr_astro.simulation.result import Simulation
     from csr_astro.typing import Maps, PathLike
 
@@ -137,19 +137,20 @@ def resume_simulation(
     ...     print(len(first) == len(again))
     True
     """
-    splits = read_dataset(folder) if is_dataset(folder) else {}
-    split = options.get('split', 'train')
-    if split not in splits:
+    if not is_dataset(folder):
         return simulate_cutouts(folder, maps, instruments, n_cutouts, **options)
-    if len(splits[split]) < n_cutouts:
+    dataset = CutoutDataset(folder, options.get('split', 'train'))
+    if len(dataset) < n_cutouts:
         raise ValueError(
-            f'{str(folder)!r} holds {len(splits[split])} cutouts, {n_cutouts} are wanted; remove '
-            'it or choose another folder.'
+            f'{str(folder)!r} holds {len(dataset)} cutouts, {n_cutouts} are wanted; remove it or '
+            'choose another folder.'
         )
-    return splits[split]
+    return dataset
 
 
-def _simulations(maps, instruments, n_cutouts, real_fraction, seed) -> Iterator[Simulation]:
+def _simulations(
+    maps: Maps, instruments: list[Instrument], n_cutouts: int, real_fraction: float, seed: int
+) -> Iterator[Simulation]:
     """Simulations with enough sources, real and synthetic fields in turn."""
     rng = np.random.default_rng([seed, 5])
     kinds = list(maps)

@@ -191,7 +191,7 @@ def test_help_has_examples(capsys):
 
 
 def test_each_field_has_its_own_settings(run, map_path, tmp_path):
-    """As the paper's Tables 6 to 8: number of sources and range of fluxes by hand, and the split."""
+    """As the paper's Tables 6 to 8: number of sources, range of fluxes and split by hand."""
     for name in ('one', 'two', 'three'):
         (tmp_path / f'{name}.fits').write_bytes(map_path.read_bytes())
     Table({
@@ -227,7 +227,8 @@ def test_each_field_has_its_own_settings(run, map_path, tmp_path):
         ('map\nmap.fits\n', 'map.fits', 'give maps or one table of maps, not both'),
     ],
 )
-def test_unusable_tables_of_fields_are_refused(run, map_path, tmp_path, content, extra, sentence):
+@pytest.mark.usefixtures('map_path')
+def test_unusable_tables_of_fields_are_refused(run, tmp_path, content, extra, sentence):
     (tmp_path / 'fields.csv').write_text(content)
     code, _, err = run(f'{tmp_path}/fields.csv {extra}')
     assert code == 1

@@ -40,7 +40,7 @@ def test_trained_weights_remove_a_source(run, map_path, tmp_path):
         (['train', 'none-such', '-o', 'run'], 'recipe must be one of'),
         (['train', 'tiny', '--maps', 'none', '-o', 'run'], 'none'),
         (['train', 'paper', '-o', 'run'], 'give their --instrument'),
-        (['train', 'tiny', '--instrument', 'spire-250', '-o', 'run'], '--instrument is for recipes'),
+        (['train', 'tiny', '--instrument', 'spire-250', '-o', 'x'], '--instrument is for recipes'),
     ],
 )
 def test_wrong_input_gets_one_sentence(fails, arguments, sentence):
@@ -79,5 +79,6 @@ def test_sources_of_instruments_are_simulated_first(run, tmp_path):
     arguments = ['train', recipe, '--instrument', *INSTRUMENTS, '-o', tmp_path / 'run']
     assert run(*arguments)[0] == 0
     info = read_info(tmp_path / 'run' / 'weights.safetensors')
-    assert info.training_data == f'simulated sources of {", ".join(INSTRUMENTS)} on synthetic fields'
+    names = ', '.join(INSTRUMENTS)
+    assert info.training_data == f'simulated sources of {names} on synthetic fields'
     assert run(*arguments, '--resume')[0] == 0

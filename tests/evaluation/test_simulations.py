@@ -92,8 +92,10 @@ def test_command_writes_the_report(folder, tmp_path, weights, capsys):
     pytest.importorskip('matplotlib')
     from csr_astro.cli import main
 
-    arguments = ['evaluate', 'simulations', str(folder), '-o', str(tmp_path / 'report'),
-                 '--weights', str(weights), '--orientations', '1', '--apertures', '4,6']  # fmt: skip
+    arguments = [
+        'evaluate', 'simulations', str(folder), '-o', str(tmp_path / 'report'),
+        '--weights', str(weights), '--orientations', '1', '--apertures', '4,6',
+    ]  # fmt: skip
     assert main(arguments) == 0
     written = {path.name for path in (tmp_path / 'report').iterdir()}
     assert written == {

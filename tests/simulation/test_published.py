@@ -91,7 +91,7 @@ def test_missing_and_misshaped_files_are_named(folder):
         PublishedCutouts(folder)
     np.save(folder / 'train_mask' / '2.npy', np.ones((4, 96, 90)))
     cutouts = PublishedCutouts(folder)
-    with pytest.raises(ValueError, match='cutout 2 of .* must be square'):
+    with pytest.raises(ValueError, match=r'cutout 2 of .* must be square'):
         cutouts.stack(2)
     with pytest.raises(IndexError, match='there are 6 cutouts, no number 6'):
         cutouts.stack(6)

@@ -137,7 +137,7 @@ def test_bands_are_trained_on_together(tmp_path):
             # The splits of a band beside each other, as two folders.
             simulate_cutouts(tmp_path / band / split, {}, [band], 2, split=split, seed=seed)
     folders = [tmp_path / band / split for band in BANDS for split in ('train', 'validation')]
-    sampler, validation = dataset_samplers(*folders)
+    sampler, _ = dataset_samplers(*folders)
     assert len(sampler) == sum(
         len(dataset_samplers(folders[2 * k], folders[2 * k + 1])[0]) for k in range(2)
     )
