@@ -262,6 +262,18 @@ def write_page(
     ------
     ValueError
         If there is a page and ``overwrite`` is not set.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.evaluation.report import write_page
+    >>> from csr_astro.evaluation.report_sections import Section
+    >>> section = Section('Fluxes', 'fluxes')
+    >>> section.say('All are right.')
+    >>> with TemporaryDirectory() as folder:
+    ...     page = write_page(folder, 'A page', [section])
+    ...     'All are right.' in page.read_text()
+    True
     """
     folder = Path(folder)
     page = folder / 'report.html'

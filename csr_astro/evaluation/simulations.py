@@ -187,6 +187,24 @@ def measure_simulations(
     ------
     ValueError
         If a table has no fluxes.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.evaluation.simulations import find_simulations, measure_simulations
+    >>> from csr_astro.simulation.field import synthetic_map
+    >>> from csr_astro.simulation.write import write_simulations
+    >>> band = 'pacs-scanmap-blue'
+    >>> field = {'name': 'dust', 'data': synthetic_map('power-law', (120, 120), 1)}
+    >>> with TemporaryDirectory() as folder:
+    ...     written = write_simulations(folder, [field], levels=[9000], number=2, instrument=band)
+    ...     simulations = find_simulations(folder)
+    ...     table = measure_simulations(simulations, apertures=[6], instrument=band)
+    >>> print(table['network'].round(1))
+    network
+    -------
+        1.0
+        1.0
     """
     baselines = get_baselines(list(methods))
     parts = []
@@ -231,6 +249,17 @@ def summarize_fields(table: QTable, aperture: float | None = None) -> Table:
         ``instrument``, ``field``, ``n_sources`` in a simulation, ``lowest`` and ``highest`` flux
         in mJy, ``total_sources``, ``n_simulations``, ``aperture``, and for the network and the
         annulus the median ``*_ratio`` and its interquartile range ``*_iqr``.
+
+    Examples
+    --------
+    >>> from astropy.table import QTable
+    >>> from csr_astro.evaluation.simulations import summarize_fields
+    >>> table = QTable({'instrument': ['spire-250'] * 3, 'field': ['dust'] * 3, 'map': [1, 1, 2],
+    ...                 'aperture': [4.0] * 3, 'injected': [20.0, 20.0, 40.0],
+    ...                 'network': [1.0, 0.9, 1.0], 'annulus': [0.8, 0.9, 1.1]})
+    >>> row = summarize_fields(table)[0]
+    >>> print(row['n_simulations'], row['highest'], row['network_ratio'])
+    2 40.0 1.0
     """
     rows = []
     for instrument, field in sorted(set(zip(table['instrument'], table['field'], strict=True))):
@@ -288,6 +317,14 @@ def write_simulations_report(
     ------
     ValueError
         If there is a report and ``overwrite`` is not set.
+
+    Examples
+    --------
+    >>> from csr_astro.evaluation.simulations import (
+    ...     find_simulations, measure_simulations, write_simulations_report,
+    ... )
+    >>> table = measure_simulations(find_simulations('simulated'))  # doctest: +SKIP
+    >>> write_simulations_report('report', table)  # doctest: +SKIP
     """
     overview = Section('Which simulations', 'fields')
     fields = summarize_fields(table)
