@@ -201,10 +201,7 @@ def measure_simulations(
     ...     simulations = find_simulations(folder)
     ...     table = measure_simulations(simulations, apertures=[6], instrument=band)
     >>> print(table['network'].round(1))
-    network
-    -------
-        1.0
-        1.0
+    [1. 1.]
     """
     baselines = get_baselines(list(methods))
     parts = []
