@@ -447,9 +447,11 @@ def test_paper_preset_has_weights_for_each_mode(instrument, weights):
 
 
 def test_paper_preset_takes_the_mode_from_the_header(sky):
-    header = fits.Header({'INSTRUME': 'PACS', 'WAVELNTH': 70, 'OBS_MODE': 'PACS/SPIRE parallel'})
-    hdu = fits.ImageHDU(sky, header | make_wcs(3.2).to_header())
-    result = NeuralBackgroundEstimator(preset='paper').estimate(hdu, SOURCES)
+    header = make_wcs(3.2).to_header()
+    header.update(INSTRUME='PACS', WAVELNTH=70, OBS_MODE='PACS/SPIRE parallel')
+    result = NeuralBackgroundEstimator(preset='paper').estimate(
+        fits.ImageHDU(sky, header), SOURCES
+    )
     assert result.sources.meta['weights'] == 'paper-parallel'
 
 
