@@ -120,14 +120,14 @@ def as_rst(table, value, names, first):
     keys = list(dict.fromkeys(table[first]))
     width = max(len(str(key)) for key in [*keys, first]) + 1
     heads = [NAMES.get(name, name) for name in names]
-    bar = '=' * width + ' ' + ' '.join('=' * max(len(head), 13) for head in heads)
-    lines = [bar, ' '.join([f'{first:{width}s}', *(f'{head:13s}' for head in heads)]), bar]
+    bar = '=' * width + ' ' + ' '.join('=' * max(len(head), 15) for head in heads)
+    lines = [bar, ' '.join([f'{first:{width}s}', *(f'{head:15s}' for head in heads)]), bar]
     for key in keys:
         cells = []
         for name in names:
             row = table[(table[first] == key) & (table['method'] == name)]
             cells.append(value(row[0]) if len(row) else '')
-        lines.append(' '.join([f'{key!s:{width}s}', *(f'{cell:13s}' for cell in cells)]))
+        lines.append(' '.join([f'{key!s:{width}s}', *(f'{cell:15s}' for cell in cells)]))
     return '\n'.join([*lines, bar])
 
 
