@@ -69,6 +69,7 @@ FLAGS = (
         'already_removed',
         'the source lies on pixels that an earlier removal filled (CSR_MASK); not measured',
     ),
+    Flag(2097152, 'outliers', 'single pixels that stand out near the source were left out'),
 )
 
 #: Bit of each flag, by name.

@@ -67,9 +67,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: Namespace) -> None:
     """Train a network by a recipe and write its weights."""
-    from csr_astro.training.data import dataset_samplers
     from csr_astro.training.loop import train
     from csr_astro.training.recipe import read_recipe
+    from csr_astro.training.stored import dataset_samplers
 
     recipe = read_recipe(args.recipe)
     if args.dataset is not None:
@@ -109,8 +109,9 @@ def run(args: Namespace) -> None:
 def _simulated_samplers(args, recipe):
     """Samplers of sources that are simulated first, and what the model card says of them."""
     from csr_astro.simulation.paper import paper_facts
-    from csr_astro.training.data import DatasetSampler, read_maps
+    from csr_astro.training.data import read_maps
     from csr_astro.training.simulated import resume_simulation
+    from csr_astro.training.stored import DatasetSampler
 
     if not args.instrument or args.psf:
         raise ValueError(

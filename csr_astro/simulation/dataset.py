@@ -333,7 +333,7 @@ class CutoutDataset:
     """The cutouts of a split, read from disk when they are asked for.
 
     A sequence of (input, mask, target), each (1, size, size) float32, as in `write_dataset`: a
-    dataset for `torch.utils.data.DataLoader`. `~csr_astro.training.data.DatasetSampler` makes
+    dataset for `torch.utils.data.DataLoader`. `~csr_astro.training.stored.DatasetSampler` makes
     batches for the training of this package.
 
     Parameters

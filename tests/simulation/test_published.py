@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from csr_astro.simulation.dataset import read_dataset
 from csr_astro.simulation.joined import JoinedDatasets
 from csr_astro.simulation.published import PublishedCutouts, read_published
-from csr_astro.training.data import DatasetSampler, dataset_samplers
+from csr_astro.training.stored import DatasetSampler, dataset_samplers
 
 
 def write_examples(folder, counts, size=96):

@@ -22,7 +22,7 @@ from csr_astro.nn.weights import load_model
 from csr_astro.simulation.dataset import write_dataset
 from csr_astro.simulation.field import synthetic_map
 from csr_astro.simulation.simulate import simulate_map
-from csr_astro.training.data import CutoutSampler, dataset_samplers
+from csr_astro.training.data import CutoutSampler
 from csr_astro.training.loop import train
 from csr_astro.training.losses import (
     PAPER_WEIGHTS,
@@ -30,6 +30,7 @@ from csr_astro.training.losses import (
 )
 from csr_astro.training.module import TrainingModule
 from csr_astro.training.recipe import Recipe, read_recipe
+from csr_astro.training.stored import dataset_samplers
 
 RECIPE = Recipe(
     width=0.125,

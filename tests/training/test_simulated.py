@@ -8,10 +8,11 @@ from numpy.testing import assert_array_equal
 
 from csr_astro import get_instrument
 from csr_astro.simulation.paper import flux_levels
-from csr_astro.training.data import CutoutSampler, DatasetSampler, dataset_samplers
+from csr_astro.training.data import CutoutSampler
 from csr_astro.training.loop import train
 from csr_astro.training.recipe import read_recipe
 from csr_astro.training.simulated import resume_simulation, simulate_cutouts
+from csr_astro.training.stored import DatasetSampler, dataset_samplers
 
 BANDS = ['pacs-scanmap-blue', 'pacs-scanmap-red']
 
