@@ -25,6 +25,7 @@ def add_parser(commands: Commands) -> None:
         'remove and measure the sources of many maps; the same command goes on after a stop',
         [
             'batch maps/*.fits --catalog catalog.ecsv -o clean',
+            'batch maps --apertures 5arcsec,6arcsec -o clean',
             'batch maps.csv --apertures 5arcsec,6arcsec -o clean --workers 8',
             'batch maps.csv --method psf -o clean',
             'batch maps.csv -o clean --scheduler tcp://192.0.2.1:8786',
@@ -36,11 +37,12 @@ def add_parser(commands: Commands) -> None:
     )
     command.add_argument(
         'maps', metavar='MAP', nargs='+',
-        help='FITS files or patterns; or one table (.csv, .ecsv) with columns map and, if wanted, '
-        'catalog, instrument, output, error and mask',
+        help='FITS files, folders or patterns; or one table (.csv, .ecsv) with columns map and, '
+        'if wanted, catalog, instrument, output, error and mask',
     )
     command.add_argument(
-        '--catalog', help='sources of the maps: table (ECSV, CSV, FITS, VOTable) or regions (.reg)'
+        '--catalog', help='sources of the maps: table (ECSV, CSV, FITS, VOTable) or regions (.reg) '
+        '[MAP.ecsv, MAP.csv or MAP.reg beside each MAP.fits]'
     )
     command.add_argument(
         '-o', '--output', required=True, metavar='FOLDER',
