@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import numbers
+import os
 import warnings
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -255,6 +256,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             'orientations': self.orientations,
             'dtype': self.dtype,
             'fwhm': self.instrument and self.instrument.fwhm,
+            'psf': _named(self.psf),
             'centroid_func': getattr(self.centroid_func, '__name__', str(self.centroid_func)),
         }
 
@@ -495,3 +497,10 @@ class NeuralBackgroundEstimator(LocalBackground):
             plane=plane,
         )
         return combine(plan, self.predictor.parts(plan, progress=self.progress), self)
+
+
+def _named(psf):
+    """Describe a PSF in a word: its file, or its class."""
+    if psf is None:
+        return 'instrument'
+    return str(psf) if isinstance(psf, str | os.PathLike) else type(psf).__name__

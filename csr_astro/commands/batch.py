@@ -49,6 +49,10 @@ def add_parser(commands: Commands) -> None:
     options.add_errors(command)
     measuring.add_photometry(command)
     command.add_argument(
+        '--subtract', action='store_true',
+        help='subtract sources that are fitted well, and do not inpaint them; see "remove --method"',
+    )
+    command.add_argument(
         '--workers', type=int, metavar='N',
         help='processes; 0 for threads of this one [as many as processors]',
     )
@@ -81,7 +85,8 @@ def run(args: Namespace) -> None:
         hdu=args.hdu,
         reading=options.reading_options(args),
         mask_radius=options.mask_radius(args),
-        photometry=measuring.photometry_options(args),
+        photometry=_photometry(args),
+        subtract=args.subtract,
         errors=args.errors,
         find=args.find,
         split=args.split,
@@ -97,3 +102,9 @@ def run(args: Namespace) -> None:
     if len(failed):
         raise RuntimeError(f'{len(failed)} of {len(manifest)} maps failed, see {path}')
     print(f'{len(manifest)} of {len(manifest)} maps done, see {path}')
+
+
+def _photometry(args):
+    if args.subtract and args.method not in ('psf', 'gaussian'):
+        raise ValueError('--subtract needs --method psf or gaussian.')
+    return measuring.photometry_options(args)

@@ -86,6 +86,11 @@ class SourceFits:
     major, minor, angle, major_err, minor_err, angle_err : (N,) `~numpy.ndarray` of float
         FWHM of the axes of a Gaussian in pixels, before its convolution with the PSF, and
         angle of the major axis from the x axis in degrees; 0 for point sources.
+    shape : (N, 3) `~numpy.ndarray` of float
+        (a, b, c) of the second moments ``L Lᵀ`` of a Gaussian, with ``L = (a, 0; b, c)`` in
+        pixels; 0 for point sources.
+    covariance : (N, 7, 7) `~numpy.ndarray` of float
+        Of the flux, x, y, logarithm of the width, and the shape; 0 for fixed parameters.
     chi2, dof : (N,) `~numpy.ndarray` of float
         Goodness of fit in the pixels of the source's own mask, and their number less that of
         its free parameters.
@@ -122,6 +127,8 @@ class SourceFits:
     major_err: np.ndarray
     minor_err: np.ndarray
     angle_err: np.ndarray
+    shape: np.ndarray
+    covariance: np.ndarray
     chi2: np.ndarray
     dof: np.ndarray
     rim: np.ndarray

@@ -88,8 +88,8 @@ class GroupFit:
         Sources with some flux in the pixels.
     errors : (n, 7) `~numpy.ndarray` of float
         1-sigma errors of the parameters; 0 for fixed ones.
-    shape_covariance : (n, 3, 3) `~numpy.ndarray` of float
-        Of (a, b, c).
+    covariance : (n, 7, 7) `~numpy.ndarray` of float
+        Of the parameters of each source; 0 for fixed ones.
     residual, background : (P,) `~numpy.ndarray` of float
         What is left of d_M − K d_O after the fit; the predicted background.
     profile_step : (float, float) or None
@@ -102,7 +102,7 @@ class GroupFit:
         self.masks = [scene.masks[i] for i in self.index]
         n = len(self.index)
         self.errors = np.full((n, SHAPE.stop), np.nan)
-        self.shape_covariance = np.full((n, 3, 3), np.nan)
+        self.covariance = np.full((n, SHAPE.stop, SHAPE.stop), np.nan)
         self.constrained = np.zeros(n, dtype=bool)
         self.profile_step, self._converged = None, False
         self._place_window()
@@ -257,10 +257,10 @@ class GroupFit:
         covariance[np.ix_(free, free)] = self._normal_inverse
         self.errors[:] = 0
         self.errors[:, :k] = np.sqrt(np.maximum(covariance.diagonal(), 0)).reshape(n, k)
-        if k == SHAPE.stop:
-            blocks = covariance.reshape(n, k, n, k)
-            for i in range(n):
-                self.shape_covariance[i] = blocks[i, SHAPE, i, SHAPE]
+        blocks = covariance.reshape(n, k, n, k)
+        self.covariance[:] = 0
+        for i in range(n):
+            self.covariance[i, :k, :k] = blocks[i, :, i]
 
     def _objective(self, factor):
         """χ² of the residuals and of the priors."""

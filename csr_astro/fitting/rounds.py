@@ -55,7 +55,7 @@ def fit_scene(scene: Scene) -> dict[str, Any]:
     Returns
     -------
     columns : dict of str to (N,) `~numpy.ndarray` or list
-        As in `~csr_astro.fitting.SourceFits`, and ``shape``: (a, b, c) of each source.
+        As in `~csr_astro.fitting.SourceFits`.
     """
     options = scene.options
     groups = _groups(scene)
@@ -169,6 +169,7 @@ def _results(scene, fits):
     columns = {name: np.full(n, np.nan) for name in _COLUMNS}
     columns['group_id'] = np.zeros(n, dtype=int)
     columns['background'] = [None] * n
+    columns['covariance'] = np.full((n, SHAPE.stop, SHAPE.stop), np.nan)
     for fit in fits.values():
         columns['group_id'][fit.group.members] = fit.group.number + 1
         for k, i in enumerate(fit.group.members):
@@ -190,12 +191,13 @@ def _row(scene, fit, k, i):
     nearest = np.argmin(np.hypot(columns - x, rows - y))
     axes, axes_err = np.zeros(3), np.zeros(3)
     if scene.extended[i]:
-        axes, axes_err = ellipse_axes(scene.parameters[i, SHAPE], fit.shape_covariance[k])
+        axes, axes_err = ellipse_axes(scene.parameters[i, SHAPE], fit.covariance[k][SHAPE, SHAPE])
     width = np.exp(log_width)
     return {
         'flux': flux, 'x': x, 'y': y, 'width': width,
         'flux_err': errors[FLUX], 'x_err': errors[1], 'y_err': errors[2],
         'width_err': width * errors[WIDTH], 'chi2': chi2, 'dof': held.sum() - (errors > 0).sum(),
+        'covariance': fit.covariance[k],
         'rim': rim, 'local_bkg': values[nearest], 'background': (rows, columns, values),
         **dict(zip(('major', 'minor', 'angle'), axes, strict=True)),
         **dict(zip(('major_err', 'minor_err', 'angle_err'), axes_err, strict=True)),

@@ -104,6 +104,8 @@ class InpaintedPSFPhotometry:
         Table of the last call.
     fits : `~csr_astro.fitting.SourceFits` or None
         All that the last fit found, in pixels and in the unit of the map.
+    pixel_psf : `~csr_astro.fitting.PixelPSF` or None
+        The PSF of the last fit.
 
     Raises
     ------
@@ -170,7 +172,7 @@ class InpaintedPSFPhotometry:
         self.results: QTable | None = None
         self.fits: SourceFits | None = None
         self._image: Image | None = None
-        self._psf: PixelPSF | None = None
+        self.pixel_psf: PixelPSF | None = None
 
     def __repr__(self) -> str:
         return (
@@ -277,7 +279,7 @@ class InpaintedPSFPhotometry:
         given = np.isin(names, ('fixed', 'region')) | by_snr
         options, masks = self._masks(image, x, y, psf, masks, given, names)
         fits = fit_sources(image, x, y, psf, masks=masks, options=options)
-        self._image, self._psf, self.fits = image, psf, fits
+        self._image, self.pixel_psf, self.fits = image, psf, fits
         names = np.where(given, names, 'fit').astype('U16')
         kept = sum(BITS[name] for name in _FLAGS_OF_PLAN)
         self.results = self._table(instrument, (x, y), snr, names, np.asarray(flags) & kept)
@@ -401,9 +403,9 @@ class InpaintedPSFPhotometry:
             'width_error': options.width_error,
             'profile_error': options.profile_error,
             'background': 'kriging',
-            'psf': 'instrument' if self.psf_model is None else str(type(self.psf_model).__name__),
-            'psf_fwhm': self._psf.fwhm,
-            'psf_radius': self._psf.radius,
+            **({} if self.psf_model is None else {'psf': type(self.psf_model).__name__}),
+            'psf_fwhm': self.pixel_psf.fwhm,
+            'psf_radius': self.pixel_psf.radius,
             'psf_profile_error': self.fits.profile_error,
             'aperture_correction': self._correction(instrument),
         }
@@ -447,7 +449,7 @@ class InpaintedPSFPhotometry:
         fits = self._done()
         return model_image(
             fits,
-            cast('PixelPSF', self._psf),
+            cast('PixelPSF', self.pixel_psf),
             shape,
             psf_shape=psf_shape,
             include_local_bkg=include_local_bkg,
