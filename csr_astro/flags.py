@@ -69,6 +69,11 @@ FLAGS = (
         'already_removed',
         'the source lies on pixels that an earlier removal filled (CSR_MASK); not measured',
     ),
+    Flag(
+        2097152,
+        'blended',
+        'one source fits as well as this one and another within half a FWHM; their sum is known',
+    ),
 )
 
 #: Bit of each flag, by name.

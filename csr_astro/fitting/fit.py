@@ -35,6 +35,8 @@ class FitOptions:
         data ask for more than a point.
     mask_radius : float
         Radius of the pixels to fit, in FWHM of the source, for sources without a given mask.
+    smallest_mask : float
+        The same, at least, in pixels.
     position_error : float or (N,) array of float
         Standard deviation of the Gaussian prior on each coordinate of the positions, in FWHM of
         the PSF, of all sources or of each; 0 keeps positions fixed.
@@ -58,6 +60,7 @@ class FitOptions:
 
     shape: Literal['point', 'gaussian'] = 'point'
     mask_radius: float = 1.25
+    smallest_mask: float = 0.0
     position_error: float | np.ndarray = 0.1
     xy_bounds: tuple[float, float] = (np.inf, np.inf)
     width_error: float = 0.05
@@ -81,8 +84,9 @@ class SourceFits:
         1-sigma errors; 0 for fixed positions.
     width, width_err : (N,) `~numpy.ndarray` of float
         Width over that of the PSF.
-    extended, saturated : (N,) `~numpy.ndarray` of bool
-        Sources that were fitted as Gaussians; those of which the flat top was left out.
+    extended, saturated, ambiguous : (N,) `~numpy.ndarray` of bool
+        Sources that were fitted as Gaussians; those of which the flat top was left out; those so
+        close to others that little more than the sum of the fluxes is known.
     major, minor, angle, major_err, minor_err, angle_err : (N,) `~numpy.ndarray` of float
         FWHM of the axes of a Gaussian in pixels, before its convolution with the PSF, and
         angle of the major axis from the x axis in degrees; 0 for point sources.
@@ -121,6 +125,7 @@ class SourceFits:
     width_err: np.ndarray
     extended: np.ndarray
     saturated: np.ndarray
+    ambiguous: np.ndarray
     major: np.ndarray
     minor: np.ndarray
     angle: np.ndarray

@@ -184,7 +184,7 @@ def _tiles(shape, catalogue, psf, options):
     """Numbers of the sources of each tile and of those near it, and the pixels to look at."""
     radius = max(
         [mask.radius for mask in catalogue.masks if mask is not None],
-        default=(options.mask_radius + 1) * psf.fwhm,
+        default=max(options.mask_radius * psf.fwhm, options.smallest_mask) + psf.fwhm,
     )
     if options.shape == 'gaussian':
         radius *= _GROWTH

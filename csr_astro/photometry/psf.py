@@ -304,11 +304,13 @@ class InpaintedPSFPhotometry:
                 for box, *position in zip(boxes, x, y, strict=True)
             ]
         if not given.any():
-            return self.options, None
+            # Masks by SNR are larger at first: small ones would take what is outside a resolved
+            # source's core for background.
+            return self.options, masks if self.shape == 'gaussian' else None
         radii = {mask.radius for mask in masks if mask is not None}
         if self.shape == 'gaussian' and len(radii) == 1 and (names == 'fixed').all():
             # The first size of masks that grow.
-            return replace(self.options, mask_radius=radii.pop() / psf.fwhm), None
+            return replace(self.options, smallest_mask=radii.pop()), None
         return self.options, masks
 
     # ----------------------------------------------------------------------------------- the table
@@ -363,7 +365,7 @@ class InpaintedPSFPhotometry:
         flags = flag_masks(image, fits.masks) & ~(BITS['overlap'] | BITS['touching'])
         flags |= BITS['off_map'] * (nowhere & placed)
         flags |= BITS['not_fitted'] * (~nowhere & np.isnan(fits.flux))
-        flags |= BITS['saturated'] * fits.saturated
+        flags |= BITS['saturated'] * fits.saturated | BITS['blended'] * fits.ambiguous
         with np.errstate(invalid='ignore'):
             width_error = np.hypot(self.options.width_error, fits.width_err)
             flags |= BITS['poor_fit'] * (
