@@ -72,7 +72,7 @@ FLAGS = (
     Flag(
         2097152,
         'blended',
-        'one source fits as well as this one and another within half a FWHM; their sum is known',
+        'too close to another source to tell their fluxes apart; the sum of both is known',
     ),
 )
 

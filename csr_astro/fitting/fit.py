@@ -108,6 +108,8 @@ class SourceFits:
         Masks that were fitted.
     background : list of (rows, columns, values) or None
         Predicted background in the trusted pixels of each mask.
+    left : list of (Q,) `~numpy.ndarray` of float or None
+        The map less all sources and the background in the same pixels.
     profile_error : float
         Relative error of the PSF in each pixel, as the residuals say; the mean of the tiles of a
         large map.
@@ -142,6 +144,7 @@ class SourceFits:
     group_size: np.ndarray
     masks: list[SourceMask | None]
     background: list[tuple[np.ndarray, np.ndarray, np.ndarray] | None]
+    left: list[np.ndarray | None]
     profile_error: float
     make_residual: Callable[[], np.ndarray] = field(repr=False)
 

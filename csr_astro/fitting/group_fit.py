@@ -53,9 +53,9 @@ _FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.0)
 _WORSE = 1e-6
 # One source in the place of two is as good if χ² is larger by less than this, after so many steps in
 # which the flux of the fainter is held to this part of the sum; the standard deviation of a share of
-# which nothing is known.
+# which nothing is known, and the error of one of which little is.
 _AS_GOOD, _MERGED_ITERATIONS, _HELD = 9.0, 5, 1e-3
-_ANY_SHARE = 12**-0.5
+_ANY_SHARE, _UNKNOWN_SHARE = 12**-0.5, 0.15
 # Combinations of parameters with less than this part of the largest eigenvalue of the normal matrix
 # are not constrained.
 _SINGULAR = 1e-10
@@ -328,10 +328,12 @@ class GroupFit:
             scene.move(i, values)
 
     def settle_blends(self) -> None:
-        """Raise the errors of sources that one source in their place describes as well.
+        """Raise the errors of pairs of which only the sum of the fluxes is known.
 
         Derivatives at the best fit do not tell of other fits that are as good: a pair of sources
-        closer than half the FWHM looks like one that is a little wider.
+        closer than half the FWHM looks like one that is a little wider. So pairs count that one
+        source describes as well, fits that do not converge or have a negative flux, and large
+        errors.
         """
         if self.weights is None:
             return
@@ -341,16 +343,21 @@ class GroupFit:
         pairs = [(place[i], place[j]) for i, j in scene.blended_pairs if {i, j} <= place.keys()]
         if not pairs:
             return
-        factor = self._factor(self._templates()[1])
-        lowest = self._objective(factor)
+        templates, images = self._templates()
+        factor = self._factor(images)
         for pair in pairs:
             total = best[pair, FLUX].sum()
             if not total > 0:
                 continue
-            fainter = min(pair, key=lambda k: best[k, FLUX])
-            self._held = {fainter: (0.0, _HELD * total)}
+            unclear = not converged or best[pair, FLUX].min() <= 0
+            unclear = unclear or errors[pair, FLUX].max() > _UNKNOWN_SHARE * total
+            # No share is likelier than another.
+            self._held = dict.fromkeys(pair, (0.0, np.inf))
+            self._share_flux(templates, factor)
+            lowest = self._objective(factor)
+            self._held[min(pair, key=lambda k: best[k, FLUX])] = 0.0, _HELD * total
             self._iterate(_MERGED_ITERATIONS, factor)
-            if not converged or self._objective(factor) - lowest < _AS_GOOD:
+            if unclear or self._objective(factor) - lowest < _AS_GOOD:
                 self.ambiguous[list(pair)] = True
                 for k in pair:
                     wanted = np.hypot(errors[k, FLUX], _ANY_SHARE * total)

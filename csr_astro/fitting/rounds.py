@@ -170,7 +170,7 @@ def _results(scene, fits):
     n = len(scene.start)
     columns = {name: np.full(n, np.nan) for name in _COLUMNS}
     columns['group_id'] = np.zeros(n, dtype=int)
-    columns['background'] = [None] * n
+    columns['background'], columns['left'] = [None] * n, [None] * n
     columns['ambiguous'] = np.zeros(n, dtype=bool)
     columns['covariance'] = np.full((n, SHAPE.stop, SHAPE.stop), np.nan)
     for fit in fits.values():
@@ -206,6 +206,7 @@ def _row(scene, fit, k, i):
         'width_err': width * errors[WIDTH], 'chi2': chi2, 'dof': held.sum() - (errors > 0).sum(),
         'covariance': covariance, 'ambiguous': fit.ambiguous[k],
         'rim': rim, 'local_bkg': values[nearest], 'background': (rows, columns, values),
+        'left': scene.residual[rows, columns] - values,
         **dict(zip(('major', 'minor', 'angle'), axes, strict=True)),
         **dict(zip(('major_err', 'minor_err', 'angle_err'), axes_err, strict=True)),
     }  # fmt: skip

@@ -77,7 +77,7 @@ class Scene:
         Sources with a flat top.
     masks : list of `~csr_astro.masking.SourceMask` or None
     blended_pairs : list of (int, int)
-        Sources so close together that data may tell little more than the sum of their fluxes.
+        Sources closer than half the FWHM.
     blends : list of (n,) `~numpy.ndarray` of int
         Sources that are connected by these.
     """

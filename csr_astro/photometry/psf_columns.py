@@ -84,7 +84,7 @@ def fit_columns(
         rows, pixels, values = place
         n_pixels[i] = len(rows)
         columns['flux_init'][i] = (image.data[rows, pixels] - values).sum(dtype=float)
-        residual = fits.residual[rows, pixels] - values
+        residual = fits.left[i]
         center = np.argmin(np.hypot(pixels - fits.x[i], rows - fits.y[i]))
         with np.errstate(divide='ignore', invalid='ignore'):
             columns['qfit'][i] = np.abs(residual).sum() / fits.flux[i]
