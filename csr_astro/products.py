@@ -59,7 +59,7 @@ def write_source_free(
         File to write, replaced atomically.
     template : path-like
         FITS file of the original map.
-    result : `~csr_astro.NeuralBackground` or `~csr_astro.photometry.SourceSubtraction`
+    result : `~csr_astro.NeuralBackground` or `~csr_astro.photometry.subtraction.SourceSubtraction`
         Result to write.
     hdu : str or int, optional
         Extension of the image, see `~csr_astro.images.find_image_hdu`.
@@ -125,7 +125,7 @@ def describe_removal(
 
     Parameters
     ----------
-    result : `~csr_astro.NeuralBackground` or `~csr_astro.photometry.SourceSubtraction`
+    result : `~csr_astro.NeuralBackground` or `~csr_astro.photometry.subtraction.SourceSubtraction`
         Result of the removal.
     realization : int, optional
         Seed of the realization that fills the masks.

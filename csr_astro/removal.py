@@ -211,7 +211,9 @@ def remove_file(
 ) -> NeuralBackground | SourceSubtraction:
     """Remove the sources of a map and write what was found.
 
-    All files are complete before the first takes its name; existing ones are replaced.
+    All files are complete before the first takes its name; existing ones are replaced. The
+    expected background has a standard deviation that is 6 to 9 % too small inside the masks, and
+    smaller in noise: give ``realization`` for statistics of the map.
 
     Parameters
     ----------
@@ -230,7 +232,7 @@ def remove_file(
         Table of the photometry to write.
     subtract : bool, optional
         Whether sources whose fit by ``photometry`` is good are subtracted in place of inpainting,
-        see `~csr_astro.photometry.subtract_sources`.
+        see `~csr_astro.photometry.subtraction.subtract_sources`.
     hdu : str or int, optional
         Extension of the image, see `~csr_astro.images.find_image_hdu`.
     reading : mapping, optional
@@ -260,7 +262,7 @@ def remove_file(
 
     Returns
     -------
-    result : `~csr_astro.NeuralBackground` or `~csr_astro.photometry.SourceSubtraction`
+    result : `~csr_astro.NeuralBackground` or `~csr_astro.photometry.subtraction.SourceSubtraction`
         The latter with ``subtract``.
 
     Raises
@@ -298,16 +300,15 @@ def remove_file(
         )
     require_success(image, result.sources, 'removed')
     measure = None if photometry is None else make_photometry(model, **photometry)
+    background = None if realization is None else result.realization(realization)
     done: NeuralBackground | SourceSubtraction = result
     fluxes = None
-    if subtract:
+    if subtract and isinstance(measure, InpaintedPSFPhotometry):
         done = subtract_sources(result, measure)
         fluxes = measure.results
+        background = None if background is None else done.background_of(background)
     elif measure is not None:
         fluxes = measure(result)
-    background = None if realization is None else result.realization(realization)
-    if subtract and background is not None:
-        background = done.background_of(background)
     with ExitStack() as stack:
         new_map, new_table = (stack.enter_context(atomic_path(each)) for each in (output, table))
         write_table(new_table, done.sources)

@@ -118,8 +118,9 @@ def remove_many(
     """
     estimator['weights'] = found_anywhere(estimator.get('weights', 'default'))
     settings = Settings(
-        estimator, hdu, mask_radius, photometry, errors, find, reading or {}, columns, keep, subtract
-    )
+        estimator, hdu, mask_radius, photometry, errors, find, reading or {}, columns, keep,
+        subtract,
+    )  # fmt: skip
     check_number('split', split, 1)
     # A wrong argument is one error here, and not that of every map.
     settings.check()

@@ -50,7 +50,7 @@ def add_parser(commands: Commands) -> None:
     measuring.add_photometry(command)
     command.add_argument(
         '--subtract', action='store_true',
-        help='subtract sources that are fitted well, and do not inpaint them; see "remove --method"',
+        help='subtract sources that are fitted well, not inpaint them; see "remove --method"',
     )
     command.add_argument(
         '--workers', type=int, metavar='N',

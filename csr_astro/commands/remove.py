@@ -44,7 +44,8 @@ def add_parser(commands: Commands) -> None:
     )
     command.add_argument(
         '--realization', type=int, metavar='SEED',
-        help="fill with the map's noise and texture too, for statistics of the map",
+        help="fill with the map's noise and texture too, for statistics of the map: the prediction "
+        'alone has 6 to 9%% too little standard deviation',
     )
     options.add_errors(command)
 
@@ -52,6 +53,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: Namespace) -> None:
     """Write the source-free map and the table of its sources."""
     from csr_astro.flags import count_sources
+    from csr_astro.photometry.subtraction import SourceSubtraction
     from csr_astro.products import describe_reading
     from csr_astro.removal import remove_file
     from csr_astro.tables import check_table_path
@@ -84,7 +86,7 @@ def run(args: Namespace) -> None:
         **options.estimator_options(args),
     )
     print(f'{count_sources(result.sources, "removed")}: {output}, {table}')
-    if args.method != 'inpaint':
+    if isinstance(result, SourceSubtraction):
         number = int(result.subtracted.sum())
         print(f'{number} of them subtracted as fitted, the others inpainted')
     print(f'read: {describe_reading(result.sources.meta)}')

@@ -99,8 +99,9 @@ def recovered_fluxes(
         A row per source and aperture: ``id``, ``snr``, ``radius`` (of the mask) and
         ``aperture`` in pixels, ``flux``, the ratios ``network`` with its stated error
         ``network_err``, ``fit`` of the PSF with ``fit_err`` (the same in all apertures),
-        ``annulus`` (the instrument's, on the map as it was) and those of ``methods``; and ``flags``. NaN without a measurement. For an aperture larger than the
-        mask, the flux in the mask is divided by the fraction at the mask's radius.
+        ``annulus`` (the instrument's, on the map as it was) and those of ``methods``; and
+        ``flags``. NaN without a measurement. For an aperture larger than the mask, the flux in
+        the mask is divided by the fraction at the mask's radius.
 
     Raises
     ------

@@ -282,7 +282,8 @@ def _measured(evaluation):
     section.show('measured', figure, 'Flux by fit over flux in an aperture.')
     section.tables['measured'] = table
     section.tabulate('agreement', summary, summary.colnames)
-    section.body.append('<p class="soft">All sources: <a href="measured.ecsv">measured.ecsv</a></p>')
+    link = '<a href="measured.ecsv">measured.ecsv</a>'
+    section.body.append(f'<p class="soft">All sources: {link}</p>')
     return section
 
 

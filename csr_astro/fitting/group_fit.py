@@ -51,9 +51,9 @@ _ITERATIONS = 6
 # Steps that make the fit worse, by more than rounding, are shortened: close blends diverge.
 _FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.0)
 _WORSE = 1e-6
-# One source in the place of two is as good if χ² is larger by less than this, after so many steps in
-# which the flux of the fainter is held to this part of the sum; the standard deviation of a share of
-# which nothing is known, and the error of one of which little is.
+# One source in the place of two is as good if χ² is larger by less than this, after so many steps
+# in which the flux of the fainter is held to this part of the sum; the standard deviation of a
+# share of which nothing is known, and the error of one of which little is.
 _AS_GOOD, _MERGED_ITERATIONS, _HELD = 9.0, 5, 1e-3
 _ANY_SHARE, _UNKNOWN_SHARE = 12**-0.5, 0.15
 # Combinations of parameters with less than this part of the largest eigenvalue of the normal matrix

@@ -277,7 +277,7 @@ class InpaintedPSFPhotometry:
             else pixel_psf(self.psf_model, scale)
         )
         given = np.isin(names, ('fixed', 'region')) | by_snr
-        options, masks = self._masks(image, x, y, psf, masks, given, names)
+        options, masks = self._masks(image, x, y, masks, given, names)
         fits = fit_sources(image, x, y, psf, masks=masks, options=options)
         self._image, self.pixel_psf, self.fits = image, psf, fits
         names = np.where(given, names, 'fit').astype('U16')
@@ -289,7 +289,7 @@ class InpaintedPSFPhotometry:
         add_columns(self.results, None if catalog is None else catalog.table)
         return self.results
 
-    def _masks(self, image, x, y, psf, masks, given, names):
+    def _masks(self, image, x, y, masks, given, names):
         """Return the options and the masks of the fit, None for its own discs."""
         if self.fit_shape is not None:
             height, width = self.fit_shape

@@ -262,8 +262,8 @@ def source_window(
         _pixels_within(center, min(reach, limit), size)
         for center, limit, size in zip((y, x), half, shape, strict=True)
     )
-    window = tuple(slice(p[0], p[-1] + 1) if len(p) else slice(0, 0) for p in (rows, columns))
-    return window, columns - x, rows - y
+    down, across = (slice(p[0], p[-1] + 1) if len(p) else slice(0, 0) for p in (rows, columns))
+    return (down, across), columns - x, rows - y
 
 
 def _pixels_within(center, reach, size):

@@ -10,7 +10,6 @@ import numpy as np
 from astropy import units as u
 
 from csr_astro.fitting.gaussian import moments, shape_derivatives
-from csr_astro.fitting.scene import FLUX
 from csr_astro.flags import BITS, NOT_MEASURED
 from csr_astro.photometry.psf_columns import source_window
 
