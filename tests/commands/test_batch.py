@@ -85,9 +85,8 @@ def test_subtraction_is_that_of_remove(shell, folder):
     assert code == 0, err
     assert shell('remove', folder / 'a.fits', catalog, *given, '-o', folder / 'one.fits')[0] == 0
     for name in ('CSR_MASK', 0):
-        maps = (fits.getdata(path, name)
-                for path in (folder / 'out' / 'a_source_free.fits', folder / 'one.fits'))  # fmt: skip
-        assert_array_equal(*maps)
+        paths = folder / 'out' / 'a_source_free.fits', folder / 'one.fits'
+        assert_array_equal(*(fits.getdata(path, name) for path in paths))
     code, _, err = shell('batch', folder / 'a.fits', '--catalog', catalog, '-o', folder / 'new',
                          '--subtract', '--apertures', '4')  # fmt: skip
     assert (code, err) == (1, 'csr-astro: error: --subtract needs --method psf or gaussian.\n')
