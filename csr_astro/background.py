@@ -103,6 +103,7 @@ class NeuralBackground:
         self._model = model
         self._pixels, self._values = prediction.pixels, prediction.values
         self._shares = prediction.shares
+        self._krigings = prediction.krigings
         # Copied, because the user may subtract the sources from the map in place.
         self._measured = np.asarray(image.data).reshape(-1)[self._pixels].astype(image.dtype)
 
@@ -187,10 +188,12 @@ class NeuralBackground:
         """
         rms, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
-        for i in sorted_sources(x, y, self._distinct(self.source_masks)):
+        order = sorted_sources(x, y, self._distinct(self.source_masks))
+        errors = self.errors
+        for i, found in zip(order, errors.spread(errors.rms, order), strict=True):
             index = self._index(*self.source_masks[i].on_map())
             # hypot avoids squares that overflow or underflow.
-            rms[index] = np.hypot(rms[index], self.errors.rms(i))
+            rms[index] = np.hypot(rms[index], found)
             count[index] += 1
         rms /= np.sqrt(np.maximum(count, 1))
         if (count == 0).any():
@@ -213,7 +216,7 @@ class NeuralBackground:
             for values in (self._measured, self._values)
         )
         sources = predicted_sources(
-            x, y, self.source_masks, measured, predicted, self.first
+            x, y, self.source_masks, measured, predicted, self.first, self._krigings
         )
         return BackgroundErrors(self.image, sources, self._model)
 

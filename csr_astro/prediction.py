@@ -12,9 +12,12 @@ import numpy as np
 from scipy import ndimage
 
 from csr_astro.cutouts import extract, extract_mask, prediction_reach, window_corner
+from csr_astro.error_window import NormalizedKriging
 from csr_astro.flags import BITS
 from csr_astro.masking import combined_mask
+from csr_astro.utils.outliers import isolated_outliers
 from csr_astro.utils.scatter import RING_WIDTH, ring_scatter
+from csr_astro.utils.threads import n_threads, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,14 +26,21 @@ if TYPE_CHECKING:
     from csr_astro.plan import Plan
     from csr_astro.typing import Batches, PathLike
 
-__all__ = ['BATCH_SIZES', 'Part', 'Prediction', 'Predictor', 'combine_parts', 'predict']
+__all__ = [
+    'BATCH_SIZES', 'ORIENTATIONS', 'Part', 'Prediction', 'Predictor', 'combine_parts', 'predict',
+    'predict_windows',
+]  # fmt: skip
 
 # Width in pixels of the rim around a mask that is checked for valid background.
 _RIM = 5
 # Reach of the published blending beyond a mask, in pixels.
 _BLUR = 4
+#: Number of flips and rotations to average over, unless a preset or the user says another.
+ORIENTATIONS = 8
 #: Number of sources in a batch, by type of device.
 BATCH_SIZES = {'cpu': 32, 'cuda': 128, 'mps': 32}
+# Factors of covariances up to this size in all are kept for the errors; others are computed anew.
+_KEPT_BYTES = 256 * 2**20
 # Lets each process load a model only once, also from several threads.
 _LOADING = threading.Lock()
 
@@ -51,6 +61,8 @@ class Part:
         Flat indices of the pixels to change; a pixel in several masks appears several times.
     weights, values : (P,) `~numpy.ndarray` of float
         Weight of the prediction in each pixel, and the prediction.
+    krigings : list of `~csr_astro.error_window.NormalizedKriging` or None
+        Kriging of each source's window, for its errors.
     """
 
     index: np.ndarray
@@ -60,6 +72,7 @@ class Part:
     pixels: np.ndarray
     weights: np.ndarray
     values: np.ndarray
+    krigings: list[NormalizedKriging | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +91,9 @@ class Prediction:
         source without prediction.
     flags : (N,) `~numpy.ndarray` of int
         Flags of each source.
+    krigings : list of `~csr_astro.error_window.NormalizedKriging` or None
+        Kriging of each source's window, for its errors; None for a source that is predicted as
+        another, and where the network was not shown that of the whole window.
     """
 
     pixels: np.ndarray
@@ -86,6 +102,7 @@ class Prediction:
     scatter: np.ndarray
     mean: np.ndarray
     flags: np.ndarray
+    krigings: list[NormalizedKriging | None]
 
 
 @dataclass(frozen=True)
@@ -114,7 +131,7 @@ class Predictor:
     sha256: str
     normalization: str | None = None
     blend: bool = False
-    orientations: int = 8
+    orientations: int = ORIENTATIONS
     device: str | None = None
     dtype: str = 'float32'
 
@@ -145,10 +162,15 @@ class Predictor:
         model = self._model()
         hole = combined_mask(plan.masks, plan.image.shape)
         total = sum(len(index) for index, _ in batches)
+        # A processor computes several batches side by side, which keeps all threads busy also in
+        # what the libraries do on one.
+        on_processor = next(model.parameters()).device.type == 'cpu'
+        threads = min(n_threads(), len(batches)) if on_processor else 1
+        parts = spread(lambda batch: self._part(model, plan, hole, *batch), batches, threads)
         with tqdm(total=total, unit='source', delay=2, disable=not progress) as bar:
-            for index, size in batches:
-                yield self._part(model, plan, hole, index, size)
-                bar.update(len(index))
+            for part in parts:
+                yield part
+                bar.update(len(part.index))
 
     def _model(self):
         import torch
@@ -171,6 +193,12 @@ class Predictor:
         if plan.model is not None:
             values -= plan.model.windows(x, y, size)
         covered = extract_mask(hole, x, y, size)
+        flags = np.zeros(len(index), dtype=int)
+        if not self.blend:
+            # The published tool keeps them.
+            outliers = isolated_outliers(values, np.isfinite(values) & ~covered)
+            values[outliers] = np.nan
+            flags[outliers.any(axis=(1, 2))] |= BITS['outliers']
         inside = [masks[i].in_window(sources.x[i], sources.y[i], size) for i in index]
         central = np.zeros_like(covered)
         for k, places in enumerate(inside):
@@ -178,7 +206,7 @@ class Predictor:
         radius = np.array([masks[i].radius for i in index])
         # All sources of a batch have the same reach, see `csr_astro.plan.plan_batches`.
         reach = int(prediction_reach(radius.max()))
-        prediction = self._within_memory(
+        prediction, krigings = self._within_memory(
             model,
             (values, covered, central, radius),
             reach=reach + _BLUR * self.blend,
@@ -186,7 +214,7 @@ class Predictor:
         )
         valid = np.isfinite(values) & ~covered
         mean = np.full(len(index), np.nan)
-        flags = _rim_flags(valid, radius)
+        flags |= _rim_flags(valid, radius)
         changed = [(np.zeros(0, dtype=int), np.zeros(0), np.zeros(0))]
         for k, places in enumerate(inside):
             if not valid[k].any():
@@ -207,7 +235,7 @@ class Predictor:
         around = min(reach + RING_WIDTH, size // 2)
         near = slice(size // 2 - around, size // 2 + around + 1)
         scatter = ring_scatter(values[:, near, near], valid[:, near, near], radius)
-        return Part(index, scatter, mean, flags, pixels, weights, values_there)
+        return Part(index, scatter, mean, flags, pixels, weights, values_there, krigings)
 
     def _within_memory(self, model, cutouts, **options):
         """Predict cutouts, in halves if the device runs out of memory."""
@@ -215,16 +243,17 @@ class Predictor:
 
         n = len(cutouts[0])
         try:
-            return predict(model, *cutouts, orientations=self.orientations, **options)
+            return predict_windows(model, *cutouts, orientations=self.orientations, **options)
         except torch.OutOfMemoryError:
             if n == 1:
                 raise
         # Outside the except block, because the exception keeps the tensors in memory.
         halves = slice(n // 2), slice(n // 2, n)
-        return np.concatenate([
+        found = [
             self._within_memory(model, tuple(each[half] for each in cutouts), **options)
             for half in halves
-        ])
+        ]
+        return np.concatenate([prediction for prediction, _ in found]), found[0][1] + found[1][1]
 
     def _weights(self, rows, columns, size, measured):
         """Return the pixels of the window to change, and the weight of the prediction in each."""
@@ -248,6 +277,8 @@ def _load(path, sha256, device, dtype, normalization):
 
     del sha256
     model = load_model(path, device, dtype)
+    if device.type == 'cpu':
+        model = model.folded()
     if normalization is not None:
         model = copy.copy(model)
         model.normalization = normalization
@@ -261,7 +292,7 @@ def predict(
     central: np.ndarray,
     radius: np.ndarray,
     *,
-    orientations: int = 8,
+    orientations: int = ORIENTATIONS,
     reach: int | None = None,
     wings_known: bool = False,
 ) -> np.ndarray:
@@ -294,7 +325,41 @@ def predict(
     prediction : (N, S, S) `~numpy.ndarray` of float64
         NaN beyond ``reach``. Use only the pixels of the central mask.
     """
+    return predict_windows(
+        model, values, hole, central, radius,
+        orientations=orientations, reach=reach, wings_known=wings_known,
+    )[0]  # fmt: skip
+
+
+def predict_windows(
+    model: Inpainter,
+    values: np.ndarray,
+    hole: np.ndarray,
+    central: np.ndarray,
+    radius: np.ndarray,
+    *,
+    orientations: int = ORIENTATIONS,
+    reach: int | None = None,
+    wings_known: bool = False,
+) -> tuple[np.ndarray, list[NormalizedKriging | None]]:
+    """Predict the background of a stack of cutouts, and keep the kriging of each.
+
+    Parameters
+    ----------
+    model, values, hole, central, radius, orientations, reach, wings_known
+        As in `predict`.
+
+    Returns
+    -------
+    prediction : (N, S, S) `~numpy.ndarray` of float64
+        As from `predict`.
+    krigings : list of `~csr_astro.error_window.NormalizedKriging` or None
+        Kriging of each cutout; None without one, and for a single orientation, which sees a
+        smaller cutout.
+    """
     import torch
+
+    from csr_astro.nn.unet import central_pixels
 
     device = next(model.parameters()).device
     measured = np.isfinite(values)
@@ -305,27 +370,41 @@ def predict(
     radius = torch.from_numpy(np.asarray(radius, dtype=float))
     size = values.shape[-1] - 1
     reach = size // 2 - 1 if reach is None else reach
-    total = 0
     with torch.inference_mode():
         if orientations == 1:
             # A single orientation uses one even-sized window, also for the normalisation.
             image, valid, finite, central = (
                 t[..., :size, :size] for t in (image, valid, finite, central)
             )
-        normalized, hints, location, scale = model.prepare(
+        normalized, hints, location, scale, krigings = model.prepare(
             image, valid, finite, central, radius, wings_known=wings_known
         )
-        for turns, flip in _ORIENTATIONS[orientations]:
-            seen, seen_valid, *seen_hints = (
-                _orient(t, turns, flip)[..., :size, :size].to(device)
-                for t in (normalized, valid, *hints)
-            )
-            output = model.predict_normalized(seen, seen_valid, seen_hints, reach=reach)
-            total = total + _reorient(output.cpu().double(), turns, flip)
+        share = model.network_share(hints, len(values)).cpu()
+        asked = share > 0
+        # Kriging is the whole prediction of the others.
+        found = central_pixels((hints or (normalized,))[0], reach).cpu().double()
+        if asked.any():
+            inputs = [t[asked] for t in (normalized, valid, *hints)]
+            total = 0
+            for turns, flip in _ORIENTATIONS[orientations]:
+                seen, seen_valid, *seen_hints = (
+                    _orient(t, turns, flip)[..., :size, :size].to(device) for t in inputs
+                )
+                output = model.predict_normalized(seen, seen_valid, seen_hints, reach=reach)
+                total = total + _reorient(output.cpu().double(), turns, flip)
+            part = share[asked].double().reshape(-1, 1, 1, 1)
+            found[asked] = part * (total / orientations) + (1 - part) * found[asked]
     prediction = np.full(values.shape, np.nan)
     near = slice(size // 2 - reach, size // 2 + reach + 1)
-    prediction[:, near, near] = (location + scale * (total / orientations))[:, 0].numpy()
-    return prediction
+    prediction[:, near, near] = (location + scale * found)[:, 0].numpy()
+    if orientations == 1:
+        # Errors take the whole window.
+        return prediction, [None] * len(values)
+    units = zip(krigings, location.flatten().tolist(), scale.flatten().tolist(), strict=True)
+    return prediction, [
+        None if kriging is None else NormalizedKriging(kriging, middle, width or 1.0)
+        for kriging, middle, width in units
+    ]
 
 
 # (quarter turns, flipped): the symmetry group of the square and its subgroups.
@@ -367,17 +446,25 @@ def combine_parts(plan: Plan, parts: Iterable[Part]) -> Prediction:
     """
     n = len(plan.sources)
     flags = np.zeros(n, dtype=int)
+    krigings: list[NormalizedKriging | None] = [None] * n
+    room = _KEPT_BYTES
     scatter, mean = np.full((2, n), np.nan)
     changed = [(np.zeros(0, dtype=int), np.zeros(0), np.zeros(0))]
     for part in parts:
         scatter[part.index], mean[part.index] = part.scatter, part.mean
         flags[part.index] = part.flags
+        for i, each in zip(part.index, part.krigings, strict=True):
+            krigings[i] = each
+            if each is not None:
+                room -= each.kriging.nbytes
+                if room < 0:
+                    each.kriging.forget()
         changed.append((part.pixels, part.weights, part.values))
     if plan.first is not None:
         scatter, mean, flags = (each[plan.first] for each in (scatter, mean, flags))
     flat, weight, value = map(np.concatenate, zip(*changed, strict=True))
     if not len(flat):
-        return Prediction(flat, value, value, scatter, mean, flags)
+        return Prediction(flat, value, value, scatter, mean, flags, krigings)
     pixels, inverse = np.unique(flat, return_inverse=True)
     inverse = inverse.reshape(-1)
     total = np.bincount(inverse, weight)
@@ -390,7 +477,7 @@ def combine_parts(plan: Plan, parts: Iterable[Part]) -> Prediction:
     # Pixels that are fully replaced may be infinite.
     original[left == 0] = 0
     values = left * original + (1 - left) * predicted
-    return Prediction(pixels, values, 1 - left, scatter, mean, flags)
+    return Prediction(pixels, values, 1 - left, scatter, mean, flags, krigings)
 
 
 def _rim_flags(valid, radius):

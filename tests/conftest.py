@@ -49,6 +49,14 @@ def one_thread():
     torch.set_num_threads(n_threads)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def same_precision():
+    """Compute in float32 by default, on any processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('csr_astro.nn.device.best_dtype', lambda _: torch.float32)
+        yield
+
+
 @pytest.fixture(scope='session')
 def weights(tmp_path_factory):
     """A network that has learnt nothing, for what must hold with any weights."""

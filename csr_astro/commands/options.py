@@ -173,7 +173,8 @@ def removal_options() -> ArgumentParser:
     options.add_argument('--orientations', type=int, choices=(1, 2, 4, 8),
                          help='flips and rotations to average over [8]')
     options.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
-    options.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
+    options.add_argument('--dtype', choices=('float32', 'bfloat16'),
+                         help='precision of the network [bfloat16 where the device has it]')
     options.add_argument('--batch-size', type=int, help='cutouts at a time')
     options.add_argument('--overwrite', action='store_true', help='replace existing files')
     return options

@@ -18,6 +18,7 @@ from csr_astro.cutouts import window_size
 from csr_astro.fitting.gaussian import moments
 from csr_astro.fitting.rounds import fit_scene
 from csr_astro.fitting.scene import Scene, add_source
+from csr_astro.utils.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from typing import Any
@@ -170,6 +171,7 @@ def fit_map(
     }
 
 
+@one_blas_thread()
 def _fit(image, catalogue, psf, options):
     scene = Scene(
         image, catalogue.x, catalogue.y, psf,

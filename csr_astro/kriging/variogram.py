@@ -17,7 +17,7 @@ from csr_astro.utils.warnings import one_at_a_time
 if TYPE_CHECKING:
     from csr_astro.typing import Places
 
-__all__ = ['Variogram', 'fit_variogram', 'local_weight', 'measure_variogram']
+__all__ = ['Variogram', 'fit_variogram', 'local_weight', 'measure_variogram', 'scaled_models']
 
 
 # One lag (dy, dx) of each orbit under flips and rotations at which the variogram is measured.
@@ -36,9 +36,9 @@ _MIN_PAIRS = 10.0
 _FIT_LAG = 8.0
 # The models: Gaussian-correlated noise of these scales, and power laws of these exponents
 # seen through beams of these standard deviations, all in pixels.
-_NOISE_SCALES = (0.6, 1.0, 1.6, 2.5)
-_EXPONENTS = (0.5, 1.0, 1.5, 1.9)
-_BEAMS = (0.0, 0.7, 1.3, 2.5, 5.0)
+NOISE_SCALES = (0.6, 1.0, 1.6, 2.5)
+EXPONENTS = (0.5, 1.0, 1.5, 1.9)
+BEAMS = (0.0, 0.7, 1.3, 2.5, 5.0)
 
 
 def _orbit(dy, dx):
@@ -68,11 +68,11 @@ def _models(h, variance):
     treated as Gaussian, so that all covariances are consistent.
     """
     values = [np.ones_like(h)]
-    for scale in _NOISE_SCALES:
+    for scale in NOISE_SCALES:
         width = scale**2 + variance / 2
         values.append(1 - scale**2 / width * np.exp(-(h**2) / (4 * width)))
-    for beam in _BEAMS:
-        for exponent in _EXPONENTS:
+    for beam in BEAMS:
+        for exponent in EXPONENTS:
             at_zero = _smooth_power(np.zeros(1), exponent, 2 * beam**2)
             values.append(_smooth_power(h, exponent, 2 * beam**2 + variance) - at_zero)
     return np.array(values)
@@ -80,7 +80,35 @@ def _models(h, variance):
 
 # Models are scaled to about 1 at a typical distance, so that their weights are comparable.
 _SCALES = _models(np.array([6.0]), 0.0)[:, 0]
-_DESIGN = (_models(_DISTANCES, 0.0) / _SCALES[:, None]).T
+
+
+def scaled_models(distance: np.ndarray) -> np.ndarray:
+    """Compute the variograms of all models between pixels: white noise first.
+
+    Parameters
+    ----------
+    distance : (D,) `~numpy.ndarray` of float
+        Distances in pixels.
+
+    Returns
+    -------
+    models : (M, D) `~numpy.ndarray` of float
+        Each is 1 at a distance of 6 pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.kriging.variogram import scaled_models
+    >>> models = scaled_models(np.array([0.0, 6.0]))
+    >>> bool((models[:, 0] == 0).all()), bool(np.allclose(models[:, 1], 1))
+    (True, True)
+    """
+    models = _models(distance, 0.0) / _SCALES[:, np.newaxis]
+    models[:, distance == 0] = 0
+    return models
+
+
+_DESIGN = scaled_models(_DISTANCES).T
 
 
 @lru_cache(maxsize=16)
@@ -93,8 +121,8 @@ def _table(size, first, second):
     table = interpolate.CubicSpline(knots, _models(knots, variance), axis=1)(distance)
     if variance == 0:
         # Power laws without a beam have a cusp at 0 that no spline follows.
-        first_power = 1 + len(_NOISE_SCALES) + _BEAMS.index(0.0) * len(_EXPONENTS)
-        for number, exponent in enumerate(_EXPONENTS):
+        first_power = 1 + len(NOISE_SCALES) + BEAMS.index(0.0) * len(EXPONENTS)
+        for number, exponent in enumerate(EXPONENTS):
             table[first_power + number] = distance**exponent
     return table[1:] / _SCALES[1:, None]
 

@@ -54,8 +54,11 @@ class WeightsInfo:
     normalization : str
         Normalisation: ``'local'`` or ``'minmax'``.
     fill : str
-        Fill to which the network's output is added: ``'none'``, ``'push-pull'`` or
-        ``'kriging'``.
+        Fill to which the network's output is added: ``'none'``, ``'push-pull'``, ``'kriging'`` or
+        ``'kriging+spline'``.
+    wings_only : bool
+        Whether the network is asked only behind bright sources, see
+        `~csr_astro.nn.inpainter.Inpainter`.
     title, training_data, licence, description : str
         Entries of the model card.
     beams : (float, float) or None
@@ -75,6 +78,7 @@ class WeightsInfo:
     width: float
     normalization: str
     fill: str
+    wings_only: bool = False
     title: str = ''
     training_data: str = ''
     licence: str = ''
@@ -158,6 +162,7 @@ def _checked_header(handle, path):
         'width': width,
         'normalization': header['normalization'],
         'fill': header['fill'],
+        'wings_only': header.get('wings_only') == 'true',
         **{key: header.get(key, '') for key in _DESCRIPTIVE},
     }
 
@@ -270,7 +275,9 @@ def load_model(
     for key in network.state_dict().keys() - state.keys():
         state[key] = torch.zeros((), dtype=torch.long)
     network.load_state_dict(state, assign=True)
-    model = Inpainter(network, info.normalization, fill=info.fill, dtype=dtype)
+    model = Inpainter(
+        network, info.normalization, fill=info.fill, dtype=dtype, wings_only=info.wings_only
+    )
     model = model.to(device).to(memory_format=memory_format(device)).eval()
     model.requires_grad_(False)
     model.info = info
@@ -315,10 +322,13 @@ def save_weights(path: str | PathLike, model: Inpainter, **card: str) -> None:
     >>> info.title, info.width
     ('untrained', 0.125)
     """
-    _write(path, model.network, model.normalization, model.fill, torch.float16, card)
+    _write(
+        path, model.network, model.normalization, model.fill, torch.float16, card,
+        wings_only=model.wings_only,
+    )  # fmt: skip
 
 
-def _write(path, network, normalization, fill, kernel_dtype, card):
+def _write(path, network, normalization, fill, kernel_dtype, card, *, wings_only=False):
     from safetensors.torch import save_file
 
     unknown = card.keys() - set(_DESCRIPTIVE)
@@ -337,6 +347,7 @@ def _write(path, network, normalization, fill, kernel_dtype, card):
         'width': repr(network.width),
         'normalization': normalization,
         'fill': fill,
+        **({'wings_only': 'true'} if wings_only else {}),
         **{key: str(value) for key, value in card.items()},
     }
     with atomic_path(path) as temporary:

@@ -389,10 +389,11 @@ class InpaintedAperturePhotometry:
             # The error of photutils includes the noise of the map and of the source itself.
             names = [f'aperture_sum_err{self._suffix(k)}' for k in range(len(shapes))]
             own = np.array([u.Quantity(table[name]).value for name in names])
-        for i, source_mask in enumerate(result.source_masks):
-            if source_mask is None:
-                continue
-            (rows, columns), pixels = source_mask.on_map(), None
+
+        def measure(i):
+            """Errors of the sums at one source, and whether the given errors are all known."""
+            source_mask, pixels = result.source_masks[i], None
+            rows, columns = source_mask.on_map()
             # Predictions behind neighbours are correlated with that behind the source.
             box = aperture_box([shape[i] for shape in shapes], image.shape)
             near = result.errors.predicted_near(i, box)
@@ -401,13 +402,21 @@ class InpaintedAperturePhotometry:
             weights = image.valid((rows, columns)) * np.array([
                 aperture_weights(shape[i], columns, rows, self.method) for shape in shapes
             ])
-            if own is None or not np.isfinite(own[:, i]).all():
-                errors[:, i] = result.errors.sum_error(i, weights, pixels=pixels)
-            if own is not None:
-                known = np.isfinite(own[:, i])
-                beside = result.errors.sum_error(i, weights, given=False, pixels=pixels)
-                errors[known, i] = np.hypot(own[known, i], beside[known])
-                flags[i] |= BITS['error_unknown'] * bool(not known.all())
+            if own is None:
+                return result.errors.sum_error(i, weights, pixels=pixels), True
+            known = np.isfinite(own[:, i])
+            beside = result.errors.sum_error(i, weights, given=False, pixels=pixels)
+            found = np.hypot(own[:, i], beside)
+            if not known.all():
+                found[~known] = result.errors.sum_error(i, weights, pixels=pixels)[~known]
+            return found, known.all()
+
+        measured = [i for i, mask in enumerate(result.source_masks) if mask is not None]
+        for i, (found, known) in zip(
+            measured, result.errors.spread(measure, measured), strict=True
+        ):
+            errors[:, i] = found
+            flags[i] |= BITS['error_unknown'] * bool(not known)
         unknown = np.isnan(errors).any(axis=0)
         flags[unknown] |= BITS['error_unknown']
         return errors, flags
@@ -475,6 +484,9 @@ class _Rows:
 
     def sum_error(self, i, weights, **options):
         return self._result.errors.sum_error(self._rows[i], weights, **options)
+
+    def spread(self, function, numbers):
+        return self._result.errors.spread(function, numbers)
 
 
 # ------------------------------------------------------------------------------------ arguments

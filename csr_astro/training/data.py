@@ -12,18 +12,23 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.utils.exceptions import AstropyUserWarning
+from photutils.background import Background2D
+from photutils.detection import DAOStarFinder
+from photutils.utils.exceptions import NoDetectionsWarning
 from scipy import ndimage
 
 from csr_astro.conventions import file_conventions, meaning
 from csr_astro.cutouts import nearest_pixel
 from csr_astro.simulation.dataset import CutoutDataset, read_dataset
-from csr_astro.simulation.diffuse import diffuse_field
+from csr_astro.simulation.diffuse import detector_pattern, diffuse_field, power_law_field
 from csr_astro.simulation.pacs import pacs_profile
 from csr_astro.simulation.paper import paper_facts
 from csr_astro.simulation.profiles import gaussian_profile, image_profile, moffat_profile
 from csr_astro.simulation.psf import psf_pixels, psf_stamp
 from csr_astro.simulation.tiles import read_tiles
 from csr_astro.utils.files import fits_files
+from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,8 +55,16 @@ _MAX_NEIGHBOURS = 5
 _MAX_RIM = 0.07
 # Number of draws of a cutout before the maps are taken to have none.
 _TRIES = 1000
-# Pixels brighter than this many scatters are not background.
-_BRIGHT = 10.0
+# Compact sources of real maps: FWHM in pixels, and peak in scatters of a box of so many pixels, above
+# which they are not background.
+_SOURCE_FWHM, _SOURCE_PEAK, _SOURCE_BOX = 3.0, 8.0, 32
+# Exponents of the brightness above the faintest pixel, and their chance.
+_GAMMAS, _TRANSFORMED = (0.6, 1.8), 0.25
+# Chances of another cutout on top, of a pattern of the detector, of noise, and of noise that
+# depends on the place.
+_MIXED, _PATTERN, _NOISE, _UNEVEN = 0.1, 0.08, 0.15, 0.3
+# Kinds of maps are weighted by this power of their area.
+_AREA_POWER = 0.4
 # Peaks of injected sources and their wings at the rim, in scatters.
 _PEAKS = (3.0, 1e5)
 _RIMS = (0.03, 6.0)
@@ -116,13 +129,42 @@ def _map_hdus(hdus):
 
 
 class _RealMap:
-    """A map and the pixels on which a disc may be centred."""
+    """A map, the pixels on which a disc may be centred, and those of its compact sources."""
 
     def __init__(self, image):
         self.image = image
         finite = np.isfinite(image)
         self.centers = np.flatnonzero(finite)
         self.weight = len(self.centers)
+        self.sources = _compact_sources(image, finite)
+
+
+def _compact_sources(image, finite):
+    """True at the peaks of compact sources, which are told from bright background by their shape."""
+    peaks = np.zeros(image.shape, dtype=bool)
+    if min(image.shape) < _SOURCE_BOX or not finite.any():
+        return peaks
+    filled = np.where(finite, image, np.median(image[finite])).astype(float)
+    sharp = filled - ndimage.median_filter(filled, int(3 * _SOURCE_FWHM))
+    with ignored(AstropyUserWarning, NoDetectionsWarning):
+        try:
+            # The scatter of the fine structure around each pixel, sources clipped.
+            scatter = Background2D(
+                sharp, _SOURCE_BOX, mask=~finite, exclude_percentile=80
+            ).background_rms
+        except ValueError:
+            # No box has enough pixels.
+            return peaks
+        least = 1e-6 * max(np.ptp(filled), np.finfo(float).tiny)
+        scaled = np.where(finite, sharp, 0) / np.maximum(np.asarray(scatter), least)
+        found = DAOStarFinder(threshold=_SOURCE_PEAK, fwhm=_SOURCE_FWHM)(scaled)
+    if found is not None:
+        y, x = (
+            found[next(name for name in names if name in found.colnames)]
+            for names in (('y_centroid', 'ycentroid'), ('x_centroid', 'xcentroid'))
+        )
+        peaks[nearest_pixel(np.asarray(y)), nearest_pixel(np.asarray(x))] = True
+    return peaks
 
 
 def _window(image, y, x, size):
@@ -172,11 +214,12 @@ class CutoutSampler:
 
     Notes
     -----
-    Each cutout is centred on a random measured pixel of a map, with the disc up to half a pixel
-    off, flipped and rotated by quarter turns; none of this interpolates pixels. It has the masks
-    of up to five neighbours at random places, blank pixels beyond edges and in gaps of the map,
-    sometimes more noise, and sources, rotated and stretched at random, whose wings reach outside
-    the masks. `read_maps` adds maps of other resolution.
+    Each cutout is centred on a random measured pixel of a map without a compact source, with the
+    disc up to half a pixel off, flipped and rotated by quarter turns; none of this interpolates
+    pixels. It has the masks of up to five neighbours at random places, blank pixels beyond edges
+    and in gaps of the map, and sources, rotated and stretched at random, whose wings reach outside
+    the masks. Some have a power of the map's brightness, a second cutout on top, more noise or
+    patterns of a detector. `read_maps` adds maps of other resolution.
 
     Brightness is neither scaled nor offset, because normalisation removes both. Signs are not
     changed, because maps are skewed towards bright structures.
@@ -206,10 +249,9 @@ class CutoutSampler:
             for images in maps.values()
         ]
         self.kinds = [kind for kind in self.kinds if kind]
-        # Kinds are weighted by the square root of their area: neither the largest map nor the
-        # number of kinds decides alone.
+        # Neither the largest map nor the number of kinds decides alone.
         area = np.array([sum(m.weight for m in kind) for kind in self.kinds], dtype=float)
-        self.kind_weights = np.sqrt(area) / np.sqrt(area).sum() if len(area) else area
+        self.kind_weights = area**_AREA_POWER / (area**_AREA_POWER).sum() if len(area) else area
         self.map_weights = [
             np.array([m.weight for m in kind]) / sum(m.weight for m in kind) for kind in self.kinds
         ]
@@ -311,7 +353,9 @@ class CutoutSampler:
             real = self.kinds[k][rng.choice(len(self.kinds[k]), p=self.map_weights[k])]
             y, x = np.unravel_index(rng.choice(real.centers), real.image.shape)
             cutout = _window(real.image, y, x, self.size)
+            sources = np.argwhere(_window(real.sources, y, x, self.size) > 0)
         else:
+            sources = np.zeros((0, 2))
             first = number // _BATCHES_PER_FIELD
             field = self._field(first + int(rng.integers(_FIELDS)))
             y, x = rng.integers(0, _FIELD_SIZE - self.size, 2)
@@ -321,13 +365,19 @@ class CutoutSampler:
                 cutout = cutout.copy()
                 edge = int(rng.integers(0, self.size // 2 - 4))
                 cutout[:, :edge] = np.nan
+        cutout = _with_brightness_changed(rng, cutout)
+        distance = np.hypot(*(sources - self.size // 2).T).min(initial=np.inf)
         turns = int(rng.integers(4))
         cutout = np.rot90(cutout, turns)
-        return cutout[:, ::-1] if rng.random() < 0.5 else cutout
+        return cutout[:, ::-1] if rng.random() < 0.5 else cutout, distance
 
     def _draw(self, rng, number, image, target, valid, hole, central, radius):
         half = self.size // 2
-        cutout = self._background(rng, number)
+        cutout, nearest_source = self._background(rng, number)
+        if rng.random() < _MIXED:
+            other, distance = self._background(rng, number)
+            cutout = _mixed(rng, cutout, other)
+            nearest_source = min(nearest_source, distance)
         finite = np.isfinite(cutout)
         yy, xx = np.ogrid[: self.size, : self.size]
         n_discs = 1 + rng.integers(_MAX_NEIGHBOURS + 1)
@@ -342,6 +392,10 @@ class CutoutSampler:
         good = finite & ~mask
         if good.sum() < 60 or finite[discs[0]].mean() < 0.6:
             return False
+        if nearest_source <= radii[0] + _SOURCE_FWHM / 2:
+            # The map has a source of its own there. Bright background stays: a network that never
+            # sees any predicts too little of it.
+            return False
         near = good & (
             (yy - half) ** 2 + (xx - half) ** 2 <= (radii[0] + _SURROUNDINGS) ** 2
         )
@@ -351,11 +405,7 @@ class CutoutSampler:
         if not scatter > 0:
             return False
         clean = np.where(finite, (cutout - location) / scatter, 0).astype(np.float32)
-        if clean[discs[0]].max() > _BRIGHT:
-            # The map has a source of its own there.
-            return False
-        if rng.random() < 0.15:
-            clean += rng.standard_normal(clean.shape, dtype=np.float32) * 10 ** rng.uniform(-2, 0)
+        clean = np.where(finite, clean + _detector(rng, clean.shape), 0)
         dirty = clean.copy()
         for (y, x), r in zip(centers, radii, strict=True):
             if rng.random() < self.source_fraction:
@@ -385,6 +435,47 @@ class CutoutSampler:
         sy = slice(max(y0, 0), min(y0 + _STAMP_SIZE, self.size))
         sx = slice(max(x0, 0), min(x0 + _STAMP_SIZE, self.size))
         image[sy, sx] += peak * stamp[sy.start - y0 : sy.stop - y0, sx.start - x0 : sx.stop - x0]
+
+
+def _with_brightness_changed(rng, cutout):
+    """The cutout, or a power of its brightness above the faintest pixel."""
+    if rng.random() >= _TRANSFORMED:
+        return cutout
+    finite = np.isfinite(cutout)
+    if not finite.any():
+        return cutout
+    low, high = cutout[finite].min(), np.percentile(cutout[finite], 99)
+    if not high > low:
+        return cutout
+    above = (cutout - low) / (high - low) + 10 ** rng.uniform(-2, 0.5)
+    return (above ** rng.uniform(*_GAMMAS)).astype(np.float32)
+
+
+def _mixed(rng, cutout, other):
+    """Sum of two cutouts of comparable scatter; where the other is blank, the first alone."""
+    scales = [np.nanstd(each) if np.isfinite(each).any() else 0.0 for each in (cutout, other)]
+    if not min(scales) > 0:
+        return cutout
+    weight = 10 ** rng.uniform(-1, 0.5) * scales[0] / scales[1]
+    return cutout + weight * np.where(np.isfinite(other), other - np.nanmean(other), 0)
+
+
+def _detector(rng, shape):
+    """Noise and patterns of a detector, in scatters of the background; mostly none."""
+    added = np.zeros(shape, dtype=np.float32)
+    if rng.random() < _NOISE:
+        noise = rng.standard_normal(shape)
+        if rng.random() < _UNEVEN:
+            # Coverage in waves, or with a step.
+            coverage = power_law_field(shape, -4, rng)
+            noise *= np.exp(coverage if rng.random() < 0.5 else np.sign(coverage))
+        if rng.random() < _UNEVEN:
+            # Drizzled maps and maps smoothed to a beam.
+            noise = ndimage.gaussian_filter(noise, rng.uniform(0.4, 1.5))
+        added += noise / noise.std() * 10 ** rng.uniform(-2, 0.5)
+    if rng.random() < _PATTERN:
+        added += detector_pattern(shape, rng) * 10 ** rng.uniform(-1.5, 0.7)
+    return added
 
 
 class DatasetSampler:

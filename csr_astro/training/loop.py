@@ -41,7 +41,9 @@ def _prepare(model, sampler, batch_size, number):
     batch = sampler.batch(number, batch_size)
     image, target, valid, hole, central, radius = (torch.from_numpy(array) for array in batch)
     # Pixels under the masks are measured, but not background.
-    normalized, hints, location, scale = model.prepare(image, valid, valid + hole, central, radius)
+    normalized, hints, location, scale, _ = model.prepare(
+        image, valid, valid + hole, central, radius
+    )
     divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
     tensors = (normalized, (target - location) / divisor, valid, hole, central, *hints)
     return [tensor.numpy() for tensor in tensors]
@@ -283,11 +285,17 @@ def _start_from(model, weights):
         network = PartialConvUNet(model.network.width, n_hints=network.n_hints)
         widen_network(start.network, network)
     state = network.state_dict()
-    if model.network.n_hints and not network.n_hints:
-        # The kriging gets the weights of the map, other hints get zeros. The layer multiplies by
-        # its number of inputs, so the weights are divided by it.
-        kernel = state['encoder.0.conv.weight'] / 3
-        state['encoder.0.conv.weight'] = torch.cat([kernel, kernel, 0 * kernel], dim=1)
+    missing = model.network.n_hints - network.n_hints
+    if missing:
+        # The layer multiplies by its number of inputs, so the weights are divided by it. New hints
+        # get zeros, but the first one, the kriging, gets the weights of the map.
+        kernel = state['encoder.0.conv.weight'] * (1 + network.n_hints) / (
+            1 + model.network.n_hints
+        )
+        added = torch.zeros_like(kernel[:, :1]).repeat(1, missing, 1, 1)
+        if not network.n_hints:
+            added[:, :1] = kernel
+        state['encoder.0.conv.weight'] = torch.cat([kernel, added], dim=1)
     model.network.load_state_dict(state)
     if start.fill != model.fill:
         # The output is the difference from the fill, which is another one.

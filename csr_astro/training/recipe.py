@@ -21,7 +21,7 @@ _FOLDER = Path(__file__).parent / 'recipes'
 _CHOICES = {
     'normalization': sorted(NORMALIZATIONS),
     'fill': list(FILLS),
-    'loss': ['relative', 'paper'],
+    'loss': ['scaled', 'relative', 'paper'],
     'optimizer': ['adamw', 'adam'],
     'schedule': ['cosine', 'plateau'],
 }
@@ -49,7 +49,7 @@ class Recipe:
         Width of the network; 1 is the paper's.
     normalization : {'local', 'minmax'}
         Normalisation of the cutouts.
-    fill : {'none', 'push-pull', 'kriging'}
+    fill : {'none', 'push-pull', 'kriging', 'kriging+spline'}
         Fill that the network's output is added to.
     start : str
         Weights to start from: a bundled name or a file; random ones if empty. They decide the
@@ -60,8 +60,9 @@ class Recipe:
         Number of cutouts in the whole training.
     batch_size : int
         Cutouts per step, on all devices together.
-    loss : {'relative', 'paper'}
-        `~csr_astro.training.losses.relative_hole_loss` or
+    loss : {'scaled', 'relative', 'paper'}
+        `~csr_astro.training.losses.scaled_hole_loss` in units of the kriging's error, which needs
+        ``fill='kriging+spline'``, `~csr_astro.training.losses.relative_hole_loss` or
         `~csr_astro.training.losses.paper_loss`.
     loss_weights : `~csr_astro.training.losses.LossWeights`
         Weights of the terms of the loss 'paper': a table in a recipe file. Terms left out keep
@@ -146,6 +147,8 @@ class Recipe:
             raise ValueError('batch_size must be at least 2 for batch normalisation.')
         if not any(getattr(self.loss_weights, field.name) for field in fields(LossWeights)):
             raise ValueError('loss_weights must leave at least one term above 0.')
+        if self.loss == 'scaled' and self.fill != 'kriging+spline':
+            raise ValueError(f"loss = 'scaled' needs fill = 'kriging+spline', got {self.fill!r}.")
         if self.loss != 'paper' and (self.loss_weights != PAPER_WEIGHTS or self.vgg16):
             raise ValueError("loss_weights and vgg16 are those of loss = 'paper'.")
 
