@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import numbers
+import os
 import warnings
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -275,6 +276,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             'dtype': self.dtype,
             'fwhm': self.instrument and self.instrument.fwhm,
             'psf_of': self.instrument and self.instrument.psf_of,
+            'psf': _named(self.psf),
             'centroid_func': getattr(self.centroid_func, '__name__', str(self.centroid_func)),
         }
 
@@ -528,3 +530,10 @@ class NeuralBackgroundEstimator(LocalBackground):
         )
         known = self.for_image(plan.image)
         return combine(plan, known.predictor.parts(plan, progress=self.progress), known)
+
+
+def _named(psf):
+    """Describe a PSF in a word: its file, or its class."""
+    if psf is None:
+        return 'instrument'
+    return str(psf) if isinstance(psf, str | os.PathLike) else type(psf).__name__

@@ -58,6 +58,10 @@ def add_parser(commands: Commands) -> None:
     options.add_errors(command)
     measuring.add_photometry(command)
     command.add_argument(
+        '--subtract', action='store_true',
+        help='subtract sources that are fitted well, not inpaint them; see "remove --method"',
+    )
+    command.add_argument(
         '--workers', type=int, metavar='N',
         help='processes; 0 for threads of this one [as many as processors]',
     )
@@ -92,7 +96,8 @@ def run(args: Namespace) -> None:
         hdu=args.hdu,
         reading=reading,
         mask_radius=options.mask_radius(args),
-        photometry=measuring.photometry_options(args),
+        photometry=_photometry(args),
+        subtract=args.subtract,
         errors=args.errors,
         find=args.find,
         split=args.split,
@@ -108,3 +113,9 @@ def run(args: Namespace) -> None:
     if len(failed):
         raise RuntimeError(f'{len(failed)} of {len(manifest)} maps failed, see {path}')
     print(f'{len(manifest)} of {len(manifest)} maps done, see {path}')
+
+
+def _photometry(args):
+    if args.subtract and args.method not in ('psf', 'gaussian'):
+        raise ValueError('--subtract needs --method psf or gaussian.')
+    return measuring.photometry_options(args)

@@ -134,7 +134,6 @@ def _add_report(kinds: Commands) -> None:
                          help='for report.html, PNG and ECSV')
     command.add_argument('--inject', type=int, nargs='?', const=2, metavar='N',
                          help='put sources onto the map, N times, and remove them [2]')
-    command.add_argument('--psf', metavar='FILE', help="of injected sources [the instrument's]")
     command.add_argument('--field', metavar='KIND',
                          help='inject into a synthetic field: power-law, lognormal, filaments ...')
     command.add_argument('--pixel-scale', type=float, metavar='ARCSEC',
@@ -179,8 +178,6 @@ def _evaluation(args):
         'seed': args.seed,
     }
     inject = args.inject or args.field
-    if args.psf and not inject:
-        raise ValueError('--psf is of injected sources, and needs --inject or --field.')
     if inject and (args.catalog or args.position or args.pixel or args.truth or args.find):
         raise ValueError('sources are either injected (--inject, --field) or given, not both.')
     if (args.map is None) == (args.field is None):
@@ -190,7 +187,7 @@ def _evaluation(args):
     settings['apertures'] = _radii(args, image)
     if inject:
         return Evaluation.injected(
-            image, estimator, psf=args.psf, simulations=args.inject or 2, **settings
+            image, estimator, simulations=args.inject or 2, **settings
         )
     sources = options.read_sources(args, image, estimator)
     result = estimator.estimate(
@@ -294,6 +291,7 @@ def _add_stars(kinds: Commands) -> None:
     command.add_argument('--apertures', default='12arcsec', metavar='R[,R...]',
                          help='radii, as angles [%(default)s]')
     command.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
+    options.add_psf(command)
     command.add_argument('--weights', default='default', help='name or file [%(default)s]')
     command.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
     command.add_argument('--overwrite', action='store_true', help='replace an existing table')
@@ -317,7 +315,7 @@ def run_stars(args: Namespace) -> None:
         args.maps,
         apertures=u.Quantity(apertures),
         instrument=args.instrument,
-        estimator_options={'weights': args.weights, 'device': args.device},
+        estimator_options={'weights': args.weights, 'device': args.device, 'psf': args.psf},
     )
     if not len(table):
         raise ValueError('there is no standard star on these maps.')

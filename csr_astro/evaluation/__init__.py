@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         'flux_recovery',
         'gaussian',
         'injected',
+        'measured_fluxes',
         'pixel_pdf',
         'positions',
         'power_spectrum',

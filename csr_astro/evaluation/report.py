@@ -108,9 +108,10 @@ class Evaluation:
         data : NDData, CCDData, image HDU, Quantity or array
             A map with few sources of its own.
         estimator : `~csr_astro.NeuralBackgroundEstimator`
-            Removes the sources, which have the PSF of its instrument.
+            Removes the sources, which have its PSF.
         psf : optional
-            Another PSF, see `~csr_astro.simulation.psf.psf_profile`.
+            PSF of the sources and of the estimator instead, see
+            `~csr_astro.simulation.psf.psf_profile`.
         simulations : int, optional
             Number of maps; the first is shown, all count for the fluxes.
         seed : int, optional
@@ -124,6 +125,10 @@ class Evaluation:
         """
         if simulations < 1:
             raise ValueError(f'simulations must be a positive number, got {simulations}.')
+        if psf is None:
+            psf = estimator.psf
+        else:
+            estimator = estimator.replace(psf=psf)
         done = []
         for each in simulate_levels(
             data, psf, instrument=estimator.instrument, random=simulations, seed=seed
