@@ -230,7 +230,10 @@ class Inpainter(nn.Module):
         inpainter : `Inpainter`
         """
         network = fold(self.network, self.dtype)
-        model = Inpainter(network, self.normalization, fill=self.fill, dtype=self.dtype)
+        model = Inpainter(
+            network, self.normalization,
+            fill=self.fill, dtype=self.dtype, wings_only=self.wings_only,
+        )  # fmt: skip
         model.info = getattr(self, 'info', None)
         return model.eval()
 
