@@ -124,7 +124,7 @@ def preset_weights(preset: str, instrument: str | None = None) -> str:
     Returns
     -------
     name : str
-        Name of the preset's weights that are for this instrument, else of its first ones.
+        Name of the preset's weights that are for this instrument, else of those for all others.
 
     Examples
     --------
@@ -135,7 +135,8 @@ def preset_weights(preset: str, instrument: str | None = None) -> str:
     registry = read_data('weights.toml')
     names = [name for name, entry in registry.items() if entry['preset'] == preset]
     own = [name for name in names if instrument in registry[name].get('instruments', ())]
-    return (own or names)[0]
+    others = [name for name in names if 'instruments' not in registry[name]]
+    return (own or others)[0]
 
 
 def _locate(name_or_path):
