@@ -6,6 +6,7 @@ both use it, so that they cannot differ.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING
 
@@ -227,10 +228,10 @@ class Inpainter(nn.Module):
         -------
         inpainter : `Inpainter`
         """
-        network = fold(self.network, self.dtype)
-        model = Inpainter(network, self.normalization, fill=self.fill, dtype=self.dtype)
-        model.info = getattr(self, 'info', None)
-        return model.eval()
+        model = copy.copy(self)
+        # A shallow copy of a module shares its table of modules.
+        vars(model)['_modules'] = {'network': fold(self.network, self.dtype)}
+        return model
 
     def prepare(
         self,
