@@ -131,7 +131,9 @@ class NeuralBackground:
     def background(self) -> np.ndarray:
         """The source-free map, (ny, nx), in the unit of the data.
 
-        Pixels outside `mask` equal those of the input map bit for bit.
+        Pixels outside `mask` equal those of the input map bit for bit. A plain array, unless the
+        map was a Quantity: for a ``CCDData``, ``ccd.data - result.background`` works, and
+        ``ccd.subtract`` takes ``result.background * ccd.unit``, or ``result.to_ccddata()``.
         """
         background = np.array(self.image.data, dtype=self.image.dtype)
         background.flat[self._pixels] = self._representable(self._values)

@@ -229,7 +229,7 @@ def _write_results(job, settings, folder, estimate):
         photometry_table=folder / names['photometry'],
         subtract=settings.subtract,
         hdu=settings.hdu,
-        reading=settings.reading,
+        reading=settings.reading | job.files,
         mask_radius=settings.mask_radius,
         errors=settings.errors,
         find=settings.find,

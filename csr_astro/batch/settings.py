@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csr_astro.estimator import NeuralBackgroundEstimator
-from csr_astro.nn.weights import read_info
+from csr_astro.nn.weights import preset_weights, read_info
 from csr_astro.photometry.finder import NeuralSourceFinder
 from csr_astro.removal import check_subtraction, make_photometry
 from csr_astro.simulation.psf import psf_profile
@@ -116,10 +116,15 @@ class Settings:
         bound = inspect.signature(NeuralBackgroundEstimator).bind(**self.estimator)
         bound.apply_defaults()
         facts['estimator'] = {k: v for k, v in bound.arguments.items() if k not in _SPEED}
-        facts['estimator']['weights'] = read_info(self.estimator['weights']).sha256
+        weights = bound.arguments['weights']
+        if weights == 'default':
+            instrument = job.instrument or bound.arguments['instrument']
+            name = getattr(instrument, 'name', instrument)
+            weights = preset_weights(bound.arguments['preset'], name)
+        facts['estimator']['weights'] = read_info(weights).sha256
         facts['instrument'] = job.instrument
         psfs = (self.photometry or {}).get('psf_model'), self.estimator.get('psf')
-        files = [job.map, job.catalog, *psfs]
+        files = [job.map, job.catalog, *psfs, *job.files.values()]
         facts['files'] = [_state(path) for path in files if path and isinstance(path, str)]
         text = json.dumps(facts, sort_keys=True, default=_describe)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

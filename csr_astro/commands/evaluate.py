@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from csr_astro.commands.options import Commands
 
-__all__ = ['add_parser', 'run_accuracy', 'run_report', 'run_stars']
+__all__ = ['add_parser', 'run_accuracy', 'run_report', 'run_simulations', 'run_stars']
 
 
 def add_parser(commands: Commands) -> None:
@@ -27,6 +27,7 @@ def add_parser(commands: Commands) -> None:
     )
     _add_accuracy(kinds)
     _add_report(kinds)
+    _add_simulations(kinds)
     _add_stars(kinds)
 
 
@@ -168,6 +169,7 @@ def run_report(args: Namespace) -> None:
 def _evaluation(args):
     """Evaluation of a map with a catalogue, or with injected sources."""
     from csr_astro.evaluation.report import Evaluation
+    from csr_astro.evaluation.simulations import injected_flux
     from csr_astro.images import read_image
 
     settings = {
@@ -194,7 +196,7 @@ def _evaluation(args):
     truth = flux = None
     if args.truth:
         truth = read_image(args.truth)[0].data
-        flux = _injected_flux(sources)
+        flux = injected_flux(sources)
     return Evaluation(result, truth, flux, **settings)
 
 
@@ -226,14 +228,54 @@ def _radii(args, image):
     ]
 
 
-def _injected_flux(sources):
-    """Fluxes of a simulation's catalogue, which are in mJy."""
-    from astropy import units as u
+def _add_simulations(kinds: Commands) -> None:
+    command = options.add_command(
+        kinds,
+        'simulations',
+        run_simulations,
+        'fluxes of the injected sources of many simulations: box plots and tables',
+        [
+            'evaluate simulations simulated -o report',
+            'evaluate simulations simulated/*mJy.fits --preset paper -o report',
+        ],
+        parents=[options.removal_options()],
+    )
+    command.add_argument(
+        'simulations', metavar='FOLDER', nargs='+',
+        help='folders of "csr-astro simulate" or of the published tool, or their maps',
+    )
+    command.add_argument('-o', '--output', required=True, metavar='FOLDER',
+                         help='for report.html, PNG and ECSV')
+    command.add_argument('--apertures', metavar='R[,R...]',
+                         help='radii for fluxes in pixels [of the paper for PACS]')
+    command.add_argument('--methods', metavar='NAME[,NAME...]',
+                         help='to compare with, see "evaluate accuracy" [the annulus]')
+    command.add_argument('--title', default='Fluxes of injected sources',
+                         help='heading of the page')
 
-    if 'flux' not in getattr(sources, 'colnames', ()):
-        return None
-    flux = u.Quantity(sources['flux'])
-    return flux.value * u.mJy if flux.unit == u.dimensionless_unscaled else flux
+
+def run_simulations(args: Namespace) -> None:
+    """Measure the sources of simulations and write the report."""
+    from csr_astro.evaluation.simulations import (
+        find_simulations,
+        measure_simulations,
+        write_simulations_report,
+    )
+
+    page = Path(args.output) / 'report.html'
+    if Path(args.output).is_dir():
+        options.refuse_overwrite(args, page)
+    table = measure_simulations(
+        find_simulations(*args.simulations),
+        apertures=options.numbers(args.apertures, '--apertures'),
+        methods=args.methods.split(',') if args.methods else (),
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        **options.estimator_options(args),
+    )
+    page = write_simulations_report(
+        args.output, table, title=args.title, overwrite=args.overwrite
+    )
+    print(f'written: {page}')
 
 
 def _add_stars(kinds: Commands) -> None:

@@ -33,7 +33,8 @@ def add_photometry(command: ArgumentParser) -> None:
     )
     command.add_argument(
         '--aperture-correction', metavar='KIND',
-        help='eef (real sources), vesta (injected PSFs), none, or fractions [eef if known]',
+        help='eef (real sources), vesta (injected PSFs), gaussian (of the FWHM), none, or '
+        'fractions [eef if known, else gaussian]',
     )
     command.add_argument(
         '--annulus', action='store_true', help='give the aperture fluxes by an annulus too'
@@ -96,12 +97,12 @@ def _beam(text):
 
 
 def _correction(text):
-    if text is None or text in ('eef', 'vesta', 'none'):
+    if text is None or text in ('eef', 'vesta', 'gaussian', 'psf', 'none'):
         return text
     try:
         fractions = [float(part) for part in text.split(',')]
     except ValueError:
         raise ValueError(
-            f'--aperture-correction must be eef, vesta, none or fractions, got {text!r}.'
+            f'--aperture-correction must be eef, vesta, gaussian, none or fractions, got {text!r}.'
         ) from None
     return fractions if len(fractions) > 1 else fractions[0]

@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         'power_spectrum',
         'report',
         'report_sections',
+        'simulations',
         'source_strips',
         'standard_stars',
         'statistics',

@@ -22,6 +22,7 @@ from csr_astro.evaluation import figures
 from csr_astro.evaluation.accuracy import background_errors
 from csr_astro.evaluation.baselines import get_baselines
 from csr_astro.evaluation.flux_recovery import (
+    energy_fraction,
     flux_levels_of,
     recovered_fluxes,
     summarize_recovery,
@@ -40,7 +41,6 @@ from csr_astro.evaluation.standard_stars import find_stars, star_rows
 from csr_astro.evaluation.statistics import coverage, scatter_ratios, summarize
 from csr_astro.flags import FLAGS, NOT_INPAINTED
 from csr_astro.plotting import require_matplotlib
-from csr_astro.simulation.psf import encircled_energy
 from csr_astro.simulation.units import to_millijansky
 from csr_astro.utils.data import read_data
 
@@ -214,20 +214,12 @@ def _overview(evaluation):
     return section
 
 
-def _fraction(psf, radius):
-    radius = np.asarray(radius, dtype=float)
-    known = np.isfinite(radius)
-    found = np.full(radius.shape, np.nan)
-    found[known] = encircled_energy(psf, radius[known])
-    return found
-
-
 def _fluxes(evaluation):
     if evaluation.flux is None:
         return None
     section = Section('Are fluxes right?', 'fluxes')
     methods = get_baselines(evaluation.methods)
-    fraction = None if evaluation.psf is None else partial(_fraction, evaluation.psf)
+    fraction = None if evaluation.psf is None else partial(energy_fraction, evaluation.psf)
 
     parts = []
     simulations = [(evaluation.result, evaluation.flux), *evaluation.more]

@@ -48,9 +48,6 @@ def _orbit(dy, dx):
 
 
 _ORBITS = [_orbit(*lag) for lag in _LAGS]
-_ORBIT_ROWS = np.array([dy for orbit in _ORBITS for dy, _ in orbit])
-_ORBIT_COLUMNS = np.array([dx for orbit in _ORBITS for _, dx in orbit])
-_ORBIT_STARTS = np.cumsum([0] + [len(orbit) for orbit in _ORBITS[:-1]])
 
 
 def _smooth_power(h, exponent, variance):
@@ -127,6 +124,7 @@ def _table(size, first, second):
     return table[1:] / _SCALES[1:, None]
 
 
+@lru_cache(maxsize=16)
 def local_weight(size: int) -> np.ndarray:
     """Compute the Gaussian weight of the pixels of a window, (size, size), about its centre.
 
@@ -172,16 +170,41 @@ def measure_variogram(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray
     True
     """
     size = len(values)
-    weight = np.where(valid, local_weight(size), 0.0)
-    values = np.where(valid, values, 0.0)
+    arrays = np.zeros((3, size, size))
+    weight, first, second = arrays
+    np.copyto(weight, local_weight(size), where=valid)
+    np.multiply(weight, values, out=first, where=valid)
+    np.multiply(first, values, out=second, where=valid)
     n = fft.next_fast_len(size + min(_MAX_LAG, size - 1), real=True)
-    spectra = fft.rfft2(np.stack([weight, weight * values, weight * values**2]), s=(n, n))
-    product = 2 * (spectra[2].conj() * spectra[0]).real - 2 * np.abs(spectra[1]) ** 2
-    sums, pairs = fft.irfft2(np.stack([product, np.abs(spectra[0]) ** 2]), s=(n, n))
-    at = (_ORBIT_ROWS % n, _ORBIT_COLUMNS % n)
-    pairs = np.add.reduceat(pairs[at], _ORBIT_STARTS)
-    sums = np.add.reduceat(sums[at], _ORBIT_STARTS)
+    # Along one axis after the other, because the padding of the other holds zeros only.
+    weight, first, second = fft.fft(fft.rfft(arrays, n), n, axis=1)
+    power = weight.real**2 + weight.imag**2
+    product = second.real * weight.real + second.imag * weight.imag
+    product -= first.real**2 + first.imag**2
+    sums, pairs = (_orbit_sums(each, n) for each in (2 * product, power))
     return np.maximum(sums, 0) / (2 * np.maximum(pairs, 1e-9)), pairs
+
+
+def _orbit_sums(spectrum, n):
+    """Sum the inverse transform of an even, real spectrum, (n, n // 2 + 1), over each orbit."""
+    rows, columns = _cosines(n)
+    # The mean over flips is a product of cosines.
+    means = rows @ spectrum @ columns.T
+    (y, x), size = np.transpose(_LAGS), [len(orbit) for orbit in _ORBITS]
+    return np.multiply(size, (means[y, x] + means[x, y]) / 2)
+
+
+@lru_cache(maxsize=16)
+def _cosines(n):
+    """Return cosines by lag and wavenumber, those of half the wavenumbers with their number."""
+    angle = 2 * np.pi / n * np.outer(np.arange(_MAX_LAG + 1), np.arange(n))
+    rows = np.cos(angle) / n**2
+    half = n // 2 + 1
+    number = np.full(half, 2.0)
+    number[0] = 1
+    if n % 2 == 0:
+        number[-1] = 1
+    return rows, np.cos(angle[:, :half]) * number
 
 
 def fit_variogram(variogram: np.ndarray, pairs: np.ndarray) -> np.ndarray | None:
@@ -280,12 +303,15 @@ class Variogram:
         (x, y), (other_x, other_y) = places, others
         squared = np.subtract.outer(x, other_x) ** 2
         squared += np.subtract.outer(y, other_y) ** 2
-        return self._by_distance(*blocks, int(squared.max(initial=0))).take(squared)
+        longest = int(squared.max(initial=0))
+        if squared.size <= longest:
+            return self._at(squared, blocks)
+        return self._at(slice(longest + 1), blocks).take(squared)
 
-    def _by_distance(self, first, second, longest):
-        """Return the covariance by squared distance; zero weights are skipped."""
-        models = _table(self._size, max(first, second), min(first, second))
-        total = np.full(longest + 1, self._sill)
-        for k in np.flatnonzero(self._weights):
-            total -= self._weights[k] * models[k, : longest + 1]
-        return total
+    def _at(self, squared, blocks):
+        """Return the covariance at squared distances; models without weight are skipped."""
+        models = _table(self._size, max(blocks), min(blocks))
+        used = np.flatnonzero(self._weights)
+        if not len(used):
+            return np.full_like(models[0][squared], self._sill)
+        return self._sill - sum(self._weights[k] * models[k][squared] for k in used)

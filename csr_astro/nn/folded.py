@@ -113,10 +113,14 @@ class _FoldedBlock(nn.Module):
         if not len(unusual):
             return
         # Pixels are rows of a matrix in this layout of the memory.
-        count = len(output) if len(n_valid) == 1 else 1
-        rows = output.permute(0, 2, 3, 1).view(count, -1, output.shape[1])
-        number = number[unusual, None]
+        rows = output.permute(0, 2, 3, 1).view(-1, output.shape[1])
+        count = len(output) // len(n_valid)
+        number = number[unusual].repeat(count)[:, None]
+        if count > 1:
+            first = len(n_valid.view(-1)) * torch.arange(count, device=unusual.device)
+            unusual = (first[:, None] + unusual).view(-1)
         valid = (number > 0).float()
         ratio = self.usual * valid / number.clamp(min=1)
         offset = (valid - ratio) * self.conv.bias.float()
-        rows[:, unusual] = torch.addcmul(offset, rows[:, unusual].float(), ratio).to(rows.dtype)
+        there = rows.index_select(0, unusual).float()
+        rows.index_copy_(0, unusual, torch.addcmul(offset, there, ratio).to(rows.dtype))

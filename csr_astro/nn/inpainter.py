@@ -210,6 +210,8 @@ class Inpainter(nn.Module):
                 f'fill={fill!r} needs a network that takes {FILLS[fill]} hints, not '
                 f'{network.n_hints}.'
             )
+        if fill == 'none':
+            network.use_single_precision()
         if wings_only and not fill.startswith('kriging'):
             raise ValueError(f'wings_only needs a fill of kriging, got fill={fill!r}.')
         self.wings_only = wings_only
@@ -228,7 +230,10 @@ class Inpainter(nn.Module):
         inpainter : `Inpainter`
         """
         network = fold(self.network, self.dtype)
-        model = Inpainter(network, self.normalization, fill=self.fill, dtype=self.dtype)
+        model = Inpainter(
+            network, self.normalization,
+            fill=self.fill, dtype=self.dtype, wings_only=self.wings_only,
+        )  # fmt: skip
         model.info = getattr(self, 'info', None)
         return model.eval()
 

@@ -87,8 +87,8 @@ class InpaintedPSFPhotometry:
         Relative standard deviation of the PSF in each pixel; 0 if it is known.
     aperture_correction : {'eef', 'vesta', 'none'} or float, optional
         Fraction of the energy of a source that the PSF holds, by which fluxes are divided:
-        ``'eef'`` for real sources, whose wings extend beyond the 60 arcsec of the PACS models;
-        ``'vesta'`` for injected Vesta PSFs; a number, or ``'none'``. By default ``'eef'`` if
+        ``'eef'`` for real sources, whose wings extend beyond the models of PACS (60 arcsec) and
+        SPIRE; ``'vesta'`` for injected PSFs; a number, or ``'none'``. By default ``'eef'`` if
         the instrument has a table, else ``'none'``.
     beam : Quantity or radio_beam.Beam, optional
         Beam of a map per beam: FWHM as an angle, major and minor axis, or solid angle. By
@@ -392,7 +392,7 @@ class InpaintedPSFPhotometry:
             return float(correction)
         if correction == 'eef' and instrument.psf_model is not None:
             model = read_data('psf_models.toml')[instrument.psf_model]
-            return float(model['energy_within_60arcsec'])
+            return float(model['energy_within_edge'])
         return 1.0
 
     def _meta(self, instrument, options):

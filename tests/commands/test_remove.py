@@ -99,18 +99,24 @@ def test_remove_agrees_with_the_estimator(run, map_path, tmp_path, weights):
         (['--instrument', 'spire-250'], lambda t: t.meta['instrument'] == 'spire-250'),
         (['--fwhm', '3.3'], lambda t: t.meta['instrument'] == 'generic'),
         (['--fwhm', '5.3arcsec'], lambda t: t.meta['instrument'] == 'generic'),
-        (['--preset', 'paper'], lambda t: t.meta['preset'] == 'paper'),
         (['--dtype', 'bfloat16'], lambda t: t.meta['dtype'] == 'bfloat16'),
         (['--batch-size', '1', '--device', 'cpu'], lambda t: len(t) == 2),
         (['--hdu', 'image'], lambda t: (t['flags'] == 0).all()),
         (['--hdu', '2'], lambda t: (t['flags'] == 0).all()),
     ],
 )
-@pytest.mark.filterwarnings('ignore:the preset', 'ignore:the header of the map is that of')
+@pytest.mark.filterwarnings('ignore:the header of the map is that of')
 def test_remove_regards_its_options(run, map_path, tmp_path, options, check):
     code, _, err = run('remove', map_path, *PIXELS, *options)
     assert code == 0, err
     assert check(QTable.read(tmp_path / 'map_source_free.ecsv'))
+
+
+def test_preset_of_the_paper_works_out_of_the_box(run, map_path, tmp_path):
+    code, _, err = run('remove', map_path, *PIXELS, '--preset', 'paper', options=False)
+    assert code == 0, err
+    meta = QTable.read(tmp_path / 'map_source_free.ecsv').meta
+    assert (meta['preset'], meta['weights']) == ('paper', 'paper-scanmap')
 
 
 def test_remove_refines_centers_on_request(run, map_path, tmp_path):
