@@ -14,6 +14,7 @@ from scipy import ndimage
 from csr_astro.cutouts import extract, extract_mask, prediction_reach, window_corner
 from csr_astro.flags import BITS
 from csr_astro.masking import combined_mask
+from csr_astro.utils.forks import fork_safe
 from csr_astro.utils.scatter import RING_WIDTH, ring_scatter
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _BLUR = 4
 #: Number of sources in a batch, by type of device.
 BATCH_SIZES = {'cpu': 32, 'cuda': 128, 'mps': 32}
 # Lets each process load a model only once, also from several threads.
-_LOADING = threading.Lock()
+_LOADING = fork_safe(threading.Lock())
 
 
 @dataclass(frozen=True, eq=False)
