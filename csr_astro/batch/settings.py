@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from csr_astro.nn.weights import read_info
 from csr_astro.photometry.finder import NeuralSourceFinder
 from csr_astro.removal import make_photometry
 from csr_astro.tables import versions
-from csr_astro.utils.files import stem
+from csr_astro.utils.files import file_sha256, stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,22 +112,40 @@ class Settings:
         bound = inspect.signature(NeuralBackgroundEstimator).bind(**self.estimator)
         bound.apply_defaults()
         facts['estimator'] = {k: v for k, v in bound.arguments.items() if k not in _SPEED}
-        facts['estimator']['weights'] = read_info(self.estimator['weights']).sha256
+        facts['estimator']['weights'] = self._weights_sha256
         facts['instrument'] = job.instrument
-        psf = (self.photometry or {}).get('psf_model')
-        files = [job.map, job.catalog, psf]
-        facts['files'] = [_state(path) for path in files if path and isinstance(path, str)]
+        facts['files'] = [_state(path) for path in self._files(job)]
         text = json.dumps(facts, sort_keys=True, default=_describe)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def inputs_sha256(self, job: Job) -> str:
+        """Hash of the content of all files that the results of a map depend on.
+
+        Parameters
+        ----------
+        job : `~csr_astro.batch.Job`
+            The map.
+        """
+        together = ' '.join(file_sha256(path) for path in self._files(job))
+        return hashlib.sha256(together.encode()).hexdigest()
+
+    @cached_property
+    def _weights_sha256(self):
+        return read_info(self.estimator['weights']).sha256
+
+    def _files(self, job):
+        """Return the files that the results of a map depend on, without the weights."""
+        options = (self.estimator | {'weights': None}, self.reading, self.photometry or {})
+        given = [job.map, job.catalog, *(each for some in options for each in some.values())]
+        names = [os.fspath(each) for each in given if isinstance(each, str | os.PathLike)]
+        # Other texts are names of instruments and the like.
+        return [name for name in names if os.path.isfile(name)]  # noqa: PTH113
+
 
 def _state(path):
-    """Size and time of a file; maps of a survey are too large to be read for it."""
-    try:
-        state = Path(path).stat()
-    except OSError:
-        return None
-    return [state.st_size, state.st_mtime_ns]
+    """Name, size and time of a file; maps of a survey are too large to be read for it."""
+    state = Path(path).stat()
+    return [path, state.st_size, state.st_mtime_ns]
 
 
 def _describe(value):

@@ -5,7 +5,6 @@ describes the network; the registry ``data/weights.toml`` lists the bundled file
 their SHA-256.
 """
 
-import hashlib
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,7 +15,7 @@ from csr_astro.nn.device import resolve_device
 from csr_astro.nn.inpainter import FILLS, NORMALIZATIONS, Inpainter
 from csr_astro.nn.unet import PartialConvUNet, memory_format
 from csr_astro.utils.data import DATA, read_data
-from csr_astro.utils.files import atomic_path
+from csr_astro.utils.files import atomic_path, file_sha256
 from csr_astro.utils.representation import html_table
 
 __all__ = [
@@ -193,8 +192,7 @@ def read_info(name_or_path: str | PathLike) -> WeightsInfo:
     'local'
     """
     name, path, expected = _locate(name_or_path)
-    with path.open('rb') as file:
-        sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+    sha256 = file_sha256(path)
     if expected is not None and sha256 != expected:
         raise ValueError(
             f'the bundled weights {name!r} were altered (SHA-256 {sha256}, expected {expected}); '
