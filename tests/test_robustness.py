@@ -292,7 +292,7 @@ def test_folder_that_cannot_be_written_to_is_one_error(
     def refuse(path, *_):
         raise PermissionError(errno.EACCES, 'Permission denied', str(path))
 
-    monkeypatch.setattr(os, 'open', refuse)
+    monkeypatch.setattr(os, 'mkdir', refuse)
     assert remove(map_path, weights, '-o', tmp_path / 'clean.fits') == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith('csr-astro: error: ')

@@ -87,9 +87,11 @@ def test_file_permissions_follow_the_umask(tmp_path, umask, write):
 def test_content_is_on_the_disk_before_the_file_takes_its_name(tmp_path, monkeypatch):
     path, flushed = tmp_path / 'log.csv', []
     path.write_text('older')
-    monkeypatch.setattr(
-        files.os, 'fsync', lambda number: flushed.append((os.fstat(number).st_ino, path.read_text()))
-    )
+
+    def fsync(number):
+        flushed.append((os.fstat(number).st_ino, path.read_text()))
+
+    monkeypatch.setattr(files.os, 'fsync', fsync)
     with atomic_path(path) as temporary:
         temporary.write_text('newer')
     assert flushed == [(path.stat().st_ino, 'older'), (tmp_path.stat().st_ino, 'newer')]
