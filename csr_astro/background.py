@@ -116,8 +116,9 @@ class NeuralBackground:
         """Unit of the maps, or None."""
         return self.image.unit
 
-    def _map(self, fill, values):
-        flat = np.full(self.image.data.size, fill, dtype=self.image.dtype)
+    def _map(self, values):
+        # The system gives zeros no memory before they are written to.
+        flat = np.zeros(self.image.data.size, dtype=self.image.dtype)
         flat[self._pixels] = self._representable(values)
         return self.image.like_input(flat.reshape(self.image.shape))
 
@@ -171,10 +172,30 @@ class NeuralBackground:
         background[rows[here] - top, columns[here] - left] = predicted
         return background
 
+    def inpainted(self, *, errors: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return the inpainted pixels alone, without a map of any of them.
+
+        Parameters
+        ----------
+        errors : bool
+            Whether to compute the errors.
+
+        Returns
+        -------
+        pixels : (P,) `~numpy.ndarray` of int
+            Flat indices of the pixels, sorted.
+        background, rms : (P,) `~numpy.ndarray`
+            Values of `background` and `background_rms` there, as plain numbers; None without
+            errors.
+        """
+        background = self._representable(self._values).astype(self.image.dtype)
+        rms = self._representable(self._rms).astype(self.image.dtype) if errors else None
+        return self._pixels, background, rms
+
     @cached_property
     def source_image(self) -> np.ndarray:
         """The map minus `background`, (ny, nx); zero outside `mask`."""
-        return self._map(0, self._measured - self._values)
+        return self._map(self._measured - self._values)
 
     @cached_property
     def background_rms(self) -> np.ndarray:
@@ -185,6 +206,11 @@ class NeuralBackground:
         at first access. Errors of neighbouring pixels are correlated: use `covariance`
         for the error of a sum.
         """
+        return self._map(self._rms)
+
+    @cached_property
+    def _rms(self):
+        """Error of each inpainted pixel."""
         rms, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
         for i in sorted_sources(x, y, self._distinct(self.source_masks)):
@@ -198,7 +224,7 @@ class NeuralBackground:
             known = np.flatnonzero(count)
             places = np.column_stack(np.divmod(self._pixels, self.image.shape[1]))
             rms[count == 0] = rms[known][KDTree(places[known]).query(places[count == 0])[1]]
-        return self._map(0, rms * self._shares)
+        return rms * self._shares
 
     @cached_property
     def errors(self) -> BackgroundErrors:
@@ -559,8 +585,6 @@ class NeuralBackground:
         if not cutouts['map'].size:
             raise ValueError(f'source {source_id} has no pixel on the map.')
         return plot_source(cutouts, window, wcs=self.image.wcs, unit=self.unit, axes=axes)
-
-
 
 
 def _clipped(center, reach, size):

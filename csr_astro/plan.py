@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from astropy import units as u
 from astropy.utils.exceptions import AstropyUserWarning
-from photutils.centroids import centroid_sources
 from scipy.spatial import KDTree
 
 from csr_astro.cutouts import extract, nearest_pixel, prediction_reach, window_corner, window_size
@@ -300,6 +299,8 @@ def refine_positions(
     flags : (N,) `~numpy.ndarray` of int
         ``centroid_failed`` where no centroid was found and the position was kept.
     """
+    from photutils.centroids import centroid_sources
+
     radius = min(instrument.mask_radii)
     half = int(radius)
     footprint = np.hypot(*np.ogrid[-half : half + 1, -half : half + 1]) <= radius

@@ -10,9 +10,6 @@ from csr_astro.diagnosis import require_success
 from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.images import read_image
 from csr_astro.instruments import require_instrument, warn_of_another
-from csr_astro.photometry.apertures import InpaintedAperturePhotometry
-from csr_astro.photometry.finder import NeuralSourceFinder
-from csr_astro.photometry.psf import InpaintedPSFPhotometry
 from csr_astro.products import describe_removal, write_source_free
 from csr_astro.sources import parse_sources, read_sources
 from csr_astro.tables import write_table
@@ -28,6 +25,8 @@ if TYPE_CHECKING:
     from csr_astro.background import NeuralBackground
     from csr_astro.images import Image
     from csr_astro.instruments import Instrument
+    from csr_astro.photometry.apertures import InpaintedAperturePhotometry
+    from csr_astro.photometry.psf import InpaintedPSFPhotometry
     from csr_astro.typing import PathLike, QuantityLike, SourcesLike
 
 __all__ = ['find_sources', 'make_estimator', 'make_photometry', 'remove_file']
@@ -111,7 +110,11 @@ def make_photometry(
     'InpaintedPSFPhotometry'
     """
     if 'apertures' in options:
+        from csr_astro.photometry.apertures import InpaintedAperturePhotometry
+
         return InpaintedAperturePhotometry(estimator=estimator, **options)
+    from csr_astro.photometry.psf import InpaintedPSFPhotometry
+
     return InpaintedPSFPhotometry(estimator=estimator, **options)
 
 
@@ -151,6 +154,8 @@ def find_sources(
         ...
     ValueError: no source of 5 standard errors was found in the map.
     """
+    from csr_astro.photometry.finder import NeuralSourceFinder
+
     table = NeuralSourceFinder(estimator, threshold).table(image)
     if not len(table):
         raise ValueError(f'no source of {threshold:g} standard errors was found in the map.')

@@ -8,6 +8,7 @@ import secrets
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING
 
 from astropy.io import fits
@@ -295,11 +296,23 @@ def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
     except (OSError, BufferError) as error:
         reason = getattr(error, 'strerror', None) or str(error).split(',')[0].rstrip('.')
         raise ValueError(f'{str(path)!r} is not a readable FITS file: {reason}.') from None
-    except TypeError as error:
+    except Exception as error:
         # numpy's error for a memory map that extends beyond the end of a file.
-        if 'buffer' not in str(error):
+        if isinstance(error, TypeError) and 'buffer' in str(error):
+            reason = 'it is truncated'
+        elif _raised_by_astropy(error):
+            # Errors of any kind, such as KeyError(7) for BITPIX = 7.
+            reason = ' '.join(f'{type(error).__name__} {error}'.split()).rstrip('.')
+        else:
             raise
-        raise ValueError(f'{str(path)!r} is not a readable FITS file: it is truncated.') from None
+        raise ValueError(f'{str(path)!r} is not a readable FITS file: {reason}.') from None
+
+
+def _raised_by_astropy(error):
+    """Return whether an error comes from the reader of FITS files, or from what it calls."""
+    frames = [frame.f_globals.get('__name__', '') for frame, _ in walk_tb(error.__traceback__)]
+    ours = max(i for i, name in enumerate(frames) if name.startswith('csr_astro.'))
+    return any(name.startswith('astropy.io.fits') for name in frames[ours:])
 
 
 def stem(path: Path) -> Path:
