@@ -270,8 +270,9 @@ def same_predictions(sources: Sources, masks: list[SourceMask | None]) -> np.nda
     for i in drawn[np.lexsort((sources.x[drawn], sources.y[drawn]))]:
         mask: Any = masks[i]
         place = nearest_pixel([sources.x[i], sources.y[i]]).tolist()
+        beyond = b'' if mask.beyond is None else mask.beyond.tobytes()
         key = (*place, mask.y0, mask.x0, mask.radius, mask.clipped, mask.pixels.shape,
-               mask.pixels.tobytes())  # fmt: skip
+               mask.pixels.tobytes(), beyond)  # fmt: skip
         first[i] = known.setdefault(key, int(i))
     return first
 

@@ -174,8 +174,9 @@ class Predictor:
         covered = extract_mask(hole, x, y, size)
         inside = [masks[i].in_window(sources.x[i], sources.y[i], size) for i in index]
         central = np.zeros_like(covered)
-        for k, places in enumerate(inside):
-            central[(k, *places)] = True
+        for k, i in enumerate(index):
+            # Beyond the map's end, too, where pixels are as unknown as NaN.
+            central[(k, *masks[i].in_window(x[k], y[k], size, whole=True))] = True
         radius = np.array([masks[i].radius for i in index])
         # All sources of a batch have the same reach, see `csr_astro.plan.plan_batches`.
         reach = int(prediction_reach(radius.max()))
@@ -193,7 +194,9 @@ class Predictor:
             if not valid[k].any():
                 flags[k] |= BITS['no_background']
                 continue
-            mean[k] = prediction[k][places].mean()
+            under = prediction[k][places]
+            measured = np.isfinite(values[k][places])
+            mean[k] = under[measured].mean() if measured.any() else under.mean()
             rows, columns, weight = self._weights(*places, size, np.isfinite(values[k]))
             x0, y0 = window_corner(x[k], y[k], size)
             row, column = rows + y0, columns + x0

@@ -136,6 +136,9 @@ class _Window:
         if model is not None:
             values -= model.windows(x, y, size)[0]
         valid = np.isfinite(values) & ~covered
+        # Pixels of the mask that are not measured tell no errors of those that are.
+        measured = np.isfinite(values[source.mask.in_window(source.x, source.y, size)])
+        self._told = measured if measured.any() else ~measured
         self.kriging = None
         if valid.sum() < _MIN_PIXELS:
             return
@@ -169,8 +172,10 @@ class _Window:
 
     def _features(self, predicted):
         """Compute the features of the error model: logarithmic deviations from a Gaussian field."""
-        difference = np.abs(predicted - self.kriging.predict(self.places)[self.number]).mean()
-        weights = np.bincount(self.number) / len(self.number)
+        difference = np.abs(predicted - self.kriging.predict(self.places)[self.number])
+        difference = difference[self._told].mean()
+        weights = np.bincount(self.number[self._told], minlength=len(self.places[0]))
+        weights = weights / weights.sum()
         expected = np.sqrt(self.kriging.variance(self.places, weights[np.newaxis])[0])
         disagreement = difference / expected if expected > 0 else 1.0
         found = [*self.kriging.left_out(), disagreement]

@@ -34,7 +34,7 @@ TO_MEASURE = {
     'csr_astro.simulation',
 }  # fmt: skip
 # photutils imports these itself.
-PHOTUTILS = {'matplotlib', 'regions'}
+PHOTUTILS = {'matplotlib', 'regions', 'skimage'}
 HEAVY = {'astropy', 'numpy', 'photutils', 'safetensors', 'scipy', 'torch', 'tqdm'}
 
 
