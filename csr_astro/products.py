@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,8 +107,9 @@ def _added(hdus, name, wcs, shape, pixels, values):
     if name in hdus and hdus[name].shape == shape:
         data = hdus[name].data.astype(dtype)
     else:
-        # numpy would ask the system for pages of 2 MB.
-        pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+        # numpy would ask the system for pages of 2 MB; shared ones take memory when they are read.
+        kind = {'flags': mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == 'posix' else {}
+        pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, **kind)
         data = np.frombuffer(pages, dtype).reshape(shape)
     data.reshape(-1)[pixels] = values
     return fits.ImageHDU(data, wcs, name=name)
