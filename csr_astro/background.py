@@ -103,7 +103,8 @@ class NeuralBackground:
         self._model = model
         self._pixels, self._values = prediction.pixels, prediction.values
         self._shares = prediction.shares
-        # Copied, because the user may subtract the sources from the map in place.
+        self._krigings = prediction.krigings
+        # Copied, because the user may change the map in place.
         self._measured = np.asarray(image.data).reshape(-1)[self._pixels].astype(image.dtype)
 
     @property
@@ -117,7 +118,6 @@ class NeuralBackground:
         return self.image.unit
 
     def _map(self, values):
-        # The system gives zeros no memory before they are written to.
         flat = np.zeros(self.image.data.size, dtype=self.image.dtype)
         flat[self._pixels] = self._representable(values)
         return self.image.like_input(flat.reshape(self.image.shape))
@@ -131,7 +131,9 @@ class NeuralBackground:
     def background(self) -> np.ndarray:
         """The source-free map, (ny, nx), in the unit of the data.
 
-        Pixels outside `mask` equal those of the input map bit for bit.
+        Pixels outside `mask` equal those of the input map bit for bit. A plain array, unless the
+        map was a Quantity: for a ``CCDData``, ``ccd.data - result.background`` works, and
+        ``ccd.subtract`` takes ``result.background * ccd.unit``, or ``result.to_ccddata()``.
         """
         background = np.array(self.image.data, dtype=self.image.dtype)
         background.flat[self._pixels] = self._representable(self._values)
@@ -148,7 +150,6 @@ class NeuralBackground:
         Returns
         -------
         background : `~numpy.ndarray`
-            Values in the unit of the map.
 
         Examples
         --------
@@ -172,8 +173,8 @@ class NeuralBackground:
         background[rows[here] - top, columns[here] - left] = predicted
         return background
 
-    def inpainted(self, *, errors: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return the inpainted pixels alone, without a map of any of them.
+    def changed_pixels(self, *, errors: bool) -> tuple[np.ndarray, np.ndarray, tuple]:
+        """Return the inpainted pixels alone, without making a map.
 
         Parameters
         ----------
@@ -182,15 +183,14 @@ class NeuralBackground:
 
         Returns
         -------
-        pixels : (P,) `~numpy.ndarray` of int
-            Flat indices of the pixels, sorted.
-        background, rms : (P,) `~numpy.ndarray`
-            Values of `background` and `background_rms` there, as plain numbers; None without
-            errors.
+        pixels, kinds : (P,) `~numpy.ndarray` of int
+            Flat indices, sorted, and 1 for each.
+        values : tuple of (P,) `~numpy.ndarray`
+            `background` and, with ``errors``, `background_rms`.
         """
-        background = self._representable(self._values).astype(self.image.dtype)
-        rms = self._representable(self._rms).astype(self.image.dtype) if errors else None
-        return self._pixels, background, rms
+        found = [self._values, self._rms] if errors else [self._values]
+        values = tuple(self._representable(each).astype(self.image.dtype) for each in found)
+        return self._pixels, np.ones(len(self._pixels), np.uint8), values
 
     @cached_property
     def source_image(self) -> np.ndarray:
@@ -210,13 +210,14 @@ class NeuralBackground:
 
     @cached_property
     def _rms(self):
-        """Error of each inpainted pixel."""
         rms, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
-        for i in sorted_sources(x, y, self._distinct(self.source_masks)):
+        order = sorted_sources(x, y, self._distinct(self.source_masks))
+        errors = self.errors
+        for i, found in zip(order, errors.spread(errors.rms, order), strict=True):
             index = self._index(*self.source_masks[i].on_map())
             # hypot avoids squares that overflow or underflow.
-            rms[index] = np.hypot(rms[index], self.errors.rms(i))
+            rms[index] = np.hypot(rms[index], found)
             count[index] += 1
         rms /= np.sqrt(np.maximum(count, 1))
         if (count == 0).any():
@@ -239,7 +240,7 @@ class NeuralBackground:
             for values in (self._measured, self._values)
         )
         sources = predicted_sources(
-            x, y, self.source_masks, measured, predicted, self.first
+            x, y, self.source_masks, measured, predicted, self.first, self._krigings
         )
         return BackgroundErrors(self.image, sources, self._model)
 
@@ -248,7 +249,6 @@ class NeuralBackground:
         return [each if self.first[i] == i else None for i, each in enumerate(values)]
 
     def _index(self, rows, columns):
-        """Return the indices of pixels among the changed pixels."""
         return np.searchsorted(self._pixels, rows * self.image.shape[1] + columns)
 
     def covariance(

@@ -95,6 +95,16 @@ def _parser():
     return parser
 
 
+def _split_map(args):
+    """Take the extension in brackets from the name of a map: ``map.fits[SCI]`` is --hdu SCI."""
+    if isinstance(getattr(args, 'map', None), str) and hasattr(args, 'hdu'):
+        from csr_astro.utils.files import split_extension
+
+        path, named = split_extension(args.map)
+        if named is not None:
+            args.map, args.hdu = str(path), named if args.hdu is None else args.hdu
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -112,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
+        _split_map(args)
         args.function(args)
     except KeyboardInterrupt:
         print('csr-astro: stopped.', file=sys.stderr)

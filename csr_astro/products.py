@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from csr_astro.background import NeuralBackground
+    from csr_astro.photometry.subtraction import SourceSubtraction
     from csr_astro.typing import PathLike, QuantityLike
 
 __all__ = ['describe_reading', 'describe_removal', 'write_source_free']
@@ -37,7 +38,7 @@ def _quiet():
 def write_source_free(
     path: PathLike,
     template: PathLike,
-    result: NeuralBackground,
+    result: NeuralBackground | SourceSubtraction,
     *,
     hdu: str | int | None = None,
     plane: int | Sequence[int] | None = None,
@@ -50,7 +51,9 @@ def write_source_free(
     All extensions and headers are kept. The image is replaced, and the
     extensions ``CSR_MASK`` (1 for inpainted pixels) and, with ``errors``,
     ``CSR_RMS`` (their 1-sigma error) are added. Values of an earlier removal
-    are kept in the pixels that are not inpainted again.
+    are kept in the pixels that are not inpainted again. Where sources are subtracted,
+    ``CSR_MASK`` is 2 in their masks, and ``CSR_RMS`` holds the error of their models, wings and
+    all.
 
     Parameters
     ----------
@@ -58,7 +61,7 @@ def write_source_free(
         File to write, replaced atomically.
     template : path-like
         FITS file of the original map.
-    result : `~csr_astro.NeuralBackground`
+    result : `~csr_astro.NeuralBackground` or `~csr_astro.photometry.subtraction.SourceSubtraction`
         Result to write.
     hdu : str or int, optional
         Extension of the image, see `~csr_astro.images.find_image_hdu`.
@@ -71,7 +74,7 @@ def write_source_free(
     errors : bool, optional
         Whether to write ``CSR_RMS``.
     """
-    pixels, values, rms = result.inpainted(errors=errors)
+    pixels, kinds, (values, *rms) = result.changed_pixels(errors=errors)
     if background is not None:
         values = getattr(background, 'value', background).reshape(-1)[pixels]
     with _quiet(), open_fits(template) as hdus:
@@ -80,10 +83,10 @@ def write_source_free(
         replaced = _replacement(image, _inserted(image, pixels, values, plane), history)
         # The added extensions share the celestial WCS of the image.
         wcs = WCS(image.header, fobj=hdus).celestial.to_header(relax=True)
-        shape = result.image.shape
-        added = [_added(hdus, 'CSR_MASK', wcs, shape, pixels, np.ones(len(pixels), np.uint8))]
-        if rms is not None:
-            added.append(_added(hdus, 'CSR_RMS', wcs, shape, pixels, rms))
+        shape = image.shape[-2:]
+        added = [_added(hdus, 'CSR_MASK', wcs, shape, pixels, kinds, kinds)]
+        if errors:
+            added.append(_added(hdus, 'CSR_RMS', wcs, shape, pixels, kinds, *rms))
             if 'BUNIT' in replaced.header:
                 added[-1].header['BUNIT'] = replaced.header['BUNIT']
     # Neither scaled nor decompressed, so that the other extensions stay the same bit for bit.
@@ -98,7 +101,7 @@ def write_source_free(
         hdus.writeto(temporary, overwrite=True, output_verify='silentfix', checksum=checksums)
 
 
-def _added(hdus, name, wcs, shape, pixels, values):
+def _added(hdus, name, wcs, shape, pixels, kinds, values):
     """Return an extension that is 0 in all but some pixels, or there as an earlier removal left it.
 
     It has the byte order of FITS, and takes memory only in those pages that are not 0.
@@ -106,6 +109,8 @@ def _added(hdus, name, wcs, shape, pixels, values):
     dtype = values.dtype.newbyteorder('>')
     if name in hdus and hdus[name].shape == shape:
         data = hdus[name].data.astype(dtype)
+        # Wings of subtracted sources change neither.
+        pixels, values = pixels[kinds > 0], values[kinds > 0]
     else:
         # numpy would ask the system for pages of 2 MB; shared ones take memory when they are read.
         kind = {'flags': mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == 'posix' else {}
@@ -116,13 +121,16 @@ def _added(hdus, name, wcs, shape, pixels, values):
 
 
 def describe_removal(
-    result: NeuralBackground, realization: int | None = None, *, errors: bool = True
+    result: NeuralBackground | SourceSubtraction,
+    realization: int | None = None,
+    *,
+    errors: bool = True,
 ) -> list[str]:
     """Describe a removal, for the ``HISTORY`` of a header.
 
     Parameters
     ----------
-    result : `~csr_astro.NeuralBackground`
+    result : `~csr_astro.NeuralBackground` or `~csr_astro.photometry.subtraction.SourceSubtraction`
         Result of the removal.
     realization : int, optional
         Seed of the realization that fills the masks.
@@ -144,6 +152,9 @@ def describe_removal(
         if errors
         else 'Extension CSR_MASK: inpainted pixels.',
     ]
+    if 'subtracted' in meta:
+        number = int(np.sum(result.sources['subtracted']))
+        lines.append(f'Fits subtracted, not inpainted: {number} sources (CSR_MASK is 2).')
     if realization is not None:
         lines.append(f'Filled pixels carry noise and texture: realization {realization}.')
     return [printable(line) for line in lines]

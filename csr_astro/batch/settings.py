@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csr_astro.estimator import NeuralBackgroundEstimator
-from csr_astro.nn.weights import read_info
+from csr_astro.nn.weights import preset_weights, read_info
 from csr_astro.photometry.finder import NeuralSourceFinder
-from csr_astro.removal import make_photometry
+from csr_astro.removal import check_subtraction, make_photometry
+from csr_astro.simulation.psf import psf_profile
 from csr_astro.tables import versions
 from csr_astro.utils.files import file_sha256, stem
 
@@ -39,7 +40,7 @@ class Settings:
     ----------
     estimator : dict
         Arguments of `~csr_astro.NeuralBackgroundEstimator`.
-    hdu, mask_radius, photometry, errors, find, reading, columns, keep
+    hdu, mask_radius, photometry, errors, find, reading, columns, keep, subtract
         As in `~csr_astro.batch.remove_many`.
     """
 
@@ -52,6 +53,7 @@ class Settings:
     reading: dict = field(default_factory=dict)
     columns: str | Sequence[str] | None = None
     keep: bool = True
+    subtract: bool = False
 
     def check(self) -> None:
         """Raise the error that wrong arguments would raise for every map."""
@@ -62,6 +64,9 @@ class Settings:
             NeuralSourceFinder(estimator, self.find)
         if self.photometry is not None:
             make_photometry(estimator, **self.photometry)
+        check_subtraction(self.photometry, subtract=self.subtract)
+        if estimator.psf is not None:
+            psf_profile(estimator.psf)
 
     def estimator_options(self, job: Job) -> dict[str, Any]:
         """Arguments of the estimator for one map.
@@ -105,14 +110,23 @@ class Settings:
             The map.
         """
         facts = asdict(self) | {'version': versions()['csr_astro']}
-        if not self.reading:
-            # Batches of versions without this setting go on.
-            del facts['reading']
+        for name in ('reading', 'subtract'):
+            if not facts[name]:
+                # Batches of versions without this setting go on.
+                del facts[name]
         # A default that is named makes no difference.
         bound = inspect.signature(NeuralBackgroundEstimator).bind(**self.estimator)
         bound.apply_defaults()
         facts['estimator'] = {k: v for k, v in bound.arguments.items() if k not in _SPEED}
-        facts['estimator']['weights'] = self._weights_sha256
+        weights = bound.arguments['weights']
+        if weights == 'default':
+            instrument = job.instrument or bound.arguments['instrument']
+            name = getattr(instrument, 'name', instrument)
+            weights = preset_weights(bound.arguments['preset'], name)
+        if weights not in self._hashes:
+            # Once for all maps.
+            self._hashes[weights] = read_info(weights).sha256
+        facts['estimator']['weights'] = self._hashes[weights]
         facts['instrument'] = job.instrument
         facts['files'] = [_state(path) for path in self._files(job)]
         text = json.dumps(facts, sort_keys=True, default=_describe)
@@ -130,12 +144,14 @@ class Settings:
         return hashlib.sha256(together.encode()).hexdigest()
 
     @cached_property
-    def _weights_sha256(self):
-        return read_info(self.estimator['weights']).sha256
+    def _hashes(self):
+        return {}
 
     def _files(self, job):
         """Return the files that the results of a map depend on, without the weights."""
-        options = (self.estimator | {'weights': None}, self.reading, self.photometry or {})
+        options = (
+            self.estimator | {'weights': None}, self.reading, self.photometry or {}, job.files,
+        )  # fmt: skip
         given = [job.map, job.catalog, *(each for some in options for each in some.values())]
         names = [os.fspath(each) for each in given if isinstance(each, str | os.PathLike)]
         # Other texts are names of instruments and the like.
