@@ -448,7 +448,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         ----------
         data : path-like, NDData, CCDData, Cutout2D, image HDU, HDUList, Quantity or array
             The map, (ny, nx); see `~csr_astro.images.parse_image`. It is not modified.
-        sources : SkyCoord, regions, table or (N, 2) array of (x, y)
+        sources : path-like, SkyCoord, regions, table or (N, 2) array of (x, y)
             The sources, see `~csr_astro.sources.parse_sources`.
         mask : (ny, nx) array of bool or path-like, optional
             True for invalid pixels, in addition to those that are not finite.

@@ -183,7 +183,7 @@ class InpaintedAperturePhotometry:
         ----------
         data : path-like, NDData, CCDData, HDU, HDUList, Quantity, array, NeuralBackground
             The map, or a result that the estimator made from it.
-        sources : SkyCoord, regions, table or (N, 2) array, optional
+        sources : path-like, SkyCoord, regions, table or (N, 2) array, optional
             The sources, as in `NeuralBackgroundEstimator.estimate`; by default
             the positions of the first aperture, if it has any.
         mask, error, wcs, mask_radius, columns, keep, hdu, plane : optional

@@ -212,7 +212,7 @@ class InpaintedPSFPhotometry:
         ----------
         data : NDData, CCDData, image HDU, HDUList, Quantity, array, NeuralBackground
             The map, or a result that the estimator made from it.
-        sources : SkyCoord, regions, table or (N, 2) array
+        sources : path-like, SkyCoord, regions, table or (N, 2) array
             Initial positions, as in `NeuralBackgroundEstimator.estimate`.
         mask, error, wcs, columns, keep, hdu, plane : optional
             As in `NeuralBackgroundEstimator.estimate`.
