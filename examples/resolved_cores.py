@@ -16,14 +16,13 @@ and 3 beams long, the minor ones 0.6 times as long.
 import astropy.units as u
 import matplotlib.pyplot as plt
 import numpy as np
-from csr_astro import (
-    InpaintedAperturePhotometry, InpaintedPSFPhotometry,
-    NeuralBackgroundEstimator)
+from csr_astro import InpaintedAperturePhotometry, InpaintedPSFPhotometry, NeuralBackgroundEstimator
 from csr_astro.fitting import pixel_psf
 from csr_astro.flags import decode_flags
 from csr_astro.simulation.diffuse import power_law_field
 from csr_astro.simulation.field import tangent_wcs
 from photutils.psf import CircularGaussianPRF
+
 rng = np.random.default_rng(2)
 shape = (120, 200)
 data = 5 + 0.4 * power_law_field(shape, -3, rng)
@@ -49,27 +48,12 @@ estimator = NeuralBackgroundEstimator(fwhm=3, orientations=1)
 ways = {
     'aperture': InpaintedAperturePhotometry(5, estimator=estimator),
     'psf': InpaintedPSFPhotometry(psf_model, estimator=estimator),
-    'gaussian': InpaintedPSFPhotometry(
-        psf_model, estimator=estimator, shape='gaussian')}
-tables = {
-    name: way(data * u.mJy / u.pix, positions, wcs=wcs)
-    for name, way in ways.items()}
+    'gaussian': InpaintedPSFPhotometry(psf_model, estimator=estimator, shape='gaussian'),
+}
+tables = {name: way(data * u.mJy / u.pix, positions, wcs=wcs) for name, way in ways.items()}
 for name, table in tables.items():
     for row in table:
-        print(f'{name:8} {row["id"]} {row["flux"]:4.0f}',
-              ', '.join(decode_flags(row['flags'])))
-#WANT aperture 1  607 mJy
-#WANT aperture 2  603 mJy
-#WANT aperture 3  500 mJy
-#WANT aperture 4  418 mJy
-#WANT psf      1  602 mJy
-#WANT psf      2  459 mJy poor_fit, exceeds_mask
-#WANT psf      3  121 mJy poor_fit, exceeds_mask
-#WANT psf      4   25 mJy exceeds_mask
-#WANT gaussian 1  602 mJy
-#WANT gaussian 2  602 mJy
-#WANT gaussian 3  587 mJy
-#WANT gaussian 4  599 mJy
+        print(f'{name:8} {row["id"]} {row["flux"]:4.0f}', ', '.join(decode_flags(row['flags'])))
 
 # %%
 # The PSF fits the first only, and the flags of the others say so. An aperture misses what is outside. The Gaussian is
@@ -79,12 +63,11 @@ for name, table in tables.items():
 # ----------------
 
 for row in tables['gaussian']:
-    print(row['id'], f'{row["fwhm_major"]:.1f},',
-          f'{row["fwhm_minor"]:.1f}, {row["position_angle"]:.0f}')
-#WANT 1 0.0 arcsec, 0.0 arcsec, 0 deg
-#WANT 2 18.0 arcsec, 10.8 arcsec, 121 deg
-#WANT 3 35.7 arcsec, 21.3 arcsec, 121 deg
-#WANT 4 54.7 arcsec, 32.1 arcsec, 121 deg
+    print(
+        row['id'],
+        f'{row["fwhm_major"]:.1f},',
+        f'{row["fwhm_minor"]:.1f}, {row["position_angle"]:.0f}',
+    )
 
 # %%
 # Where the data ask for no size, a point source is fitted, and the sizes are 0. With a WCS they are angles, and
@@ -93,17 +76,18 @@ for row in tables['gaussian']:
 
 gaussian = ways['gaussian']
 model = gaussian.make_model_image(shape)
-fig, axes = plt.subplots(
-    3, 1, figsize=(6, 8), sharex=True, layout='constrained')
+fig, axes = plt.subplots(3, 1, figsize=(6, 8), sharex=True, layout='constrained')
 images = {'map': data, 'fits': model + 5, 'map − fits': data - model}
 for ax, (title, image) in zip(axes, images.items()):
     shown = ax.imshow(image, origin='lower', vmin=4, vmax=12)
     ax.set(title=title, ylabel='y [pixel]')
 for row in tables['gaussian']:
     for ax in axes:
-        ax.add_patch(plt.Circle(
-            (row['x_fit'], row['y_fit']), row['mask_radius'],
-            fill=False, color='w', ls='--'))
+        ax.add_patch(
+            plt.Circle(
+                (row['x_fit'], row['y_fit']), row['mask_radius'], fill=False, color='w', ls='--'
+            )
+        )
 axes[-1].set_xlabel('x [pixel]')
 fig.colorbar(shown, ax=axes, label='mJy/pix')
 plt.show()
