@@ -94,7 +94,7 @@ def _sentence(error):
 class _PrintCompletion(argparse.Action):
     """Print the completion script of a shell, and leave."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser, _namespace, values, _option_string=None):
         from csr_astro.instruments import list_instruments
 
         shtab = require('shtab', 'shell completion needs', 'completion')

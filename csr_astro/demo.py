@@ -131,7 +131,8 @@ def judge(table: QTable) -> QTable:
         error = np.asarray(table[column]) - np.asarray(table['injected'])
         low, high = np.percentile(error, [16, 84])
         pull = np.abs(error) / np.asarray(table[f'{column}_err'])
-        rows.append((name, (high - low) / 2, np.median(error), np.mean(pull < 1), np.mean(pull < 2)))
+        within = (np.mean(pull < number) for number in (1, 2))
+        rows.append((name, (high - low) / 2, np.median(error), *within))
     names = ['method', 'scatter', 'bias', 'within_1_sigma', 'within_2_sigma']
     return QTable(rows=rows, names=names)
 

@@ -192,8 +192,9 @@ def parse_sources(
     ----------
     sources : path-like, SkyCoord, region, list of regions, `~regions.Regions`, table or array
         Positions: a file for `read_sources`; coordinates on the sky; pixel or sky regions of
-        any kind that has no hole; a table (also a `~photutils.segmentation.SourceCatalog`, a structured array such as
-        that of ``sep.extract``, a table HDU or a DataFrame); (N, 2) pixels (x, y), zero-based.
+        any kind that has no hole; a table (also a `~photutils.segmentation.SourceCatalog`, a
+        structured array such as that of ``sep.extract``, a table HDU or a DataFrame);
+        (N, 2) pixels (x, y), zero-based.
         In a table, columns with known names are used: those on the sky first if the map has a
         WCS, else pixels. Columns of equal rank that disagree are an error.
     wcs : optional

@@ -28,6 +28,7 @@ class TutorialOrder(FileNameSortKey):
     """Order of the tutorials in the gallery."""
 
     def __call__(self, filename):
+        """Return the place of a script, and its name."""
         name = Path(filename).stem
         return _TUTORIALS.index(name) if name in _TUTORIALS else len(_TUTORIALS), name
 
@@ -102,9 +103,10 @@ def instruments():
     def row(name):
         band, scale = get_instrument(name), entries[name]['pixel_scale']
         radii = ', '.join(f'{radius * scale:.3g}' for radius in band.mask_radii)
+        annulus = ' – '.join(f'{radius * scale:.3g}' for radius in band.annulus)
         return (
             f'``{name}``', f'{band.wavelength:g}', f'{band.fwhm * scale:.3g}', f'{scale:g}',
-            f'{band.fwhm:.1f}', radii, '{:.3g} – {:.3g}'.format(*(r * scale for r in band.annulus)), header(name),
+            f'{band.fwhm:.1f}', radii, annulus, header(name),
         )  # fmt: skip
 
     head = (
@@ -161,11 +163,10 @@ def _thresholds(thresholds):
 
     lines = []
     for each in sorted(thresholds):
-        steps = [f'``{name}`` from {value:g}' for name, value in zip(MASK_NAMES, each)]
-        lines += [
-            f'Masks by peak contrast (column ``snr``): {", ".join(steps)}, '
-            f'``{MASK_NAMES[-1]}`` below.', '',
-        ]  # fmt: skip
+        steps = zip(MASK_NAMES[:-1], each, strict=True)
+        listed = ', '.join(f'``{name}`` from {value:g}' for name, value in steps)
+        text = f'Masks by peak contrast (column ``snr``): {listed}, ``{MASK_NAMES[-1]}`` below.'
+        lines += [text, '']
     return lines
 
 

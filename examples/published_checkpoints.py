@@ -2,35 +2,45 @@
 The checkpoints that the authors published
 ==========================================
 
-At the end you will have turned a checkpoint of the paper's authors into a file of weights of this package, checked
-that nothing was lost on the way, and removed sources with it.
+This tutorial converts a checkpoint of the paper's authors to a weights file of this package, checks that the conversion
+changes nothing, and removes sources with it.
 
-The configuration of `the authors' code <https://github.com/xMediMadix/compact-source-removal>`_ names two
-checkpoints, ``scanmap.pth`` and ``parallel.pth``, one for each observing mode of PACS. This page may not download
-anything: it makes a checkpoint of the same layout with **random numbers** in it. All that the page shows of files and
-commands is as it will be with the real ones; the backgrounds that this network predicts mean nothing. If you have a
-real checkpoint, skip the next block.
+The configuration of the authors' code names two checkpoints, ``scanmap.pth`` and ``parallel.pth``, one for each observing
+mode of PACS. This page must not download anything: it makes a checkpoint of the same layout with **random numbers**.
+Files and commands look as they do with a real checkpoint; the backgrounds that this network predicts mean nothing. If you
+have a real checkpoint, skip the next block.
 
 A file of the same layout
 -------------------------
 
-A checkpoint is a state dict of PyTorch, alone or below ``'state_dict'`` or ``'model_state_dict'``: the layers ``e1``
-to ``e11`` of the encoder and ``d1`` to ``d11`` of the decoder (paper, Table 4), each with the kernel
-``conv.input_conv.weight``, a kernel of ones for the mask, ``conv.mask_conv.weight``, and a batch normalisation
-``bn``; the last layer has a bias instead.
+A checkpoint is a state dict of PyTorch, alone or below ``'state_dict'`` or ``'model_state_dict'``. It holds the layers
+``e1`` to ``e11`` of the encoder and ``d1`` to ``d11`` of the decoder (paper, Table 4). Each layer has the kernel
+``conv.input_conv.weight``, a kernel of ones for the mask, ``conv.mask_conv.weight``, and a batch normalisation ``bn``;
+the last layer has a bias instead.
 """
 
-# %%
-import shlex, tempfile
+import shlex
+import tempfile
 from contextlib import chdir
 from pathlib import Path
-import numpy as np
+
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+
+from csr_astro.cli import main
 from csr_astro.nn.unet import DECODER, ENCODER
 
 work = tempfile.TemporaryDirectory()
 folder = Path(work.name)
+
+
+def csr_astro(arguments):
+    """Run ``csr-astro`` with the arguments."""
+    with chdir(folder):
+        assert main(shlex.split(arguments)) == 0
+
+
 generator = torch.Generator().manual_seed(1)
 state, sizes = {}, {}
 for part, layers in (('e', ENCODER), ('d', DECODER)):
@@ -39,7 +49,7 @@ for part, layers in (('e', ENCODER), ('d', DECODER)):
         shape = [n_out, n_in] if part == 'e' else [n_in, n_out]
         shape += [kernel, kernel]
         weight = torch.randn(*shape, generator=generator)
-        # Neither growing nor fading from layer to layer.
+        # Values neither grow nor fade from layer to layer.
         window = n_in * kernel**2
         window /= 1 if part == 'e' else stride**2
         weight *= (2 * window) ** 0.5
@@ -57,13 +67,10 @@ for part, layers in (('e', ENCODER), ('d', DECODER)):
         sizes[name] = weight.numel()
 torch.save({'model_state_dict': state}, folder / 'scanmap.pth')
 total = sum(sizes.values()) / 1e6
-print(f'{total:.1f} million numbers in {len(sizes)} kernels')
-
-# %%
-# Where the parameters of the paper's network are.
+print(f'{total:.1f} million parameters in {len(sizes)} kernels')
 
 figure, ax = plt.subplots(figsize=(8, 3.4), layout='constrained')
-colors = ['#0072B2' if name[0] == 'e' else '#E69F00' for name in sizes]
+colors = ['#0072b2' if name[0] == 'e' else '#e69f00' for name in sizes]
 ax.bar(list(sizes), [size / 1e6 for size in sizes.values()], color=colors)
 ax.set(xlabel='layer (e: encoder, d: decoder)', ylabel='million parameters')
 plt.show()
@@ -72,33 +79,28 @@ plt.show()
 # Convert it
 # ----------
 
-from csr_astro.cli import main
-
-
-def shell(line):
-    with chdir(folder):
-        return main(shlex.split(line)[1:])
-
-
-shell('''csr-astro weights convert scanmap.pth scanmap.safetensors
-    --title "Random numbers, scan maps" --licence "none"''')
-shell('csr-astro weights info scanmap.safetensors')
+csr_astro(
+    'weights convert scanmap.pth scanmap.safetensors --title "Random numbers, scan maps" '
+    '--licence "none"'
+)
+csr_astro('weights info scanmap.safetensors')
 
 # %%
-# In Python it is ``csr_astro.nn.weights.convert_checkpoint``. A real checkpoint has terms of use of its own: read
-# them where you got it, and write them into ``--licence``, so that they go with the file. The header of the new file
-# says that the network is of full width, that its images are normalised by minimum and maximum, and that it predicts
-# the background itself, not a difference from an interpolation.
+# In Python, use ``csr_astro.nn.weights.convert_checkpoint``. A real checkpoint has terms of use: read them where you got
+# it, and write them into ``--licence``, so that they stay with the file. The header of the new file says that the network
+# has full width, that its images are normalised by minimum and maximum, and that it predicts the background itself, not a
+# difference from an interpolation.
 #
-# What changes on the way
-# -----------------------
+# What the conversion changes
+# ---------------------------
 #
 # One thing. A partial convolution of Liu et al. (2018) is ``W·(X⊙M)·Σ1/ΣM + b``; that of the authors' code leaves out
-# the number ``Σ1`` of pixels in the window. This is the same network with other kernels: each is divided by the ``Σ1``
-# of its layer, in single precision, and the kernels of ones are not needed. The first layer, on some pixels with a hole
-# in them, by the formula of the authors and by the converted file:
+# the number ``Σ1`` of pixels in the window. The converted network is the same with other kernels: each is divided by the
+# ``Σ1`` of its layer, in single precision, and the kernels of ones are not needed. Compare the first layer, on pixels with
+# a hole in them:
 
 from torch.nn.functional import conv2d
+
 from csr_astro import load_model
 
 model = load_model(folder / 'scanmap.safetensors')
@@ -111,60 +113,61 @@ with torch.no_grad():
     theirs = conv2d(image * mask, weight, padding=1)
     theirs /= n_valid.clamp(min=1)
     ours, _ = model.network.encoder[0].conv([image], [mask])
-bool((theirs - ours).abs().max() < 1e-5 * theirs.abs().max())
+difference = (theirs - ours).abs().max() / theirs.abs().max()
+print('the same within 1e-5:', bool(difference < 1e-5))
 
 # %%
-# The tests of the package compare whole networks in this way. A tensor too many, too few or of another shape, or a mask
-# kernel that is not all ones, is an error: a file of another network is not taken for one of this.
+# The tests of the package compare whole networks in this way. A missing tensor, an additional one, one of another shape, or
+# a mask kernel that is not all ones is an error: the file of another network is not mistaken for one of these.
 #
-# No code is run
-# --------------
+# The file cannot run code
+# ------------------------
 #
-# A ``.pth`` file is a pickle, which can hold any code that is run when it is opened. Here is one that would print a
-# line:
+# A ``.pth`` file is a pickle, which may hold code that runs when the file is opened. This one would print a line:
 
 
 class Payload:
+    """Run code when it is unpickled."""
+
     def __reduce__(self):
         return print, ('code of the file is run',)
 
 
 torch.save({'model_state_dict': Payload()}, folder / 'bad.pth')
-torch.load(folder / 'bad.pth', weights_only=False)
+loaded = torch.load(folder / 'bad.pth', weights_only=False)
 
 # %%
-# The converter opens files with ``weights_only=True``, which knows tensors and containers and nothing else, and it
-# refuses to do so with a PyTorch before 2.6, where that could be got round:
+# The converter opens files with ``weights_only=True``, which accepts tensors and containers and nothing else. It refuses
+# versions of PyTorch before 2.6, in which that could be circumvented.
 
 from csr_astro.nn.weights import convert_checkpoint
 
 try:
     convert_checkpoint(folder / 'bad.pth', folder / 'bad.safetensors')
 except ValueError as error:
-    print(error)
-(folder / 'bad.safetensors').exists()
+    print(str(error).replace(str(folder), '...'))
+print('written:', (folder / 'bad.safetensors').exists())
 
 # %%
-# Everything else in the package reads ``.safetensors`` only, a format of numbers and names without code. The estimator,
-# too, says so when it is given a checkpoint:
+# Everything else in the package reads ``.safetensors`` only, a format of numbers and names without code. The estimator
+# refuses a checkpoint:
 
 from csr_astro import NeuralBackgroundEstimator
 
 try:
     NeuralBackgroundEstimator(folder / 'scanmap.pth')
 except ValueError as error:
-    print('because they can execute code' in str(error))
+    print(str(error).replace(str(folder), '...'))
 
 # %%
-# What this cannot tell is whether the numbers are those that the authors published. Compare the SHA-256 of the
-# checkpoint with one that you trust, if there is one; that of the converted file is in the ``meta`` of every table that
-# is made with it.
+# Whether the numbers are those that the authors published, no file can tell. Compare the SHA-256 of the checkpoint with
+# one that you trust. That of the converted file is in the ``meta`` of every table made with it.
 #
 # Use it
 # ------
 #
-# ``preset='paper'`` does what the paper does with its network: images are normalised by minimum and maximum, the map is
-# predicted once, and prediction and map are blended at the rim of the mask.
+# ``preset='paper'`` works as the paper does: images are normalised by minimum and maximum, the map is predicted once, and
+# prediction and map are blended at the rim of the mask.
 
 from csr_astro.simulation.field import synthetic_map
 from csr_astro.simulation.simulate import simulate_map
@@ -177,15 +180,14 @@ published = NeuralBackgroundEstimator(
     folder / 'scanmap.safetensors', instrument=band, preset='paper'
 )
 result = published.estimate(image, sources)
-estimator = NeuralBackgroundEstimator(instrument=band)
-bundled = estimator.estimate(image, sources)
+bundled = NeuralBackgroundEstimator(instrument=band).estimate(image, sources)
 print(result.sources.meta['preset'], result.sources.meta['orientations'])
 untouched = ~result.mask
-bool((result.background == simulation.data)[untouched].all())
+print('unchanged outside:', (result.background == simulation.data)[untouched].all())
 
 # %%
-# The map, and the source-free map by the converted random numbers and by the bundled weights; all
-# share their colours. With a real checkpoint the panel in the middle looks like a map.
+# The map, and the map without sources by the converted random numbers and by the bundled weights. With a real checkpoint
+# the panel in the middle looks like a map.
 
 panels = {
     'map': simulation.data,
@@ -194,25 +196,26 @@ panels = {
 }
 low, high = 1000 * np.percentile(simulation.truth.value, [0.5, 99.5])
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.4), layout='constrained', sharey=True)
-for ax, (title, values) in zip(axes, panels.items()):
-    shown = ax.imshow(1000 * values.value, origin='lower', vmin=low, vmax=high, cmap='viridis')
-    ax.set(title=title, xlabel='x [pixel]', ylabel='y [pixel]' if title == 'map' else '')
-bar = figure.colorbar(shown, ax=axes, label='mJy / pixel', shrink=0.9)
-work.cleanup()
+for ax, (title, values) in zip(axes, panels.items(), strict=True):
+    shown = ax.imshow(1000 * values.value, origin='lower', vmin=low, vmax=high)
+    ax.set(title=title, xlabel='x [pixel]')
+axes[0].set_ylabel('y [pixel]')
+figure.colorbar(shown, ax=axes, label='mJy / pixel', shrink=0.9, extend='both')
 plt.show()
+work.cleanup()
 
 # %%
 # With the default preset the converted network is used in the manner of this package: only the mask is replaced, and
-# the answer is the mean over eight flips and rotations, in eight times the time; the normalisation stays what the
-# header says. At the shell:
+# the result is the mean over eight flips and rotations, in eight times the time. The normalisation stays that of the
+# header. In the shell:
 #
 # .. code-block:: console
 #
 #     $ csr-astro remove MAP.fits CATALOG --weights scanmap.safetensors --preset paper
 #     $ csr-astro evaluate accuracy MAPS --weights scanmap.safetensors
 #
-# The second line says how good it is on your maps, beside an annulus and the other methods: ask it before you decide
-# between a published network and the bundled one.
+# The second command measures how good the weights are on your maps, beside an annulus and other methods. Use it before you
+# decide between a published network and the bundled one.
 #
 # Where to go next
 # ----------------

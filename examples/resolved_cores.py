@@ -2,26 +2,30 @@
 Resolved cores
 ==============
 
-At the end you have fluxes, sizes and position angles of dense cores, some of them larger than the beam, and you know
-from which flags to see that a point source is none.
+This tutorial measures fluxes, sizes and position angles of dense cores, some of them larger than the beam, and shows
+which flags tell a core from a point source.
 
 The map
 -------
 
-Four cores of 600 mJy on clumpy emission, with pixels of 6 arcsec and a beam of 18 arcsec. Their major axes are 0, 1, 2
-and 3 beams long, the minor ones 0.6 times as long.
+Four cores of 600 mJy on clumpy emission, with pixels of 6″ and a beam of 18″. Their major axes are 0, 1, 2 and 3 beams
+long, their minor axes 0.6 times as long.
 """
 
-# %%
 import astropy.units as u
 import matplotlib.pyplot as plt
 import numpy as np
-from csr_astro import InpaintedAperturePhotometry, InpaintedPSFPhotometry, NeuralBackgroundEstimator
+from photutils.psf import CircularGaussianPRF
+
+from csr_astro import (
+    InpaintedAperturePhotometry,
+    InpaintedPSFPhotometry,
+    NeuralBackgroundEstimator,
+)
 from csr_astro.fitting import pixel_psf
 from csr_astro.flags import decode_flags
 from csr_astro.simulation.diffuse import power_law_field
 from csr_astro.simulation.field import tangent_wcs
-from photutils.psf import CircularGaussianPRF
 
 rng = np.random.default_rng(2)
 shape = (120, 200)
@@ -33,7 +37,7 @@ columns, rows = np.arange(200.0), np.arange(120.0)
 x, y = np.array([25.0, 70.0, 120.0, 170.0]), np.full(4, 60.0)
 c, s = np.cos(np.radians(30)), np.sin(np.radians(30))
 turn = np.array([[c, -s], [s, c]])
-for beams, x0, y0 in zip((0, 1, 2, 3), x, y):
+for beams, x0, y0 in zip((0, 1, 2, 3), x, y, strict=True):
     axes = np.diag([1, 0.6**2]) * (3 * beams) ** 2 / (8 * np.log(2))
     core = psf.convolved(turn @ axes @ turn.T)
     data += 600 * core.evaluate(columns - x0, rows - y0)
@@ -53,59 +57,63 @@ ways = {
 tables = {name: way(data * u.mJy / u.pix, positions, wcs=wcs) for name, way in ways.items()}
 for name, table in tables.items():
     for row in table:
-        print(f'{name:8} {row["id"]} {row["flux"]:4.0f}', ', '.join(decode_flags(row['flags'])))
+        flags = ', '.join(decode_flags(row['flags']))
+        print(f'{name:8} core {row["id"]}: {row["flux"]:4.0f} {flags}')
+
+# sphinx_gallery_start_ignore
+assert np.allclose(tables['gaussian']['flux'].value, 600, rtol=0.05)
+assert (tables['psf']['flags'][1:] > 0).all()
+# sphinx_gallery_end_ignore
 
 # %%
-# The PSF fits the first only, and the flags of the others say so. An aperture misses what is outside. The Gaussian is
-# convolved with the PSF, so that its size is that of the core before the telescope saw it, and its flux is integrated.
+# The PSF fits only the first core, and flags say so for the others. An aperture misses the light outside it. The Gaussian
+# is convolved with the PSF: its size is that of the core before the telescope smeared it, and its flux is the integral.
 #
 # Sizes and angles
 # ----------------
 
 for row in tables['gaussian']:
     print(
-        row['id'],
-        f'{row["fwhm_major"]:.1f},',
-        f'{row["fwhm_minor"]:.1f}, {row["position_angle"]:.0f}',
+        f'core {row["id"]}: {row["fwhm_major"]:.1f} × {row["fwhm_minor"]:.1f}, '
+        f'position angle {row["position_angle"]:.0f}'
     )
 
 # %%
-# Where the data ask for no size, a point source is fitted, and the sizes are 0. With a WCS they are angles, and
-# ``position_angle`` runs from north through east: north is up and east to the left, so that 30 degrees from the x axis are
-# 120 degrees.
+# If the data ask for no size, a point source is fitted and the sizes are 0. With a WCS, sizes are angles and
+# ``position_angle`` runs from North through East. North is up here and East to the left, so 30° from the x axis is a
+# position angle of 120°.
 
 gaussian = ways['gaussian']
 model = gaussian.make_model_image(shape)
 fig, axes = plt.subplots(3, 1, figsize=(6, 8), sharex=True, layout='constrained')
-images = {'map': data, 'fits': model + 5, 'map − fits': data - model}
-for ax, (title, image) in zip(axes, images.items()):
+images = {'map': data, 'fits + 5 mJy/pix': model + 5, 'map − fits': data - model}
+for ax, (title, image) in zip(axes, images.items(), strict=True):
     shown = ax.imshow(image, origin='lower', vmin=4, vmax=12)
     ax.set(title=title, ylabel='y [pixel]')
-for row in tables['gaussian']:
-    for ax in axes:
+    for row in tables['gaussian']:
         ax.add_patch(
             plt.Circle(
                 (row['x_fit'], row['y_fit']), row['mask_radius'], fill=False, color='w', ls='--'
             )
         )
 axes[-1].set_xlabel('x [pixel]')
-fig.colorbar(shown, ax=axes, label='mJy/pix')
+fig.colorbar(shown, ax=axes, label='mJy/pix', extend='both')
 plt.show()
 
 # %%
-# The circles show how far the masks have grown: until the residual at their rim, ``rim``, is less than three times its
-# error.
+# The dashed circles are the masks. They grow until the residual at their rim (column ``rim``) is less than three times
+# its error.
 #
-# Where it fails
-# --------------
+# Limits
+# ------
 #
-# A core that is both large and no brighter than the emission around it is not told from it: of a sixth of the flux, the
-# core of three beams is taken for background. Give such a core a region or ``mask_radius=`` that holds it. Cores that are
-# no Gaussians, with cusps or tails, have the flag ``poor_fit`` or ``exceeds_mask``.
+# A core that is large and not brighter than the emission around it cannot be told from that emission. With a sixth of the
+# flux, the core of three beams is taken for background. Give such a core a region, or a ``mask_radius=`` that holds
+# it. Cores with cusps or tails, which no Gaussian describes, get the flag ``poor_fit`` or ``exceeds_mask``.
 #
 # Where to go next
 # ----------------
 #
-# - :doc:`../guides/aperture_psf_or_gaussian`: which way of measuring for which source.
+# - :doc:`/guides/aperture_psf_or_gaussian`: which method for which source.
 # - :doc:`crowded_field`: blends.
-# - :doc:`../fitting`: the equations.
+# - :doc:`/fitting`: the equations.
