@@ -137,21 +137,23 @@ def judge(table: QTable) -> QTable:
     return QTable(rows=rows, names=names)
 
 
-def plot_demo(result: NeuralBackground, table: QTable) -> Figure:
+def plot_demo(result: NeuralBackground, table: QTable, figure: Figure | None = None) -> Figure:
     """Plot the maps of the demonstration, and measured over injected flux of both methods.
 
     Parameters
     ----------
     result, table
         As from `measure_field`.
+    figure : `~matplotlib.figure.Figure`, optional
+        Figure to draw on; a new one by default.
 
     Returns
     -------
     figure : `~matplotlib.figure.Figure`
     """
-    figure = require_matplotlib('matplotlib.figure').Figure(
-        figsize=(10, 6.6), layout='constrained'
-    )
+    if figure is None:
+        Figure = require_matplotlib('matplotlib.figure').Figure
+        figure = Figure(figsize=(10, 6.6), layout='constrained')
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     result.plot(axes=upper.subplots(1, 3, sharex=True, sharey=True))
     panels = lower.subplots(1, 2, sharex=True, sharey=True)

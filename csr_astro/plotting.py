@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from astropy.units import UnitBase
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
+    from matplotlib.colors import Colormap, Normalize
 
     from csr_astro.typing import WcsLike
 
@@ -25,6 +25,7 @@ __all__ = [
     'plot_removal',
     'plot_source',
     'require_matplotlib',
+    'source_norm',
     'value_range',
 ]
 
@@ -91,7 +92,7 @@ def plot_removal(
             strict=False,
         )
     ]  # fmt: skip
-    removed = _show(axes[2], 'sources', source_image, _stretched(source_image[mask], high - low))
+    removed = _show(axes[2], 'sources', source_image, source_norm(source_image[mask], high - low))
     _add_bar(axes[:2], shown[0], unit, extend='both')
     _add_bar(axes[2:], removed, unit, ', asinh scale')
     _label(axes)
@@ -150,7 +151,7 @@ def plot_source(
     extent = (window[1].start - 0.5, window[1].stop - 0.5, window[0].start - 0.5,
               window[0].stop - 0.5)  # fmt: skip
     norms = dict.fromkeys(CUTOUTS, _linear(low, high)) | {
-        'source': _stretched(cutouts['source'], high - low),
+        'source': source_norm(cutouts['source'], high - low),
         'rms': _linear(*value_range(cutouts['rms'], 100)),
     }
     shown = {
@@ -205,8 +206,29 @@ def _linear(low, high):
     return require_matplotlib('matplotlib.colors').Normalize(low, high)
 
 
-def _stretched(values, contrast):
-    """Asinh stretch: linear up to a tenth of the contrast of the map, logarithmic beyond."""
+def source_norm(values: np.ndarray, contrast: float) -> Normalize:
+    """Make the asinh stretch of an image of sources, which shows faint beside bright ones.
+
+    Parameters
+    ----------
+    values : `~numpy.ndarray`
+        Pixels under the masks; values that are not finite are ignored.
+    contrast : float
+        Range of the background; the stretch is linear up to a tenth of it and logarithmic
+        beyond.
+
+    Returns
+    -------
+    norm : `~matplotlib.colors.AsinhNorm`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.plotting import source_norm
+    >>> norm = source_norm(np.array([0.0, 100.0]), 10)
+    >>> print(f'{norm(0.0):.1f} {norm(5.0):.2f} {norm(100.0):.1f}')
+    0.0 0.44 1.0
+    """
     AsinhNorm = require_matplotlib('matplotlib.colors').AsinhNorm
     values = values[np.isfinite(values)]
     low = np.percentile(values, 1) if values.size else 0.0
@@ -236,12 +258,14 @@ def _add_bar(axes, shown, unit, scale='', extend='neither'):
 
 
 def _ticks(low, high, width):
-    """Zero and the powers of ten, and their halves if there are few, of a stretched bar."""
+    """Zero, the powers of ten, and three times these if they are few, of a stretched bar."""
     first, last = np.floor(np.log10(width)), np.ceil(np.log10(max(high, width)))
     powers = 10 ** np.arange(first, last + 1)
-    steps = (1,) if len(powers) > 3 else (1, 3)
-    ticks = np.outer(powers, steps).ravel()
-    ticks = ticks[(ticks >= 2 * width) & (ticks <= high)]
+    for steps in ((1,), (1, 3)):
+        ticks = np.outer(powers, steps).ravel()
+        ticks = ticks[(ticks >= 2 * width) & (ticks <= high)]
+        if len(ticks) > 2:
+            break
     return np.array([*([0.0] if low <= 0 else []), *ticks])
 
 

@@ -39,7 +39,7 @@ sphinx_gallery_conf = {
     'examples_dirs': '../examples',
     'gallery_dirs': 'tutorials',
     'filename_pattern': r'\.py$',
-    'within_subsection_order': generated.TutorialOrder,
+    'within_subsection_order': 'generated.TutorialOrder',
     'abort_on_example_error': True,
     'capture_repr': ('_repr_html_', '__repr__'),
     'ignore_repr_types': r'matplotlib',
@@ -48,7 +48,7 @@ sphinx_gallery_conf = {
     'download_all_examples': False,
     'show_memory': False,
     'copyfile_regex': r'.*\.rst',
-    'plot_gallery': True,
+    'show_signature': False,
 }
 
 # The descriptions of parameters give their types in words.
@@ -67,7 +67,8 @@ html_favicon = '_static/logo.svg'
 html_show_sourcelink = False
 html_theme_options = {
     'logo': {'text': 'csr_astro'},
-    'header_links_before_dropdown': 7,
+    'header_links_before_dropdown': 6,
+    'navbar_align': 'left',
     'navigation_with_keys': False,
     'show_nav_level': 1,
     'show_toc_level': 2,

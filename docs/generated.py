@@ -94,24 +94,20 @@ def instruments():
 
     entries = read_data('instruments.toml')['instruments']
 
-    def header(name):
-        return '; '.join(
-            ', '.join(f'``{key}`` = {_wanted(value)}' for key, value in each.items())
-            for each in entries[name]['header']
-        )
-
     def row(name):
         band, scale = get_instrument(name), entries[name]['pixel_scale']
-        radii = ', '.join(f'{radius * scale:.3g}' for radius in band.mask_radii)
-        annulus = ' – '.join(f'{radius * scale:.3g}' for radius in band.annulus)
+        radii, annulus = (
+            ' – '.join(f'{radius * scale:.3g}' for radius in (min(each), max(each)))
+            for each in (band.mask_radii, band.annulus)
+        )
         return (
             f'``{name}``', f'{band.wavelength:g}', f'{band.fwhm * scale:.3g}', f'{scale:g}',
-            f'{band.fwhm:.1f}', radii, annulus, header(name),
+            f'{band.fwhm:.1f}', radii, annulus,
         )  # fmt: skip
 
     head = (
-        'name', 'λ [µm]', 'beam FWHM [″]', 'pixel [″]', 'pixels per beam',
-        'mask radii, ``full`` to ``minimal`` [″]', 'annulus [″]', 'recognized by',
+        'name', 'λ [µm]', 'beam FWHM [″]', 'pixel [″]', 'pixels per beam', 'mask radii [″]',
+        'annulus [″]',
     )  # fmt: skip
     written, front = {}, []
     for page, (title, prefix, measured) in INSTRUMENTS.items():
@@ -121,11 +117,13 @@ def instruments():
         if not names:
             continue
         sources = sorted({get_instrument(name).source for name in names})
-        thresholds = {get_instrument(name).snr_thresholds for name in names}
+        thresholds = {}
+        for name in names:
+            thresholds.setdefault(get_instrument(name).snr_thresholds, []).append(name)
         written[f'instruments/{page}'] = [
             *list_table(head, map(row, names)),
-            f'Beams are from: {"; ".join(sources)}.', '',
-            *_thresholds(thresholds),
+            f'Beams are from: {"; ".join(sources)}.', '', *_thresholds(thresholds),
+            f'A header names the band by the keywords {_keywords(names, entries)}.', '',
         ]  # fmt: skip
     head = ('instrument', 'bands', 'wavelength', 'beam', 'PSF', 'measured on real maps')
     written['instruments/front'] = list_table(head, front)
@@ -152,20 +150,20 @@ def _in_short(bands):
     return len(bands), f'{ends["wavelength"]} µm', f'{ends["beam"]}″', psf
 
 
-def _wanted(value):
-    values = value if isinstance(value, list) else [value]
-    kept = [str(each) for each in values if not str(each).startswith('!')]
-    return ' or '.join(f'``{each}``' for each in kept)
+def _keywords(names, entries):
+    keywords = {key: None for name in names for each in entries[name]['header'] for key in each}
+    return _names(keywords)
 
 
 def _thresholds(thresholds):
     from csr_astro.instruments import MASK_NAMES
 
     lines = []
-    for each in sorted(thresholds):
+    for each, names in thresholds.items():
         steps = zip(MASK_NAMES[:-1], each, strict=True)
         listed = ', '.join(f'``{name}`` from {value:g}' for name, value in steps)
-        text = f'Masks by peak contrast (column ``snr``): {listed}, ``{MASK_NAMES[-1]}`` below.'
+        of = f' of {_names(names)}' if len(thresholds) > 1 else ''
+        text = f'Masks{of} by peak contrast (column ``snr``): {listed}, ``{MASK_NAMES[-1]}`` below.'
         lines += [text, '']
     return lines
 

@@ -108,7 +108,7 @@ print(shown[:6])
 fig, axes = plt.subplots(
     1, 3, figsize=(9, 3), subplot_kw={'projection': wcs}, sharex=True, sharey=True,
     layout='constrained',
-)  # fmt: skip
+)
 result.plot(axes=axes)
 plt.show()
 
@@ -154,7 +154,7 @@ for ax, (title, (flux, err, marker, color)) in zip(axes, methods.items(), strict
     ax.errorbar(
         injected.value, flux / injected, err / injected, fmt=marker, color=color, markersize=4,
         linewidth=1,
-    )  # fmt: skip
+    )
     ax.axhline(1, color='0.5', linewidth=0.8, zorder=0)
     ax.set(xscale='log', xlabel='injected flux [mJy]', title=title)
 axes[0].set_ylabel('measured / injected flux')

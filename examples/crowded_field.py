@@ -72,7 +72,7 @@ for ax, (title, each, marker, color) in zip(axes, panels, strict=True):
     ax.errorbar(
         nearest, error, each['flux_err'].value, fmt=marker, color=color, markersize=3.5,
         linewidth=0.8,
-    )  # fmt: skip
+    )
     ax.axhline(0, color='0.5', linewidth=0.8, zorder=0)
     ax.set(title=title, ylim=(-150, 260), xlabel='distance of the nearest source [pixel]')
     for low, high in ((3, 7), (7, 99)):

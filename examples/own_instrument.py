@@ -200,7 +200,7 @@ panels = {
 low, high = 1000 * np.percentile(truth[window], [0.5, 99.5])
 extent = (
     window[1].start - 0.5, window[1].stop - 0.5, window[0].start - 0.5, window[0].stop - 0.5,
-)  # fmt: skip
+)
 figure, axes = plt.subplots(1, 4, figsize=(10, 3), layout='constrained', sharey=True)
 for ax, (title, values) in zip(axes, panels.items(), strict=True):
     shown = ax.imshow(1000 * values[window], origin='lower', vmin=low, vmax=high, extent=extent)
@@ -244,7 +244,7 @@ for label, (run, method, style, color) in methods.items():
 ax.set(
     xscale='log', xlabel='error of the sum in 4 pixels [mJy]', ylabel='fraction of the discs',
     ylim=(0, 1),
-)  # fmt: skip
+)
 ax.legend()
 plt.show()
 field.close()

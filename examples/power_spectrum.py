@@ -81,7 +81,7 @@ spectra = power_spectra({
     'with sources': ccd,
     'expected': with_unit(result.background),
     'realizations': [with_unit(each) for each in realizations],
-})  # fmt: skip
+})
 colors = {
     'truth': '0.3',
     'with sources': '#d55e00',

@@ -235,7 +235,7 @@ for ax, (title, image), table in zip(axes, images.items(), found.values(), stric
     ax.plot(
         left_out['x'], left_out['y'], 's', color='#e69f00', fillstyle='none', markersize=12,
         label='not in the catalogue',
-    )  # fmt: skip
+    )
     ax.plot(x, y, '^', color='#e69f00', fillstyle='none', markersize=12, label='companion')
     ax.plot(table['x_fit'], table['y_fit'], '.', color='white', markersize=4, label='fitted')
     ax.set(title=title, xlabel='x [pixel]')
@@ -244,7 +244,7 @@ fig.colorbar(shown, ax=axes, label='mJy/pix', shrink=0.8, extend='both')
 fig.legend(
     *axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, facecolor='0.4',
     labelcolor='white',
-)  # fmt: skip
+)
 plt.show()
 
 # %%

@@ -108,7 +108,7 @@ for hdu in hdus[1:]:
 figure, axes = plt.subplots(
     1, 3, figsize=(9, 5.2), layout='constrained', sharex=True, sharey=True,
     subplot_kw={'projection': WCS(hdus['image'].header)},
-)  # fmt: skip
+)
 shown_as = {
     'image': (1000, 2.5, 'mJy / pixel'),
     'coverage': (1, None, 'arbitrary unit'),

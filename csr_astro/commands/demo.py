@@ -24,9 +24,13 @@ def add_parser(commands: Commands) -> None:
         'remove and measure the sources of a simulated field',
         ['demo', 'demo --output somewhere --seed 7'],
     )
-    command.add_argument('-o', '--output', default='csr-astro-demo', help='folder [%(default)s]')
-    command.add_argument('--seed', type=int, default=1, help='of the field [%(default)s]')
-    command.add_argument('--weights', default='default', help='name or file [%(default)s]')
+    command.add_argument(
+        '-o', '--output', default='csr-astro-demo', help='folder to write to [%(default)s]'
+    )
+    command.add_argument('--seed', type=int, default=1, help='seed of the field [%(default)s]')
+    command.add_argument(
+        '--weights', default='default', help='name or file of weights [%(default)s]'
+    )
 
 
 def run(args: Namespace) -> None:
