@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -154,6 +155,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = argparse.Namespace(debug=False)
     try:
         args = make_parser().parse_args(argv)
+        if args.verbose:
+            logging.basicConfig(format='%(asctime)s %(name)s: %(message)s')
+            logging.getLogger('csr_astro').setLevel(logging.INFO)
         args.function(args)
     except KeyboardInterrupt:
         print('csr-astro: stopped.', file=sys.stderr)

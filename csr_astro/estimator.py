@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 import numbers
+import time
 import warnings
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -17,7 +19,8 @@ from photutils.background import LocalBackground
 from csr_astro.combine import combine
 from csr_astro.fitting.psf import pixel_psf
 from csr_astro.fitting.wings import fit_wings
-from csr_astro.images import parse_image
+from csr_astro.flags import count_sources
+from csr_astro.images import parse_image, shape_text
 from csr_astro.instruments import get_instrument, require_instrument
 from csr_astro.plan import plan_removal
 from csr_astro.prediction import BATCH_SIZES, Predictor
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     from csr_astro.typing import ImageLike, PathLike, PsfLike, QuantityLike, SourcesLike, WcsLike
 
 __all__ = ['NeuralBackgroundEstimator']
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,8 @@ class NeuralBackgroundEstimator(LocalBackground):
     batch_size : int, optional
         Number of cutouts per forward pass; affects speed and memory, not results.
     progress : bool, optional
-        Whether to show a progress bar after two seconds.
+        Whether to show a progress bar after two seconds; by default on a terminal and in a
+        notebook.
 
     Examples
     --------
@@ -133,7 +140,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         device: str | None = None,
         dtype: Literal['float32', 'bfloat16'] = 'float32',
         batch_size: int | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> None:
         if not isinstance(preset, str) or preset not in _PRESETS:
             raise ValueError(f'preset must be one of {sorted(_PRESETS)}, got {preset!r}.')
@@ -459,8 +466,8 @@ class NeuralBackgroundEstimator(LocalBackground):
         mask_radius : float, Quantity, array or 'snr', optional
             Radius of the masks in pixels or as an angle, one for all or one for
             each source. By default regions with an area are the masks
-            themselves, and all other masks are discs with a radius set by the SNR
-            (paper, Sect. 2.4.4); with ``'snr'`` all masks are such discs.
+            themselves, and all other masks are discs with a radius set by the peak contrast
+            (column ``snr``; paper, Sect. 2.4.4); with ``'snr'`` all masks are such discs.
         columns : str or sequence of str, optional
             Columns of a table that hold the positions, such as ``('RA', 'DEC')``, see
             `~csr_astro.columns.find_positions`; by default those with known names.
@@ -494,4 +501,10 @@ class NeuralBackgroundEstimator(LocalBackground):
             hdu=hdu,
             plane=plane,
         )
-        return combine(plan, self.predictor.parts(plan, progress=self.progress), self)
+        started = time.perf_counter()
+        result = combine(plan, self.predictor.parts(plan, progress=self.progress), self)
+        _LOG.info(
+            '%s: %s, weights %s, %.1f s', shape_text(result.image),
+            count_sources(result.sources), self.weights, time.perf_counter() - started,
+        )  # fmt: skip
+        return result

@@ -14,6 +14,7 @@ from scipy import ndimage
 from csr_astro.cutouts import extract, extract_mask, prediction_reach, window_corner
 from csr_astro.flags import BITS
 from csr_astro.masking import combined_mask
+from csr_astro.utils.progress import progress_bar
 from csr_astro.utils.scatter import RING_WIDTH, ring_scatter
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Predictor:
     dtype: str = 'float32'
 
     def parts(
-        self, plan: Plan, batches: Batches | None = None, *, progress: bool = False
+        self, plan: Plan, batches: Batches | None = None, *, progress: bool | None = False
     ) -> Iterator[Part]:
         """Predict the background behind the masks of some batches.
 
@@ -129,23 +130,21 @@ class Predictor:
             The plan, including its map.
         batches : list of (index, size), optional
             Batches of the plan; all by default.
-        progress : bool, optional
-            Whether to show a progress bar.
+        progress : bool or None, optional
+            Whether to show a progress bar; None as in `~csr_astro.utils.progress.progress_bar`.
 
         Yields
         ------
         part : `Part`
             Prediction for each batch.
         """
-        from tqdm import tqdm
-
         batches = plan.batches if batches is None else batches
         if not batches:
             return
         model = self._model()
         hole = combined_mask(plan.masks, plan.image.shape)
         total = sum(len(index) for index, _ in batches)
-        with tqdm(total=total, unit='source', delay=2, disable=not progress) as bar:
+        with progress_bar(progress=progress, total=total, unit='source', delay=2) as bar:
             for index, size in batches:
                 yield self._part(model, plan, hole, index, size)
                 bar.update(len(index))

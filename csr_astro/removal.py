@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from csr_astro.typing import PathLike, QuantityLike, SourcesLike
 
 __all__ = ['find_sources', 'make_estimator', 'make_photometry', 'remove_file']
+
+_LOG = logging.getLogger(__name__)
 
 
 def make_estimator(
@@ -154,6 +157,7 @@ def find_sources(
     table = NeuralSourceFinder(estimator, threshold).table(image)
     if not len(table):
         raise ValueError(f'no source of {threshold:g} standard errors was found in the map.')
+    _LOG.info('%d sources above %g standard errors found', len(table), threshold)
     return table
 
 
@@ -285,4 +289,5 @@ def remove_file(
             history=describe_removal(result, realization, errors=errors),
             errors=errors,
         )
+    _LOG.info('%s: written %s and %s', path, output, table)
     return result

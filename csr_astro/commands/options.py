@@ -106,6 +106,7 @@ def _sentence(text):
 def _debug_options():
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    options.add_argument('--verbose', action='store_true', help='tell what is done, and when')
     return options
 
 

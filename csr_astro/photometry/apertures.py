@@ -198,8 +198,8 @@ class InpaintedAperturePhotometry:
             ``aperture_sum_err``, which includes the error of the background;
             and ``background_sum``, ``flux`` (their difference over the
             enclosed-energy fraction), ``flux_err``, ``annulus_flux`` on request,
-            ``snr``, ``mask_name``, ``mask_radius`` and ``flags``. Sums are in the unit of
-            the map; fluxes in ``flux_unit``, or its default.
+            ``snr`` (peak contrast, not flux over error), ``mask_name``, ``mask_radius`` and
+            ``flags``. Sums are in the unit of the map; fluxes in ``flux_unit``, or its default.
 
             NaN, masked and off-map pixels are left out of ``background_sum`` and
             ``flux`` (flag ``aperture_invalid``, which is also set where an aperture contains

@@ -230,7 +230,7 @@ class InpaintedPSFPhotometry:
             ``flux_fit``, their 1-sigma errors (NaN for fixed ones), the number of pixels,
             ``qfit``, ``cfit`` and ``reduced_chi2``. Fluxes are in the unit of a sum of pixels:
             Jy for Jy/pixel. They are followed by ``flux`` (equal to ``flux_fit``),
-            ``sky_center``, ``snr`` (of the peak), ``dof``, ``rim`` (residual at the rim of the
+            ``sky_center``, ``snr`` (peak contrast), ``dof``, ``rim`` (residual at the rim of the
             mask, in its standard deviations), ``width`` (over that of the PSF) and
             ``width_err``, ``mask_name``, ``mask_radius`` and ``flags``, which are
             `~csr_astro.flags.FLAGS`, not those of photutils.
