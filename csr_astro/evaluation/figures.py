@@ -346,7 +346,8 @@ def _say_clipped(ax, values, reach):
     beyond = np.mean(np.abs(values) > reach) if len(values) else 0
     if beyond:
         ax.annotate(f'{beyond:.1%} beyond, in the outermost bins', (0.02, 0.98), va='top',
-                    xycoords='axes fraction', fontsize=6, color='0.3')  # fmt: skip
+                    xycoords='axes fraction', fontsize=6, color='0.3',
+                    bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1})  # fmt: skip
         # Room for the note above the curves.
         ax.set_ylim(top=1.25 * ax.get_ylim()[1])
 

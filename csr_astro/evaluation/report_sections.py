@@ -256,7 +256,7 @@ def _fluxes(evaluation):
         rows = bright[bright['method'] == name]
         if len(rows):
             section.say(
-                f'{name}: at peak contrasts (snr) above 10, the median ratios of the flux levels '
+                f'{name.capitalize()}: at peak contrasts (snr) above 10, the median ratios of the flux levels '
                 f'and apertures are between {min(rows["ratio"]):.3f} and {max(rows["ratio"]):.3f}.'
             )
     figure = figures.plot_flux_ratios(table, pixel_scale=evaluation.result.image.pixel_scale)
@@ -385,8 +385,8 @@ def _spectra(evaluation):
         for name in ('injected', 'source_free', 'realization'):
             largest = np.abs(spectra_difference(spectra, name)['relative']).max()
             section.say(
-                f'{figures.label(name)}: '
-                + (f'power up to {1 + largest:.3g} times that of the original.' if largest > 1 else
+                f'{figures.label(name).capitalize()}: '
+                + (f'power up to {_cell(1 + largest)} times that of the original.' if largest > 1 else
                    f'power within {100 * largest:.2g} % of the original on all scales.')
             )  # fmt: skip
     section.show(
@@ -507,7 +507,7 @@ def _strip(evaluation, table, i, surprise, size):
     identifier = html.escape(str(row['id']))
     png, titles, ranges = row_strip(evaluation.result, i, evaluation.truth)
     text = (
-        f'<b>{identifier}</b> · contrast {row["snr"]:.3g} · mask {row["mask_radius"]:.3g} px · '
+        f'<b>{identifier}</b> · contrast {_cell(row["snr"])} · mask {row["mask_radius"]:.3g} px · '
         f'residual {row[surprise]:+.1f}'
     )
     if row['flag_names']:
