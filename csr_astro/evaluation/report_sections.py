@@ -256,8 +256,9 @@ def _fluxes(evaluation):
         rows = bright[bright['method'] == name]
         if len(rows):
             section.say(
-                f'{name.capitalize()}: at peak contrasts (snr) above 10, the median ratios of the flux levels '
-                f'and apertures are between {min(rows["ratio"]):.3f} and {max(rows["ratio"]):.3f}.'
+                f'{name.capitalize()}: at peak contrasts (snr) above 10, the median ratios of the '
+                f'flux levels and apertures are between {min(rows["ratio"]):.3f} and '
+                f'{max(rows["ratio"]):.3f}.'
             )
     figure = figures.plot_flux_ratios(table, pixel_scale=evaluation.result.image.pixel_scale)
     n_sources = len(table) // len(np.unique(table['aperture']))
@@ -386,7 +387,8 @@ def _spectra(evaluation):
             largest = np.abs(spectra_difference(spectra, name)['relative']).max()
             section.say(
                 f'{figures.label(name).capitalize()}: '
-                + (f'power up to {_cell(1 + largest)} times that of the original.' if largest > 1 else
+                + (f'power up to {_cell(1 + largest)} times that of the original.'
+                   if largest > 1 else
                    f'power within {100 * largest:.2g} % of the original on all scales.')
             )  # fmt: skip
     section.show(
