@@ -71,9 +71,8 @@ def measure(estimator, image, x, y, radius, rng, *, profile=None):
     return rows
 
 
-def collect(estimator, injecting, groups, n, seed):
+def collect(estimator, injecting, profile, groups, n, seed):
     """Samples of every group of maps."""
-    profile = instrument_profile(injecting.instrument)
     rng = np.random.default_rng(seed)
     found = {}
     for name, images in groups.items():
@@ -130,11 +129,13 @@ def main():
     parser.add_argument('--seed', type=int, default=3)
     args = parser.parse_args()
     estimator = NeuralBackgroundEstimator(args.weights, fwhm=3.5)
-    injecting = NeuralBackgroundEstimator(
-        args.weights, instrument=get_instrument('pacs-scanmap-blue')
-    )
+    # Sources whose wings the estimator does not know.
+    instrument = get_instrument('pacs-scanmap-blue')
+    injecting = NeuralBackgroundEstimator(args.weights, fwhm=instrument.fwhm)
     groups = read_groups(args.maps) | gaussian_fields(2, seed=args.seed)[0]
-    found = collect(estimator, injecting, groups, args.number, args.seed)
+    found = collect(
+        estimator, injecting, instrument_profile(instrument), groups, args.number, args.seed
+    )
     parameters = fit(found)
     report(found, parameters)
     print(f'constant = {parameters[0]:.3f}')

@@ -163,7 +163,7 @@ def report(fit, values):
         fit.tables, fit.enclosed(values), strict=True
     ):
         text = ' '.join(f'{r:g}":{x:.3f}' for r, x in zip(radii, ratio, strict=True))
-        print(f'# {name}, {pixel}" pixels{", times energy_within_60arcsec" * whole}: {text}')
+        print(f'# {name}, {pixel}" pixels{", times energy_within_edge" * whole}: {text}')
     stamp, n = fit.stamp(values), fit.image.shape[0]
     radii = [r for r in (3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26) if r < n * fit.pixel / 2]
     apertures = [CircularAperture(((n - 1) / 2, (n - 1) / 2), r / fit.pixel) for r in radii]
@@ -171,7 +171,7 @@ def report(fit, values):
     text = ' '.join(f'{r:g}":{x:.3f}' for r, x in zip(radii, ratios, strict=True))
     rms = np.std(stamp - fit.image) / fit.image.max()
     print(f'# image, blurred by {values[-3]:.2f}": {text}; rms of the pixels {rms:.4f} of the peak')
-    print(f'[{fit.band}]\nenergy_within_60arcsec = {within:.4f}')
+    print(f'[{fit.band}]\nedge = {EDGE}\nenergy_within_edge = {within:.4f}')
     for part, entries in model.items():
         text = ', '.join(
             f'{name} = {[round(v, 4) for v in x] if isinstance(x, list) else round(x, 5)}'

@@ -37,7 +37,9 @@ def our_step(recipe, dtype, batch):
     module = TrainingModule(model, recipe)
     optimizer = module.configure_optimizers()
     image, target, valid, hole, central, radius = map(torch.from_numpy, batch)
-    normalized, hints, location, scale = model.prepare(image, valid, valid + hole, central, radius)
+    normalized, hints, location, scale, _ = model.prepare(
+        image, valid, valid + hole, central, radius
+    )
     tensors = normalized, (target - location) / scale, valid, hole, central, *hints
 
     def step():

@@ -104,6 +104,7 @@ class NeuralBackground:
         self._model = model
         self._pixels, self._values = prediction.pixels, prediction.values
         self._shares = prediction.shares
+        self._krigings = prediction.krigings
         # Copied, because the user may subtract the sources from the map in place.
         self._measured = np.asarray(image.data).reshape(-1)[self._pixels].astype(image.dtype)
 
@@ -131,7 +132,9 @@ class NeuralBackground:
     def background(self) -> np.ndarray:
         """The source-free map, (ny, nx), in the unit of the data.
 
-        Pixels outside `mask` equal those of the input map bit for bit.
+        Pixels outside `mask` equal those of the input map bit for bit. A plain array, unless the
+        map was a Quantity: for a ``CCDData``, ``ccd.data - result.background`` works, and
+        ``ccd.subtract`` takes ``result.background * ccd.unit``, or ``result.to_ccddata()``.
         """
         background = np.array(self.image.data, dtype=self.image.dtype)
         background.flat[self._pixels] = self._representable(self._values)
@@ -188,10 +191,12 @@ class NeuralBackground:
         """
         rms, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
-        for i in sorted_sources(x, y, self._distinct(self.source_masks)):
+        order = sorted_sources(x, y, self._distinct(self.source_masks))
+        errors = self.errors
+        for i, found in zip(order, errors.spread(errors.rms, order), strict=True):
             index = self._index(*self.source_masks[i].on_map())
             # hypot avoids squares that overflow or underflow.
-            rms[index] = np.hypot(rms[index], self.errors.rms(i))
+            rms[index] = np.hypot(rms[index], found)
             count[index] += 1
         rms /= np.sqrt(np.maximum(count, 1))
         if (count == 0).any():
@@ -214,7 +219,7 @@ class NeuralBackground:
             for values in (self._measured, self._values)
         )
         sources = predicted_sources(
-            x, y, self.source_masks, measured, predicted, self.first
+            x, y, self.source_masks, measured, predicted, self.first, self._krigings
         )
         return BackgroundErrors(self.image, sources, self._model)
 

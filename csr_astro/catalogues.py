@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astropy import units as u
@@ -14,8 +13,9 @@ from astropy.table import Table
 from astropy.utils.data import get_readable_fileobj
 from astropy.utils.exceptions import AstropyUserWarning
 
-from csr_astro.columns import has_positions
+from csr_astro.columns import ORIGIN_KEY, has_positions
 from csr_astro.drawings import read_regions
+from csr_astro.utils.files import split_extension
 from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ FORMATS = {
     'FITS table': '.fits',
     'VOTable': '.vot, .xml',
     'IPAC': '.tbl',
+    'IRAF, with #K and #N (daofind, phot, allstar), one-based': '.coo, .mag, .als',
     'CDS and machine-readable tables of the AAS': '.txt, .dat, .mrt',
     'DS9 regions': '.reg, .ds9',
     'CRTF regions': '.crtf',
@@ -46,6 +47,8 @@ FORMATS = {
 
 _COMPRESSED = ('.gz', '.bz2', '.xz')
 _REGIONS = {'.reg': 'ds9', '.ds9': 'ds9', '.crtf': 'crtf'}
+# Files that astropy knows by their name or content; all others are text.
+_OTHERS = ('.vot', '.votable', '.xml', '.hdf5', '.h5', '.parquet', '.html', '.tex', '.rdb')
 _FITS_SUFFIXES = ('.fits', '.fit', '.fts', '.ldac')
 # Number of characters by which a format is recognised.
 _HEAD = 20_000
@@ -74,7 +77,9 @@ def read_sources(path: PathLike) -> Table | Regions:
         Path of a table (ECSV, CSV, TSV, FITS, VOTable, IPAC, CDS, SExtractor with a header,
         LDAC, plain columns with a header), compressed or not, or of DS9 or CRTF regions
         (``.reg``, ``.crtf``). Annuli, background and excluded regions, texts, lines and the
-        like are no sources: they are left out with a warning that counts them.
+        like are no sources: they are left out with a warning that counts them. One of several
+        tables of a FITS file is named as in CFITSIO, by its number or name: ``stars.fits[2]``,
+        ``chips.ldac[LDAC_OBJECTS,3]``.
 
     Returns
     -------
@@ -94,13 +99,13 @@ def read_sources(path: PathLike) -> Table | Regions:
     >>> print(parse_sources(table).y)
     [30. 35.]
     """
-    path = Path(path)
+    path, table = split_extension(path)
     if path.is_dir():
         raise ValueError(f'{str(path)!r} is a folder, not a catalogue.')
     if not path.is_file():
         raise ValueError(f'no such file: {str(path)!r}.')
     try:
-        found = _read(path)
+        found = _read(path) if table is None else _read_fits(path, table)
     except PermissionError:
         raise ValueError(f'the catalogue {str(path)!r} may not be read: no permission.') from None
     except Exception as error:
@@ -135,14 +140,64 @@ def _read(path):
         return Table.read(path, format='ascii.ecsv')
     if any(_DASHES.match(line) and set(line) & set('\t;|') for line in _lines(head)):
         return _read_vizier(path)
+    if head.startswith(('#K IRAF', '#N ')) and '\n#F ' in head:
+        table = Table.read(path, format='ascii.daophot')
+        table.meta = {ORIGIN_KEY: 1}
+        return table
     if _SEXTRACTOR.search(head):
         return Table.read(path, format='ascii.sextractor')
-    table = Table.read(path, **_FORMATS.get(suffix, {}))
+    known = {} if suffix in _OTHERS else {'format': 'ascii', **_TEXT}
+    options = _FORMATS.get(suffix, known)
+    if options.get('format') == 'ascii.csv':
+        commented, decimal_commas = _kind_of_csv(head)
+        if commented is not None:
+            # PyBDSF writes the names into the last comment.
+            options = {'format': 'ascii.commented_header', 'delimiter': ',',
+                       'header_start': commented, **_TEXT}  # fmt: skip
+        elif decimal_commas:
+            with get_readable_fileobj(path, **_TEXT) as file:
+                text = re.sub(r'(?<=\d),(?=\d)', '.', file.read())
+            return text_tables.read(text, format='basic', delimiter=';', guess=False)
+    table = Table.read(path, **options)
+    if all(map(_is_number, table.colnames)):
+        raise ValueError('it has no line of names, such as "ra,dec" or "x,y", above its numbers')
     for separator in (';', '\t'):
         if len(table.colnames) == 1 and separator in table.colnames[0]:
             options = {'delimiter': separator, 'comment': '#', 'guess': False, **_TEXT}
             return Table.read(path, format='ascii.basic', **options)
     return table
+
+
+def _kind_of_csv(head):
+    """Find the names of a CSV file in a comment, and numbers with decimal commas.
+
+    Returns
+    -------
+    commented : int or None
+        Number of the comment that holds the names.
+    decimal_commas : bool
+        Whether cells are separated by semicolons and numbers have commas.
+    """
+    comments, rows = [], []
+    for line in _lines(head.rpartition('\n')[0]):
+        if line.strip():
+            (comments if line.startswith('#') and not rows else rows).append(line)
+    if not rows:
+        return None, False
+    cells = rows[0].split(',')
+    numeric = sum(map(_is_number, cells))
+    names = comments[-1].lstrip('# ').split(',') if comments else []
+    commented = len(names) == len(cells) > 1 and numeric and not any(map(_is_number, names))
+    commas = ';' in rows[0] and any(re.search(r'\d,\d', row) for row in rows[1:])
+    return len(comments) - 1 if commented else None, commas and '.' not in ''.join(rows[1:])
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _head(path):
@@ -158,14 +213,21 @@ def _lines(text):
 # -------------------------------------------------------------------------------------- formats
 
 
-def _read_fits(path):
-    """Read the table of a FITS file that has positions, in whatever extension."""
+def _read_fits(path, wanted=None):
+    """Read the table of a FITS file that was named, or that has positions."""
     with get_readable_fileobj(path, encoding='binary') as file, fits.open(file) as hdus:
         tables = [
             i for i, hdu in enumerate(hdus)
             if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)
             and not isinstance(hdu, fits.CompImageHDU)
         ]
+        if wanted is not None:
+            name, _, version = str(wanted).partition(',')
+            key = (name, int(version)) if version else wanted
+            try:
+                tables = [hdus.index_of(key)] if hdus[key].columns else []
+            except (AttributeError, KeyError, IndexError):
+                raise ValueError(f'it has no table {wanted!r}') from None
         if not tables:
             raise ValueError('it has images and no table' if len(hdus) else 'it has no table')
         with ignored(u.UnitsWarning):
@@ -173,7 +235,7 @@ def _read_fits(path):
             read = {
                 i: Table.read(hdus[i])
                 for i in tables
-                if hdus[i].name != 'LDAC_IMHEAD'
+                if wanted is not None or hdus[i].name != 'LDAC_IMHEAD'
             }
     placed = [i for i in read if has_positions(read[i])] or list(read)[:1]
     if not placed:
@@ -181,7 +243,8 @@ def _read_fits(path):
     if len(placed) > 1:
         raise ValueError(
             f'{len(placed)} of its tables have positions, extensions '
-            f'{", ".join(map(str, placed))}: write the one that is meant to a file of its own'
+            f'{", ".join(map(str, placed))}: name the one that is meant, as in '
+            f'{path.name}[{placed[0]}]'
         )
     return read[placed[0]]
 

@@ -137,6 +137,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _split_map(args):
+    """Take the extension in brackets from the name of a map: ``map.fits[SCI]`` is --hdu SCI."""
+    if isinstance(getattr(args, 'map', None), str) and hasattr(args, 'hdu'):
+        from csr_astro.utils.files import split_extension
+
+        path, named = split_extension(args.map)
+        if named is not None:
+            args.map, args.hdu = str(path), named if args.hdu is None else args.hdu
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -158,6 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verbose:
             logging.basicConfig(format='%(asctime)s %(name)s: %(message)s')
             logging.getLogger('csr_astro').setLevel(logging.INFO)
+        _split_map(args)
         args.function(args)
     except KeyboardInterrupt:
         print('csr-astro: stopped.', file=sys.stderr)

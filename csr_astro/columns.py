@@ -17,6 +17,8 @@ from astropy.coordinates import SkyCoord
 
 from csr_astro.utils.data import read_data
 from csr_astro.utils.sky import require_wcs, sky_to_pixels
+from csr_astro.utils.text import is_text, is_words
+from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +27,11 @@ if TYPE_CHECKING:
 
     from csr_astro.typing import WcsLike
 
-__all__ = ['Positions', 'find_identifier', 'find_positions', 'has_positions', 'known_names']
+__all__ = [
+    'ORIGIN_KEY', 'Positions', 'find_identifier', 'find_positions', 'has_positions', 'known_names',
+]
+
+ORIGIN_KEY = 'pixel_origin'  #: Entry of a table's ``meta``: 1 if its pixels are one-based.
 
 # Kinds of dtype without real numbers: complex, times, time differences and structures.
 _NO_NUMBERS = 'cMmV'
@@ -318,10 +324,10 @@ def _refuse_disagreement(table, candidates, wcs):
         if other == first or (first.producer and first.producer == other.producer):
             continue
         try:
-            places = [_positions(sample, each, wcs) for each in (first, other)]
+            with ignored(UserWarning):
+                places = [_positions(sample, each, wcs) for each in (first, other)]
         except ValueError:
-            # Not positions after all, such as text in a column named y.
-            continue
+            continue  # Not positions after all, such as text in a column named y.
         apart = np.hypot(places[0].x - places[1].x, places[0].y - places[1].y)
         if np.isfinite(apart).any() and np.nanmedian(apart) > _APART:
             raise ValueError(
@@ -366,7 +372,7 @@ def _chosen(table, columns):
         return _Candidate(pair, 'icrs')
     if all(unit == u.pix for unit in units):
         return _Candidate(pair, 'pixel', 'pix')
-    if all(_is_text(table[name]) for name in pair):
+    if all(is_text(table[name]) for name in pair):
         return _Candidate(pair, 'icrs')
     raise ValueError(
         f'neither the names nor the units of {pair[0]!r} and {pair[1]!r} say what they hold; add '
@@ -377,6 +383,8 @@ def _chosen(table, columns):
 
 def _positions(table, candidate, wcs):
     columns, kind = candidate.columns, candidate.kind
+    if kind == 'pixel' and table.meta.get(ORIGIN_KEY) == 1:
+        kind = 'pixel1'
     if kind == 'coordinates':
         coordinates = table[columns[0]]
         return Positions(*sky_to_pixels(coordinates, wcs), columns, coordinates.frame.name)
@@ -390,9 +398,10 @@ def _positions(table, candidate, wcs):
 
 def _coordinates(table, candidate):
     columns, kind = candidate.columns, candidate.kind
-    if all(_is_text(table[name]) and not _is_decimal(table[name]) for name in columns):
+    if any(is_words(table[name]) for name in columns):
         return _from_text(table, *columns, kind)
-    lon, lat = (_filled(table, name, u.deg, u.Unit(candidate.unit)) for name in columns)
+    units = candidate.unit.split() * 2  # One for both, or one for each.
+    lon, lat = (_filled(table, *each) for each in zip(columns, [u.deg] * 2, units, strict=False))
     lat[np.abs(lat) > 90] = np.nan
     lon[~np.isfinite(lon)] = np.nan
     return SkyCoord(lon, lat, unit='deg', frame=kind)
@@ -451,28 +460,12 @@ def _first_bad(column):
     return ''
 
 
-def _is_text(column):
-    # Text columns of VOTables have dtype object.
-    kind = column.dtype.kind
-    return kind in 'SU' or (
-        kind == 'O' and all(isinstance(each, str | np.ma.core.MaskedConstant) for each in column)
-    )
-
-
-def _is_decimal(column):
-    """Return whether a column of text holds decimal numbers."""
-    try:
-        np.asarray(column).astype(float)
-    except ValueError:
-        return False
-    return True
-
-
 def _from_text(table, longitude, latitude, frame):
     """Parse sexagesimal columns: hours and degrees, unless the column has a unit."""
     hours = u.deg if frame in ('galactic', 'barycentricmeanecliptic') else u.hourangle
     units = [
-        default if _is_sexagesimal(table[name]) else _column_unit(table[name], name) or default
+        default if is_words(table[name]) and _is_sexagesimal(table[name])
+        else _column_unit(table[name], name) or (default if is_words(table[name]) else u.deg)
         for name, default in ((longitude, hours), (latitude, u.deg))
     ]
     known = np.ones(len(table), dtype=bool)

@@ -77,7 +77,7 @@ def file_conventions(hdus: fits.HDUList, index: int = 0) -> list[dict[str, Any]]
     def fits_to(rule):
         extensions = rule.get('extensions')
         if extensions is not None:
-            return set(extensions) <= names
+            return all(any(matches(each, name) for name in names) for each in extensions)
         return all(
             any(key in header and matches(pattern, header[key]) for header in headers)
             for key, pattern in rule.items()

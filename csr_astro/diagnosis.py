@@ -131,7 +131,11 @@ def _interpretations(sky):
 
 
 def _nowhere(image, table):
-    del table
+    if 'sky_center' in table.colnames and image.wcs is not None:
+        return (
+            'the positions are not finite, or on the other side of the sky, outside the projection '
+            'of the map: is it another field or frame?'
+        )
     words = 'the positions are not finite'
     if image.wcs is None:
         return words

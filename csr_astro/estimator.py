@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import numbers
+import os
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -23,10 +24,11 @@ from csr_astro.flags import count_sources
 from csr_astro.images import parse_image, shape_text
 from csr_astro.instruments import get_instrument, require_instrument
 from csr_astro.plan import plan_removal
-from csr_astro.prediction import BATCH_SIZES, Predictor
+from csr_astro.prediction import BATCH_SIZES, ORIENTATIONS, Predictor
 from csr_astro.simulation.psf import instrument_profile
 from csr_astro.sources import parse_sources
 from csr_astro.utils.representation import html_table
+from csr_astro.utils.sky import north_angle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,19 +52,20 @@ _LOG = logging.getLogger(__name__)
 class _Preset:
     """Settings of a preset."""
 
-    normalization: str | None
-    blend: bool
+    published: bool
     orientations: int
 
 
 _PRESETS = {
     # Normalised as in the training of the weights; only the mask is replaced.
-    'default': _Preset(normalization=None, blend=False, orientations=8),
-    # As published (paper, Sects. 2.4.2 and 4).
-    'paper': _Preset(normalization='minmax', blend=True, orientations=1),
+    'default': _Preset(published=False, orientations=ORIENTATIONS),
+    # Windows, masks and rims of the published tool (paper, Sects. 2.4 and 4).
+    'paper': _Preset(published=True, orientations=1),
 }
 
 
+# Normalisation and fill of the paper's network.
+_PUBLISHED = ('minmax', 'none')
 # Arguments that `NeuralBackgroundEstimator.replace` keeps.
 _ARGUMENTS = (
     'weights', 'instrument', 'psf', 'preset', 'orientations', 'centroid_func', 'device', 'dtype',
@@ -79,24 +82,28 @@ class NeuralBackgroundEstimator(LocalBackground):
     Parameters
     ----------
     weights : str or path-like, optional
-        Name from `~csr_astro.list_weights`, or path of a safetensors file.
+        Name from `~csr_astro.list_weights`, or path of a safetensors file. ``'default'`` stands
+        for those of the preset: with ``'paper'`` they are ``'paper-parallel'`` for the blue and
+        green bands of PACS parallel mode, else ``'paper-scanmap'``.
     instrument : str or `~csr_astro.instruments.Instrument`, optional
         Instrument, or name from `~csr_astro.list_instruments`, that sets the mask
         radii; by default the generic one with the beam ``fwhm``, else what the header of
         each map tells: ``INSTRUME`` and so on, or ``BMAJ`` and ``BMIN``.
     fwhm : float or `~astropy.units.Quantity`, optional
         Full width at half maximum of the beam, in pixels or as an angle, for
-        the generic instrument.
+        the generic instrument. Where the header of a map tells a band of about this beam, PSF
+        and aperture corrections are those of the band; else they are those of a Gaussian.
     psf : profile, path-like, image HDU, array, astropy or photutils model, optional
         Point spread function of the map, as in `~csr_astro.simulation.psf.psf_profile`; by default
-        that of the instrument: a model for PACS, a Gaussian of the beam for others. The wings of
-        bright sources, by this PSF or by the model for PACS, are fitted and subtracted before the
-        background is predicted; with a beam alone, the network guesses them.
+        that of the instrument: a model for PACS and SPIRE (that of PACS in the orientation of the
+        map, by ``POSANGLE``), a Gaussian of the beam for others. The wings of bright sources, by
+        this PSF or by such a model, are fitted and subtracted before the background is
+        predicted; with a beam alone, the network guesses them.
     preset : {'default', 'paper'}, optional
         ``'default'`` normalises by valid pixels only, replaces exactly the
-        mask and averages over flips and rotations. ``'paper'`` normalises by
-        minimum and maximum and blends prediction and map at the rim, as
-        published; it is for weights trained with this normalisation.
+        mask and averages over flips and rotations. ``'paper'`` gives the pixels of the published
+        tool: its windows, normalisation by minimum and maximum, and prediction and map
+        blended at the rim; it takes only weights of the paper's network.
     orientations : {1, 2, 4, 8}, optional
         Number of flips and rotations to average over; by default 8 with the preset
         ``'default'`` and 1 with ``'paper'``. The run time grows with it.
@@ -107,7 +114,9 @@ class NeuralBackgroundEstimator(LocalBackground):
         Device of the network: ``'cpu'``, ``'cuda'`` and so on; by default a GPU
         if available.
     dtype : {'float32', 'bfloat16'}, optional
-        Precision of the network's arithmetic.
+        Precision of the network's arithmetic; by default ``'bfloat16'`` where the device computes
+        in it and the weights normalise by the background. This is faster, and moves fluxes by
+        less than a tenth of their errors.
     batch_size : int, optional
         Number of cutouts per forward pass; affects speed and memory, not results.
     progress : bool, optional
@@ -138,7 +147,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         orientations: Literal[1, 2, 4, 8] | None = None,
         centroid_func: Callable | None = None,
         device: str | None = None,
-        dtype: Literal['float32', 'bfloat16'] = 'float32',
+        dtype: Literal['float32', 'bfloat16'] | None = None,
         batch_size: int | None = None,
         progress: bool | None = None,
     ) -> None:
@@ -146,7 +155,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             raise ValueError(f'preset must be one of {sorted(_PRESETS)}, got {preset!r}.')
         if orientations not in (None, 1, 2, 4, 8):
             raise ValueError(f'orientations must be 1, 2, 4 or 8, got {orientations!r}.')
-        if dtype not in ('float32', 'bfloat16'):
+        if dtype not in (None, 'float32', 'bfloat16'):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}.")
         if batch_size is not None and not (
             isinstance(batch_size, numbers.Integral) and batch_size > 0
@@ -172,26 +181,37 @@ class NeuralBackgroundEstimator(LocalBackground):
         self.orientations = orientations or _PRESETS[preset].orientations
         self.centroid_func = centroid_func
         self.device = device
-        self.dtype = dtype
         self.batch_size = batch_size
         self.progress = progress
         # Read now, so that a misspelt name fails here and not hours later.
         self._info = self._read_info()
-        wanted = _PRESETS[preset].normalization
-        if wanted not in (None, self._info.normalization):
-            warnings.warn(
-                f'the preset {preset!r} normalises by {wanted!r}, the weights {str(weights)!r} '
-                f'were trained with {self._info.normalization!r}; predictions will be poor.',
-                AstropyUserWarning,
-                stacklevel=2,
-            )
+        self._default_dtype = dtype is None
+        # In the range of bright sources, bfloat16 does not resolve the background.
+        self.dtype = dtype or self._fast_dtype()
+
+    def _fast_dtype(self):
+        """The fastest precision of the device that resolves what the weights are shown."""
+        from csr_astro.nn.device import best_dtype, resolve_device
+
+        fast = str(best_dtype(resolve_device(self.device))).removeprefix('torch.')
+        return fast if self._info.normalization == 'local' else 'float32'
 
     def _read_info(self):
         from csr_astro.nn.device import resolve_device
-        from csr_astro.nn.weights import read_info
+        from csr_astro.nn.weights import preset_weights, read_info
 
         resolve_device(self.device)
-        return read_info(self.weights)
+        weights = self.weights
+        if isinstance(weights, str) and weights == 'default':
+            weights = preset_weights(self.preset, self.instrument and self.instrument.name)
+        info = read_info(weights)
+        if _PRESETS[self.preset].published and (info.normalization, info.fill) != _PUBLISHED:
+            raise ValueError(
+                f"the preset 'paper' needs weights of the paper's network, normalised by minimum "
+                f'and maximum and without a fill; {str(weights)!r} has the normalisation '
+                f'{info.normalization!r} and the fill {info.fill!r}.'
+            )
+        return info
 
     def __repr__(self) -> str:
         return (
@@ -262,6 +282,8 @@ class NeuralBackgroundEstimator(LocalBackground):
             'orientations': self.orientations,
             'dtype': self.dtype,
             'fwhm': self.instrument and self.instrument.fwhm,
+            'psf_of': self.instrument and self.instrument.psf_of,
+            'psf': _named(self.psf),
             'centroid_func': getattr(self.centroid_func, '__name__', str(self.centroid_func)),
         }
 
@@ -286,6 +308,8 @@ class NeuralBackgroundEstimator(LocalBackground):
         arguments = {name: getattr(self, name) for name in _ARGUMENTS} | changes
         if 'preset' in changes and 'orientations' not in changes:
             arguments['orientations'] = None
+        if self._default_dtype and 'dtype' not in changes:
+            arguments['dtype'] = None
         if changes.get('fwhm') is not None and 'instrument' not in changes:
             arguments['instrument'] = None
         return NeuralBackgroundEstimator(**arguments)
@@ -307,24 +331,32 @@ class NeuralBackgroundEstimator(LocalBackground):
         ValueError
             If neither tells it.
         """
-        if self.instrument is not None:
+        header = image.header
+        if header is None:
+            if self.instrument is None:
+                raise ValueError('the beam of the map is not known; give instrument= or fwhm=.')
             return self
-        if image.header is None:
-            raise ValueError('the beam of the map is not known; give instrument= or fwhm=.')
+        instrument = require_instrument(header) if self.instrument is None else self.instrument
+        if self.psf is None:
+            instrument = instrument.with_psf_of(header, image.pixel_scale)
+            middle = (np.array(image.shape[::-1]) - 1) / 2
+            instrument = instrument.turned(header, north_angle(image.wcs, *middle))
+        if instrument is self.instrument:
+            return self
         known = copy.copy(self)
-        known.instrument = require_instrument(image.header)
+        known.instrument = instrument
         _, known.inner_radius, known.outer_radius = known.instrument.snr_radii
+        # The weights of a preset depend on the instrument.
+        known._info = known._read_info()  # noqa: SLF001
         return known
 
     @property
     def predictor(self) -> Predictor:
         """The `~csr_astro.prediction.Predictor`, which can be sent to other processes."""
-        preset = _PRESETS[self.preset]
         return Predictor(
-            self.weights,
+            self._info.name,
             self._info.sha256,
-            preset.normalization,
-            preset.blend,
+            _PRESETS[self.preset].published,
             self.orientations,
             self.device,
             self.dtype,
@@ -363,7 +395,8 @@ class NeuralBackgroundEstimator(LocalBackground):
         image = parse_image(data, mask=mask, error=error, wcs=wcs, hdu=hdu, plane=plane)
         device = resolve_device(self.device).type
         known = self.for_image(image)
-        self._check_beam(known.instrument.on_pixels(image.pixel_scale))
+        known._check_beam(known.instrument.on_pixels(image.pixel_scale))  # noqa: SLF001
+        published = _PRESETS[self.preset].published
         plan = plan_removal(
             image,
             parse_sources(sources, image.wcs, columns=columns, keep=keep),
@@ -371,8 +404,9 @@ class NeuralBackgroundEstimator(LocalBackground):
             mask_radius=mask_radius,
             centroid_func=self.centroid_func,
             batch_size=self.batch_size or BATCH_SIZES.get(device, 16),
+            published=published,
         )
-        if self.preset == 'paper' or not wings or not known.knows_wings:
+        if published or not wings or not known.knows_wings:
             return plan
         return replace(plan, model=fit_wings(plan, known.pixel_psf(image.pixel_scale)))
 
@@ -501,10 +535,18 @@ class NeuralBackgroundEstimator(LocalBackground):
             hdu=hdu,
             plane=plane,
         )
+        known = self.for_image(plan.image)
         started = time.perf_counter()
-        result = combine(plan, self.predictor.parts(plan, progress=self.progress), self)
+        result = combine(plan, known.predictor.parts(plan, progress=self.progress), known)
         _LOG.info(
             '%s: %s, weights %s, %.1f s', shape_text(result.image),
             count_sources(result.sources), self.weights, time.perf_counter() - started,
         )  # fmt: skip
         return result
+
+
+def _named(psf):
+    """Describe a PSF in a word: its file, or its class."""
+    if psf is None:
+        return 'instrument'
+    return str(psf) if isinstance(psf, str | os.PathLike) else type(psf).__name__

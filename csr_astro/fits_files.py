@@ -5,6 +5,7 @@ The names that archives and programs use are in ``data/file_conventions.toml``.
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from astropy.wcs import WCS, FITSFixedWarning
 
 from csr_astro.conventions import ERRORS, MASKS, UTYPES, file_conventions, matches, meaning
 from csr_astro.units import parse_unit
-from csr_astro.utils.files import open_fits
+from csr_astro.utils.data import read_data
+from csr_astro.utils.files import open_fits, split_extension
 from csr_astro.utils.warnings import ignored, one_at_a_time
 
 if TYPE_CHECKING:
@@ -126,8 +128,9 @@ def _lengths(hdu):
 
 def _index(hdus, name):
     """Return the number of an extension that the user named."""
+    key, _, version = str(name).partition(',')
     try:
-        index = hdus.index_of(name)
+        index = hdus.index_of((key, int(version)) if version.strip().isdigit() else name)
     except KeyError:
         # The name may be a number given as text.
         index = int(name) if str(name).removeprefix('-').isdecimal() else None
@@ -151,9 +154,10 @@ def find_image_hdu(
     hdus : `~astropy.io.fits.HDUList`
         An open file.
     name : str or int, optional
-        Name or number of the extension. By default the one that the convention of the file
-        calls the image (``data/file_conventions.toml``), such as ``image`` or ``SCI``, else the
-        first two-dimensional image that is not known to be something else.
+        Name, name and version such as ``'SCI,2'``, or number of the extension. By default the one
+        that the convention of the file calls the image (``data/file_conventions.toml``), such as
+        ``image`` or ``SCI``, else the first two-dimensional image that is not known to be
+        something else.
     plane : int or sequence of int, optional
         Plane of a cube, see `take_plane`: the image must be a cube.
 
@@ -185,6 +189,7 @@ def find_image_hdu(
         for pattern in convention.get('image', ()):
             for i in images:
                 if roles[i] == 'image' and matches(pattern, _own_name(hdus[i], convention)):
+                    _warn_of_others(hdus, i, images, pattern, convention)
                     return i
     for wanted in ('', 'other'):
         for i in images:
@@ -194,6 +199,18 @@ def find_image_hdu(
         return images[0]
     names = [hdus[i].name for i in images]
     raise ValueError(f'none of the extensions {names} is known to be the image; name it by hdu=.')
+
+
+def _warn_of_others(hdus, index, images, pattern, convention):
+    """Warn that a file holds other images of the same kind, such as those of other detectors."""
+    others = [i for i in images if matches(pattern, _own_name(hdus[i], convention))]
+    if len(others) > 1:
+        warnings.warn(
+            f'the file holds {len(others)} images, the extensions {", ".join(map(str, others))}; '
+            f'{index} is used: hdu= (--hdu) chooses another.',
+            AstropyUserWarning,
+            stacklevel=6,
+        )
 
 
 def _own_name(hdu, convention):
@@ -503,17 +520,33 @@ def _add_beam(header, hdus, plane):
 # ------------------------------------------------------------------------------------ other files
 
 
-def _first_of(hdus, roles):
-    """Return the first image with one of some roles, else the first image: number and role."""
+def _first_of(hdus, roles, name=None):
+    """Return the image that was named, else the first with one of some roles, else the first."""
     conventions = file_conventions(hdus)
     images = [i for i, hdu in enumerate(hdus) if hdu.is_image and len(hdu.shape) >= 2]
     if not images:
         raise ValueError('the file holds no image.')
+    images = images if name is None else [_index(hdus, name)]
     meanings = [(i, *meaning(hdus[i], conventions)) for i in images]
     for i, role, _, convention in meanings:
         if role in roles:
             return i, role, convention
     return images[0], '', meanings[0][3]
+
+
+def _role_by_name(path):
+    """Return the kind of error that the name of a file tells, such as ``map.var.fits``."""
+    words = set(re.split(r'[^a-z]+', path.name.lower()))
+    generic = read_data('file_conventions.toml')['generic']
+    for role in ERRORS:
+        if words & set(generic[role]):
+            return role
+    if words & {*generic['weight'], *generic['coverage']}:
+        raise ValueError(
+            f'{path.name!r} holds weights, by its name, and not errors; errors are standard '
+            'deviations, variances or inverse variances: name its extension ERR, VAR or IVAR.'
+        )
+    return ''
 
 
 def read_error_file(path: PathLike, unit: u.UnitBase | None) -> np.ndarray:
@@ -522,8 +555,8 @@ def read_error_file(path: PathLike, unit: u.UnitBase | None) -> np.ndarray:
     Parameters
     ----------
     path : path-like
-        FITS file: standard deviations, unless an extension name, ``UTYPE``, ``PRODTYPE`` or
-        the unit says variance or inverse variance.
+        FITS file: standard deviations, unless an extension name, ``UTYPE``, ``PRODTYPE``, a word of
+        the file's name or the unit says variance or inverse variance.
     unit : `~astropy.units.UnitBase` or None
         Unit of the map, to which the errors are converted.
 
@@ -531,8 +564,10 @@ def read_error_file(path: PathLike, unit: u.UnitBase | None) -> np.ndarray:
     -------
     error : `~numpy.ndarray`
     """
+    path, name = split_extension(path)
     with open_fits(path) as hdus:
-        index, role, _ = _first_of(hdus, ERRORS)
+        index, role, _ = _first_of(hdus, ERRORS, name)
+        role = role or _role_by_name(path)
         return _standard_deviation(hdus[index], _error_kind(hdus[index], role) or 'error', unit)[0]
 
 
@@ -550,6 +585,7 @@ def read_mask_file(path: PathLike) -> np.ndarray:
     mask : `~numpy.ndarray` of bool
         True for bad pixels.
     """
+    path, name = split_extension(path)
     with open_fits(path) as hdus:
-        index, role, convention = _first_of(hdus, MASKS)
+        index, role, convention = _first_of(hdus, MASKS, name)
         return _bad_pixels(hdus[index], role or 'mask', convention)

@@ -103,6 +103,9 @@ def image_flux_scale(
     0.001
     """
     area = image.pixel_area
+    header = image.header or {}
+    if area is None and isinstance(header.get('PIXAR_SR'), float):
+        area = (header['PIXAR_SR'] * u.sr).to(u.arcsec**2)
     if area is None and instrument is not None and instrument.pixel_scale is not None:
         area = (instrument.pixel_scale * u.arcsec) ** 2
     pixels = None
@@ -110,6 +113,12 @@ def image_flux_scale(
         beam = header_beam(image.header)
     if beam is not None:
         pixels = None if area is None else float((parse_beam(beam) / area).to_value(''))
+        per_beam = image.unit is not None and u.beam in image.unit.bases
+        if per_beam and pixels is not None and pixels > np.prod(image.shape):
+            raise ValueError(
+                f'the beam covers {pixels:.3g} pixels, more than the map has: is BMAJ of the '
+                'header in arcsec, not in degrees? Give the beam by beam= (--beam).'
+            )
     elif instrument is not None:
         pixels = instrument.beam_pixels
     frequency = header_frequency(image.header)
@@ -172,7 +181,8 @@ def measured_scale(
     own = image.unit
     if own is not None and u.pix in own.bases:
         own = own * u.pix
-    if isinstance(unit, str) or (unit is None and own is not None and own.is_equivalent(u.Jy)):
+    plain = own is not None and own.is_equivalent(u.Jy) and own.scale == 1
+    if isinstance(unit, str) or (unit is None and plain):
         # Sums of a map in mJy/pixel are fluxes, in mJy.
         return FluxScale(1.0, own)
     if unit is not None:

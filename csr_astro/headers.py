@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ['header_beam', 'header_frequency']
 
+_AIPS = re.compile(r'BMAJ=\s*([-+.\dEe]+)\s+BMIN=\s*([-+.\dEe]+)')
+
 
 def header_beam(header: Mapping[str, Any] | None) -> u.Quantity | None:
     """Return the axes of the beam in a header, FWHM in arcsec, or None.
@@ -19,21 +22,39 @@ def header_beam(header: Mapping[str, Any] | None) -> u.Quantity | None:
     Parameters
     ----------
     header : mapping or None
-        Header with ``BMAJ`` and perhaps ``BMIN``, in degrees.
+        Header with ``BMAJ`` and perhaps ``BMIN``, in degrees unless their comments say arcsec or
+        arcmin; or with a history of AIPS.
 
     Returns
     -------
     beam : (2,) `~astropy.units.Quantity` or None
     """
+    header = header or {}
     values: list[float] = []
     for key in ('BMAJ', 'BMIN'):
         try:
-            values.append(float((header or {}).get(key, values[0] if values else np.nan)))
+            values.append(float(header.get(key, values[0] if values else np.nan)))
         except (TypeError, ValueError):
             return None
+    if 'BMAJ' not in header and 'HISTORY' in header:
+        values = _aips_beam(header)
     if not all(np.isfinite(value) and value > 0 for value in values):
         return None
-    return (values * u.deg).to(u.arcsec)
+    return (values * _beam_unit(header)).to(u.arcsec)
+
+
+def _aips_beam(header):
+    """Return the axes of the beam that AIPS writes into the history, in degrees."""
+    found = _AIPS.findall('\n'.join(str(line) for line in header['HISTORY']))
+    # The last one is that of the last image that was made.
+    return [float(value) for value in found[-1]] if found else [np.nan]
+
+
+def _beam_unit(header):
+    """Return the unit of the beam: degrees, unless the comment of the keyword says another."""
+    comment = getattr(header, 'comments', {'BMAJ': ''})['BMAJ'] if 'BMAJ' in header else ''
+    found = re.search(r'\[?\b(arcsec|arcmin)', str(comment), re.IGNORECASE)
+    return u.Unit(found[1].lower()) if found else u.deg
 
 
 def header_frequency(header: Mapping[str, Any] | None) -> u.Quantity | None:

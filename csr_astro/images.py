@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from astropy.nddata import (
 )
 from astropy.utils.masked import Masked
 from astropy.wcs import WCS
-from astropy.wcs.utils import proj_plane_pixel_area, proj_plane_pixel_scales
 from astropy.wcs.wcsapi import BaseHighLevelWCS
 
 from csr_astro.fits_files import (
@@ -36,7 +36,8 @@ from csr_astro.fits_files import (
     take_plane,
 )
 from csr_astro.units import parse_unit
-from csr_astro.utils.files import open_fits
+from csr_astro.utils.files import open_fits, split_extension
+from csr_astro.utils.pixels import pixel_scale, warn_of_sides
 from csr_astro.utils.warnings import one_at_a_time
 
 if TYPE_CHECKING:
@@ -116,33 +117,15 @@ class Image:
         kind = self.data.dtype
         return kind.newbyteorder('=') if kind.kind == 'f' else np.dtype(float)
 
-    @property
+    @cached_property
     def pixel_scale(self) -> float | None:
-        """Pixel scale in arcsec (geometric mean of the axes), or None without a WCS."""
-        if self.wcs is None:
-            return None
-        if isinstance(self.wcs, WCS):
-            # A degenerate WCS gives a scale that is not finite, which is checked when it is used.
-            with np.errstate(over='ignore', invalid='ignore'):
-                scales = proj_plane_pixel_scales(self.wcs) * u.deg
-                return float(np.sqrt(np.prod(scales.to_value(u.arcsec))))
-        # Other implementations of the shared WCS interface: measure the central pixel.
-        y, x = ((n - 1) / 2 for n in self.shape)
-        corner = self.wcs.pixel_to_world([x, x + 1, x], [y, y, y + 1])
-        steps = corner[0].separation(corner[1:]).to_value(u.arcsec)
-        return float(np.sqrt(np.prod(steps)))
+        """Pixel scale in arcsec (root of the area of a pixel), or None without a WCS."""
+        return pixel_scale(self.wcs, self.shape)
 
     @property
     def pixel_area(self) -> u.Quantity | None:
         """Solid angle of a pixel, or None without a WCS."""
-        if isinstance(self.wcs, WCS):
-            with np.errstate(over='ignore', invalid='ignore'):
-                area = proj_plane_pixel_area(self.wcs) * u.deg**2
-        elif self.pixel_scale is not None:
-            area = (self.pixel_scale * u.arcsec) ** 2
-        else:
-            return None
-        return area.to(u.arcsec**2)
+        return None if self.pixel_scale is None else (self.pixel_scale * u.arcsec) ** 2
 
     def valid(self, window: tuple[slice, ...]) -> np.ndarray:
         """Find the pixels of a window that are finite and not masked.
@@ -313,13 +296,16 @@ def parse_image(
         for m in (mask, found.mask)
         if m is not None and m is not False
     ]
-    return replace(
+    image = replace(
         found,
         data=values,
         mask=np.logical_or.reduce(masks) if masks else None,
         error=_error(found.error if error is None else error, values, unit),
         wcs=_celestial(found.wcs if wcs is None else wcs),
     )
+    if not isinstance(data, Image):
+        warn_of_sides(image.wcs, image.shape)
+    return image
 
 
 def _parts(data, *, with_error, with_wcs, hdu=None, plane=None):
@@ -328,6 +314,8 @@ def _parts(data, *, with_error, with_wcs, hdu=None, plane=None):
     if isinstance(data, Image):
         return data if plane is None else _of_plane(data, plane)
     if isinstance(data, str | os.PathLike):
+        data, named = split_extension(data)
+        hdu = named if hdu is None else hdu
         with open_fits(data) as hdus:
             # The arrays keep the memory map alive after the file is closed.
             return _of_file(
@@ -369,14 +357,29 @@ def _parts(data, *, with_error, with_wcs, hdu=None, plane=None):
             values, unit = values.value, values.unit
         found = Image(values, data.mask, unit=unit, as_quantity=as_quantity)
     elif isinstance(data, u.Quantity):
-        found = Image(data.value, unit=data.unit, as_quantity=True)
+        # A projection or slice of spectral-cube has a WCS and a header.
+        header = getattr(data, 'header', None)
+        found = Image(
+            data.value, unit=data.unit, as_quantity=True, wcs=getattr(data, 'wcs', None),
+            header=header if isinstance(header, Mapping | fits.Header) else None,
+        )  # fmt: skip
     elif isinstance(data, np.ma.MaskedArray):
         found = Image(data.data, np.ma.getmaskarray(data))
+    elif isinstance(data, tuple) and len(data) == 2 and _is_wcs(data[1]):
+        # As reproject takes it.
+        header = None if isinstance(data[1], WCS | BaseHighLevelWCS) else data[1]
+        found = _parts(data[0], with_error=with_error, with_wcs=False, plane=plane)
+        wcs = header_wcs(header) if header is not None else data[1]
+        return replace(found, wcs=wcs, header=header)
     elif isinstance(data, np.ndarray | list | tuple):
         found = Image(data)
     else:
         raise TypeError(f'data must be {_ACCEPTED}, got {type(data).__name__}.')
     return found if plane is None else _of_plane(found, plane)
+
+
+def _is_wcs(value):
+    return isinstance(value, WCS | BaseHighLevelWCS | fits.Header)
 
 
 def _of_plane(image, plane):
@@ -428,7 +431,11 @@ def _error(error, data, unit):
             raise ValueError(
                 f'error has unit {error.unit}, which does not fit the unit of data ({unit}).'
             ) from None
-    return _like(error, data, 'error')
+    error = _like(error, data, 'error')
+    # An error that is not positive is not known; most programs write 0 where there is no pixel.
+    if error.size and not np.fmin.reduce(error[0] if error.strides == (0, 0) else error, None) > 0:
+        return np.where(error > 0, error, np.nan)
+    return error
 
 
 def _like(array, data, name, dtype=None):
@@ -504,10 +511,11 @@ def read_image(
     >>> print(image.shape, image.unit, header['BUNIT'])
     (20, 30) MJy / sr MJy/sr
     """
+    path, extension = split_extension(path)
     with open_fits(path) as hdus:
         parts = read_parts(
             hdus,
-            hdu=hdu,
+            hdu=extension if hdu is None else hdu,
             error_hdu=error_hdu,
             mask_hdu=mask_hdu,
             ignore_errors=ignore_errors or error is not None,

@@ -44,6 +44,10 @@ _GENERIC_FWHM = 3.5
 _LARGEST_FWHM = 300
 # Relative difference of pixel scales below which the published radii in pixels are kept.
 _SAME_SCALE = 0.02
+# What a beam takes from the band that the header of its map tells.
+_OF_BAND = ('wavelength', 'corrections', 'psf_model', 'zero_is_blank')
+# Largest ratio of two beams that are taken for the same band; smoothed maps are wider.
+_SAME_BEAM = 1.2
 
 
 @cache
@@ -102,6 +106,12 @@ class Instrument:
         Measured solid angle of the beam in square arcsec; that of a Gaussian otherwise.
     source : str
         Where the numbers are from.
+    checked : bool
+        Whether the beam was compared with its source.
+    psf_of : str
+        Name of the band whose PSF and enclosed energy a beam has, see `with_psf_of`.
+    psf_angle : float
+        Degrees by which the model of the PSF is turned, counter-clockwise, see `turned`.
 
     Examples
     --------
@@ -129,6 +139,9 @@ class Instrument:
     angular: bool = False
     beam_area: float | None = None
     source: str = ''
+    checked: bool = True
+    psf_of: str = ''
+    psf_angle: float = 0.0
 
     def __repr__(self) -> str:
         pixels = '' if self.pixel_scale is None else f' of {self.pixel_scale:.3g} arcsec'
@@ -155,6 +168,76 @@ class Instrument:
         if self.beam_area is not None and self.pixel_scale is not None:
             return self.beam_area / self.pixel_scale**2
         return float(np.pi / (4 * np.log(2)) * self.fwhm**2)
+
+    @property
+    def default_correction(self) -> str:
+        """Aperture correction of a point source: ``'eef'`` with a table, else ``'gaussian'``."""
+        return 'gaussian' if self.corrections is None else 'eef'
+
+    def with_psf_of(self, header: Mapping[str, Any], pixel_scale: float | None) -> Instrument:
+        """Return this beam with the PSF of the band that a header tells.
+
+        Parameters
+        ----------
+        header : mapping
+            Header of a map, as for `identify_instrument`.
+        pixel_scale : float or None
+            Pixel scale of the map in arcsec.
+
+        Returns
+        -------
+        instrument : `Instrument`
+            The radii stay; enclosed energies, model of the PSF and solid angle of the beam are
+            those of the band. Unchanged if this is no generic beam, if the header tells no band,
+            or if the beams differ by more than 20 %, as those of a smoothed map.
+
+        Examples
+        --------
+        >>> from csr_astro.instruments import get_instrument
+        >>> header = {'INSTRUME': 'SPIRE', 'WAVELNTH': 250}
+        >>> get_instrument(fwhm=3).with_psf_of(header, 6.0).psf_of
+        'spire-250'
+        """
+        name = identify_instrument(header) if self.name == 'generic' else None
+        if name is None or pixel_scale is None:
+            return self
+        band, beam = get_instrument(name).on_pixels(pixel_scale), self.on_pixels(pixel_scale)
+        if not 1 / _SAME_BEAM < beam.fwhm / band.fwhm < _SAME_BEAM:
+            return self
+        return replace(
+            beam,
+            pixel_scale=pixel_scale,
+            psf_of=name,
+            beam_area=band.beam_pixels * pixel_scale**2,
+            **{key: getattr(band, key) for key in _OF_BAND},
+        )
+
+    def turned(self, header: Mapping[str, Any], north: float | None) -> Instrument:
+        """Return the band with its PSF in the orientation of a map.
+
+        Parameters
+        ----------
+        header : mapping
+            Header of the map; ``POSANGLE`` is the position angle of the spacecraft in degrees.
+        north : float or None
+            Direction of North in the map, in degrees counter-clockwise from the x axis.
+
+        Returns
+        -------
+        instrument : `Instrument`
+            Unchanged if an angle is not known, or without a model of the PSF.
+
+        Examples
+        --------
+        >>> from csr_astro.instruments import get_instrument
+        >>> get_instrument('pacs-scanmap-blue').turned({'POSANGLE': 80.5}, 90.0).psf_angle
+        80.5
+        """
+        angle = header.get('POSANGLE')
+        if north is None or self.psf_model is None or not isinstance(angle, int | float):
+            return self
+        turn = read_data('psf_models.toml')[self.psf_model].get('turn', 0)
+        return replace(self, psf_angle=float(angle + north - 90 + turn))
 
     def _masks(self):
         return zip(MASK_NAMES, self.mask_radii, strict=True)
@@ -233,8 +316,9 @@ class Instrument:
         ----------
         radius : array-like of float
             Radii in pixels.
-        table : {'eef', 'vesta'}, optional
-            Table for real sources, or for injected Vesta PSFs.
+        table : {'eef', 'vesta', 'gaussian'}, optional
+            Table for real sources, table for injected PSFs, which end at some radius (60 arcsec
+            for PACS), or that of a Gaussian beam.
         outside : {'raise', 'nan'}, optional
             Whether radii outside the table raise an error or give NaN.
 
@@ -254,18 +338,15 @@ class Instrument:
         >>> print(blue.enclosed_energy(5 / 1.6))  # 5 arcsec
         0.59090795
         """
-        if table not in ('eef', 'vesta'):
-            raise ValueError(f"table must be 'eef' or 'vesta', got {table!r}.")
+        if table not in ('eef', 'vesta', 'gaussian'):
+            raise ValueError(f"table must be 'eef', 'vesta' or 'gaussian', got {table!r}.")
         if outside not in ('raise', 'nan'):
             raise ValueError(f"outside must be 'raise' or 'nan', got {outside!r}.")
         radius = _numbers(radius, 'radius')
-        if self.corrections is None:
+        if self.corrections is None or table == 'gaussian':
             # All energy is inside a hundred beams; larger radii could overflow.
             return -np.expm1(-4 * np.log(2) * (radius.clip(0, 100 * self.fwhm) / self.fwhm) ** 2)
-        mode, band = self.corrections.split(',')
-        rows = _corrections()
-        rows = rows[(rows['table'] == table) & (rows['mode'] == mode) & (rows['band'] == band)]
-        arcsec, fraction = rows['radius_arcsec'].data, rows['enclosed_energy_fraction'].data
+        arcsec, fraction = self._curve(table)
         with np.errstate(over='ignore'):
             # Every band with a table has a pixel scale.
             asked = radius * cast('float', self.pixel_scale)
@@ -275,11 +356,23 @@ class Instrument:
         if uncovered.any() and outside == 'raise':
             worst = np.atleast_1d(asked)[np.atleast_1d(uncovered)][0]
             raise ValueError(
-                f'the enclosed-energy table of {self.name} covers radii of {arcsec[0]} to '
-                f'{arcsec[-1]} arcsec, not {worst:.3g}; give aperture_correction= for others.'
+                f'the enclosed-energy table of {self.name} covers radii of {arcsec[0]:g} to '
+                f'{arcsec[-1]:g} arcsec, not {worst:.3g}; give aperture_correction= for others.'
             )
         found = PchipInterpolator(arcsec, fraction)(np.clip(asked, arcsec[0], arcsec[-1]))
         return np.where(uncovered, np.nan, found)
+
+    def _curve(self, table):
+        """Return the radii in arcsec and the fractions of a table."""
+        mode, band = cast('str', self.corrections).split(',')
+        rows = _corrections()
+        rows = rows[(rows['mode'] == mode) & (rows['band'] == band)]
+        found = rows[rows['table'] == table]
+        if len(found):
+            return found['radius_arcsec'].data, found['enclosed_energy_fraction'].data
+        # Injected sources end at the edge of the model.
+        inside = read_data('psf_models.toml')[self.psf_model]['energy_within_edge']
+        return rows['radius_arcsec'].data, rows['enclosed_energy_fraction'].data / inside
 
 
 def list_instruments() -> list[str]:
@@ -345,7 +438,10 @@ def get_instrument(
             wavelength=entry['wavelength'],
             annulus=tuple(radius / entry['pixel_scale'] for radius in entry['annulus']),
             beam_area=entry.get('beam_area'),
+            corrections=entry.get('aperture_corrections'),
+            psf_model=entry.get('psf_model'),
             source=entry['source'],
+            checked=entry.get('checked', True),
         )
     scale = tables['scales'][entry['scale']]
     return Instrument(

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from csr_astro.cutouts import MAX_RADIUS, extract, nearest_pixel, window_corner
 from csr_astro.flags import BITS
+from csr_astro.utils.outliers import isolated_outliers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -228,7 +229,7 @@ def measure_snr(image: Image, x: np.ndarray, y: np.ndarray, instrument: Instrume
 
     ``(peak − mean_ring) / std_ring`` (paper, Eq. 1): the peak within the source
     radius, mean and standard deviation between two radii. Invalid and off-map
-    pixels are ignored.
+    pixels are ignored, and in the ring single hot ones.
 
     Parameters
     ----------
@@ -275,6 +276,7 @@ def measure_snr(image: Image, x: np.ndarray, y: np.ndarray, instrument: Instrume
         valid = np.isfinite(values)
         circle = valid & (distance2 <= peak_radius**2)
         ring = valid & (distance2 >= inner**2) & (distance2 <= outer**2)
+        ring &= ~isolated_outliers(values, valid & (distance2 >= inner**2))
         snr[index] = _contrast(values, circle, ring)
     return snr
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import linalg
 
+from csr_astro.utils.threads import one_blas_thread
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,6 +22,7 @@ _NEAR = 12.0
 _TINY = 1e-20
 
 
+@one_blas_thread()
 def draw_deviations(
     errors: BackgroundErrors, rng_of: Callable[[int, int], np.random.Generator], n: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ as masks, and the identifiers and columns of the user's catalogue.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.table import QTable, Row, Table
+from astropy.table import MaskedColumn, QTable, Row, Table
 from regions import Region, Regions
 
 from csr_astro.catalogues import FILE_KEY, read_sources
@@ -146,10 +147,28 @@ def _as_table(sources):
     # A SourceCatalog of photutils, without the import of its package.
     if hasattr(sources, 'to_table') and hasattr(sources, 'labels'):
         return QTable(sources.to_table())
+    if isinstance(sources, Mapping) and not hasattr(sources, 'iloc'):
+        return Table(dict(sources))
     # A DataFrame of pandas.
     if hasattr(sources, 'to_records') and hasattr(sources, 'iloc'):
-        return Table.from_pandas(sources)
+        index = np.asarray(sources.index)
+        # An index of its own, as of chosen rows, tells the rows apart.
+        numbered = index.ndim == 1 and np.array_equal(index, np.arange(len(index)))
+        return Table.from_pandas(sources, index=not numbered)
+    # A table of polars or pyarrow.
+    if hasattr(sources, '__arrow_c_stream__') and hasattr(sources, 'columns'):
+        names = getattr(sources, 'column_names', sources.columns)
+        return Table({str(name): _from_series(sources[name]) for name in names})
     return None
+
+
+def _from_series(series):
+    values = np.asarray(series)
+    missing = np.array([value is None for value in values.tolist()], dtype=bool)
+    if not missing.any():
+        return values
+    filled = ['' if value is None else value for value in values.tolist()]
+    return MaskedColumn(filled, mask=missing)
 
 
 def _from_array(array):

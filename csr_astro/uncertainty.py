@@ -8,38 +8,36 @@ background is known, scales the variance of the structure.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from photutils.aperture import PixelAperture
 
-from csr_astro.cutouts import MAX_RADIUS, extract, extract_mask, nearest_pixel, window_size
-from csr_astro.images import Image, shape_text
-from csr_astro.kriging import Kriging, block_window
+from csr_astro.cutouts import MAX_RADIUS, window_size
+from csr_astro.error_window import ErrorWindow, PredictedSource
+from csr_astro.images import shape_text
 from csr_astro.masking import combined_mask
-from csr_astro.utils.data import read_data
+from csr_astro.utils.threads import n_threads, spread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from astropy import units as u
 
+    from csr_astro.error_window import NormalizedKriging
+    from csr_astro.images import Image
     from csr_astro.masking import SourceMask
     from csr_astro.source_model import SourceModel
 
-__all__ = ['BackgroundCovariance', 'BackgroundErrors', 'PredictedSource', 'predicted_sources']
+__all__ = ['BackgroundCovariance', 'BackgroundErrors', 'predicted_sources']
 
 
-# Normalised values are clipped at this many scatters, as for the network.
-_CLIP = 30.0
-# Smallest number of valid pixels from which errors are estimated.
-_MIN_PIXELS = 12
-# Masks with a larger radius are handled in blocks of pixels.
-_MAX_RADIUS = 20.0
+_Result = TypeVar('_Result')
+
 # Largest number of mask pixels with a covariance matrix.
 _MAX_PIXELS = 10_000
-# Given errors are clipped at this many scatters, because their squares would overflow.
-_MAX_NOISE = 1e100
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,148 +123,6 @@ def aperture_weights(aperture, x, y, method):
     return weights
 
 
-class _Window:
-    """Kriging in the window around one source, by pixels of the map."""
-
-    def __init__(self, image, hole, source, size, model):
-        x, y = np.array([source.x]), np.array([source.y])
-        self.x0, self.y0 = int(nearest_pixel(source.x)), int(nearest_pixel(source.y))
-        radius = source.mask.radius
-        values, covered = extract(image, x, y, size)[0], extract_mask(hole, x, y, size)[0]
-        if model is not None:
-            values -= model.windows(x, y, size)[0]
-        valid = np.isfinite(values) & ~covered
-        self.kriging = None
-        if valid.sum() < _MIN_PIXELS:
-            return
-        location, self.scale = _normalization(values, valid)
-        values = np.where(valid, (values - location) / self.scale, 0).clip(-_CLIP, _CLIP)
-        noise = None
-        if image.error is not None:
-            noise = _relative_variance(extract(Image(image.error), x, y, size)[0], self.scale)
-            # Unknown noise is replaced by the median of the known.
-            known = np.isfinite(noise)
-            noise[~known] = np.median(noise[known]) if known.any() else 0
-        self._block = 2 * int(np.ceil((radius / _MAX_RADIUS - 1) / 2)) + 1 if radius else 1
-        if self._block > 1:
-            values, valid, noise = block_window(values, valid, noise, self._block)
-            if valid.sum() < _MIN_PIXELS:
-                return
-        kriging = Kriging(
-            values, valid, radius / self._block,
-            peak=(source.peak - location) / self.scale, noise=noise,
-        )  # fmt: skip
-        if kriging.variogram is None and np.ptp(values[valid]) > 0:
-            # Too few pixels to fit a variogram.
-            return
-        self.kriging = kriging
-        self.places, self.number = self.blocks(*source.mask.on_map())
-        self.features = self._features((source.predicted - location) / self.scale)
-        model = read_data('error_model.toml')
-        self._factor = np.exp(
-            2 * (model['constant'] + np.dot(model['coefficients'], self.features))
-        )
-
-    def _features(self, predicted):
-        """Compute the features of the error model: logarithmic deviations from a Gaussian field."""
-        difference = np.abs(predicted - self.kriging.predict(self.places)[self.number]).mean()
-        weights = np.bincount(self.number) / len(self.number)
-        expected = np.sqrt(self.kriging.variance(self.places, weights[np.newaxis])[0])
-        disagreement = difference / expected if expected > 0 else 1.0
-        found = [*self.kriging.left_out(), disagreement]
-        return np.log(np.clip(found, *read_data('error_model.toml')['range']))
-
-    def blocks(self, rows, columns):
-        """Return the blocks that contain pixels of the map, and the index of each pixel's block."""
-        dx, dy = columns - self.x0, rows - self.y0
-        if self._block > 1:
-            dx, dy = (np.floor(d / self._block + 0.5).astype(int) for d in (dx, dy))
-        blocks, number = np.unique(np.stack([dy, dx]), axis=1, return_inverse=True)
-        return (blocks[1], blocks[0]), number.reshape(-1)
-
-    def variances(self, weights, *, given=True, pixels=None):
-        """Compute the variances of weighted sums of the mask's pixels: structure and noise.
-
-        They are in units of `scale` squared, which may itself overflow or underflow. The
-        structure is not scaled by the error model.
-        """
-        places, number = (self.places, self.number) if pixels is None else self.blocks(*pixels)
-        into_blocks = np.zeros((len(number), len(places[0])))
-        into_blocks[np.arange(len(number)), number] = 1
-        weights = weights @ into_blocks
-        flat = weights.reshape(-1, weights.shape[-1])
-        structure = self.kriging.variance(places, flat).reshape(weights.shape[:-1])
-        return structure, weights**2 @ self.kriging.own_variance(places, given=given)
-
-    def variance(self, weights, *, given=True, pixels=None):
-        """Compute the variances of the errors of weighted sums, in units of `scale` squared."""
-        structure, own = self.variances(weights, given=given, pixels=pixels)
-        return self._factor * structure + own
-
-    def covariance(self, places=None, others=None):
-        """Compute the covariance of the errors of blocks, in units of `scale` squared."""
-        structure = self._structure if places is None else self.kriging.covariance(places, others)
-        own = self.kriging.own_noise(self.places if places is None else places, others)
-        return self._factor * structure + own
-
-    @cached_property
-    def _structure(self):
-        return self.kriging.covariance(self.places)
-
-
-def _relative_variance(error, scale):
-    """Return the squared ratio of errors to a scale, NaN where the errors are."""
-    with np.errstate(over='ignore'):
-        ratio = error / scale
-    return ratio.clip(-_MAX_NOISE, _MAX_NOISE) ** 2
-
-
-def _normalization(values, valid):
-    """Return the median and scatter of the valid pixels; the scatter of a constant is 1."""
-    location = np.median(values[valid])
-    difference = values[valid] - location
-    # Scaled by the largest difference, so that squares neither overflow nor underflow.
-    unit = np.abs(difference).max()
-    if not unit > 0:
-        return location, 1.0
-    return location, unit * np.sqrt(np.mean((difference / unit) ** 2))
-
-
-@dataclass(frozen=True, eq=False)
-class PredictedSource:
-    """Source with a prediction: position, mask, peak and predicted background.
-
-    Attributes
-    ----------
-    x, y : float
-        Position in pixels.
-    mask : `~csr_astro.masking.SourceMask`
-        Mask of the source.
-    peak : float
-        Largest measured value in the mask.
-    predicted : (P,) `~numpy.ndarray` of float
-        Predicted background in the pixels of the mask.
-
-    Examples
-    --------
-    >>> from csr_astro.uncertainty import PredictedSource
-    >>> from csr_astro.masking import disc
-    >>> mask = disc(20, 30, 4, (60, 60))
-    >>> source = PredictedSource(20, 30, mask, peak=9.0, predicted=mask.pixels[mask.pixels] * 1.5)
-    >>> print(source.predicted[0])
-    1.5
-    """
-
-    x: float
-    y: float
-    mask: SourceMask
-    peak: float
-    predicted: np.ndarray
-
-    def __repr__(self) -> str:
-        return f'<PredictedSource: x={self.x:.6g}, y={self.y:.6g}, {len(self.predicted)} pixels>'
-
-
 def predicted_sources(
     x: np.ndarray,
     y: np.ndarray,
@@ -274,6 +130,7 @@ def predicted_sources(
     measured: list[np.ndarray | None],
     predicted: list[np.ndarray | None],
     first: np.ndarray | None = None,
+    krigings: list[NormalizedKriging | None] | None = None,
 ) -> dict[int, PredictedSource]:
     """Collect the sources with a mask, for `BackgroundErrors`.
 
@@ -287,10 +144,12 @@ def predicted_sources(
         Values of the map and of the predicted background in the pixels of each mask.
     first : (N,) array of int, optional
         For each source the one that it equals, itself by default: both get one object.
+    krigings : list of `~csr_astro.error_window.NormalizedKriging` or None, optional
+        Kriging of each prediction.
 
     Returns
     -------
-    sources : dict of int to `PredictedSource`
+    sources : dict of int to `~csr_astro.error_window.PredictedSource`
         Sources by their index, from 0, in the order of their positions.
 
     Examples
@@ -312,7 +171,10 @@ def predicted_sources(
         seen = measured[i][np.isfinite(measured[i])]
         # A core that was not measured is assumed to be bright.
         peak = seen.max() if len(seen) else np.inf
-        sources[i] = PredictedSource(float(x[i]), float(y[i]), masks[i], peak, predicted[i])
+        kriging = None if krigings is None else krigings[i]
+        sources[i] = PredictedSource(
+            float(x[i]), float(y[i]), masks[i], peak, predicted[i], kriging
+        )
     return sources
 
 
@@ -323,7 +185,7 @@ class BackgroundErrors:
     ----------
     image : `~csr_astro.images.Image`
         The map.
-    sources : dict of int to `PredictedSource`
+    sources : dict of int to `~csr_astro.error_window.PredictedSource`
         Sources from `predicted_sources`; at least all whose masks reach into the
         windows of the requested sources.
     model : `~csr_astro.source_model.SourceModel`, optional
@@ -331,7 +193,7 @@ class BackgroundErrors:
 
     Attributes
     ----------
-    sources : dict of int to `PredictedSource`
+    sources : dict of int to `~csr_astro.error_window.PredictedSource`
         The sources as given.
     hole : (ny, nx) `~numpy.ndarray` of bool
         True for the pixels of all masks.
@@ -365,7 +227,8 @@ class BackgroundErrors:
         known: dict[int, int] = {}
         self._first = {i: known.setdefault(id(source), i) for i, source in sources.items()}
         self._rms: dict[int, np.ndarray] = {}
-        self._last: tuple[tuple[int, int] | None, _Window | None] = None, None
+        self._features: dict[tuple[int, int], np.ndarray] = {}
+        self._last: dict[int, tuple[tuple[int, int], ErrorWindow]] = {}
 
     def __repr__(self) -> str:
         return f'<BackgroundErrors: {shape_text(self._image)}, {len(self.sources)} sources>'
@@ -380,7 +243,7 @@ class BackgroundErrors:
         """
         self._rms.update(rms)
 
-    def window(self, i: int, reach: float = 0.0) -> _Window:
+    def window(self, i: int, reach: float = 0.0) -> ErrorWindow:
         """Return the kriging in the window around one source.
 
         Parameters
@@ -392,13 +255,38 @@ class BackgroundErrors:
         """
         source, i = self.sources[i], self._first[i]
         size = int(window_size(max(source.mask.radius, reach))) + 1
-        # The last window is kept, because several apertures use it.
-        asked, window = self._last
+        # The last window of each thread is kept, because several sums use it.
+        thread = threading.get_ident()
+        asked, window = self._last.get(thread, ((-1, 0), None))
         if window is None or asked != (i, size):
-            window = _Window(self._image, self.hole, source, size, self._model)
-            # A single assignment, because threads may share the errors.
-            self._last = (i, size), window
+            if window is not None and 'features' in vars(window):
+                self._features[asked] = window.features
+            window = ErrorWindow(self._image, self.hole, source, size, self._model)
+            if (i, size) in self._features:
+                window.features = self._features[i, size]
+            self._last[thread] = (i, size), window
         return window
+
+    def spread(self, function: Callable[[int], _Result], numbers: Iterable[int]) -> list[_Result]:
+        """Apply a function that uses these errors to sources, in several threads.
+
+        Parameters
+        ----------
+        function : callable
+            Function of the index of a source.
+        numbers : iterable of int
+            Indices of sources.
+
+        Returns
+        -------
+        results : list
+            Results in the order of the sources.
+        """
+        known = set(self._last)
+        found = list(spread(function, numbers, n_threads()))
+        for thread in self._last.keys() - known - {threading.get_ident()}:
+            del self._last[thread]
+        return found
 
     def rms(self, i: int) -> np.ndarray:
         """Compute the 1-sigma error of each pixel of a mask.
@@ -420,8 +308,7 @@ class BackgroundErrors:
         window = self.window(i)
         if window.kriging is None:
             return np.full(len(self.sources[i].predicted), np.nan)
-        variance = np.maximum(window.covariance().diagonal(), 0)
-        return window.scale * np.sqrt(variance)[window.number]
+        return window.scale * window.rms()
 
     def predicted_near(self, i: int, box: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
         """Find the predicted pixels of all sources in a box.

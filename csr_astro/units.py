@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -79,9 +80,8 @@ def parse_unit(text: object) -> u.UnitBase | None:
     known = spellings.get(name) or spellings.get(name.lower())
     with one_at_a_time, ignored(u.UnitsWarning):
         unit = u.Unit(known or name, parse_strict='silent')
-        if isinstance(unit, u.UnrecognizedUnit) and name.isupper():
-            # Fixed-format headers of old programs are in capital letters.
-            unit = u.Unit(name.lower(), parse_strict='silent')
+        if isinstance(unit, u.UnrecognizedUnit):
+            unit = _rewritten(name)
     if isinstance(unit, u.FunctionUnitBase):
         return unit
     if not isinstance(unit, u.UnitBase) or isinstance(unit, u.UnrecognizedUnit):
@@ -91,6 +91,21 @@ def parse_unit(text: object) -> u.UnitBase | None:
             stacklevel=4,
         )
         return None
+    return unit
+
+
+def _rewritten(name):
+    """Parse a unit whose parts are written in other ways, or in capital letters."""
+    for pattern, replacement in read_data('file_conventions.toml')['unit_parts'].items():
+        name = re.sub(pattern, replacement, name)
+    unit = u.Unit(name, parse_strict='silent')
+    if isinstance(unit, u.UnrecognizedUnit) and name.replace('sr', 'SR').isupper():
+        # Fixed-format headers of old programs.
+        name = name.replace('MJY', 'MJy').replace('JY', 'Jy')
+        for each in (name, name.replace('SR', 'sr').replace('BEAM', 'beam'), name.lower()):
+            unit = u.Unit(each, parse_strict='silent')
+            if not isinstance(unit, u.UnrecognizedUnit):
+                break
     return unit
 
 

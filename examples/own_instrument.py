@@ -104,14 +104,14 @@ names, number = np.unique(result.sources['mask_name'], return_counts=True)
 print('masks:', dict(zip(names.tolist(), number.tolist(), strict=True)))
 
 # %%
-# The shape of the PSF does not follow from its width. No table of enclosed energy exists for this instrument, so no
-# aperture correction is applied unless you give one. That of a Gaussian beam would leave the wings out:
+# The shape of the PSF does not follow from its width. No table of enclosed energy exists for this instrument, so the
+# aperture correction is that of a Gaussian beam, which leaves the wings out, unless you give one:
 
 aperture = 11 * u.arcsec
 pixels = aperture.value / scale
 corrections = {
     'none': 'none',
-    'Gaussian': float(band.enclosed_energy(pixels)),
+    'Gaussian': None,
     'PSF': float(encircled_energy(profile, pixels)),
 }
 for name, correction in corrections.items():

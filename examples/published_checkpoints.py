@@ -166,8 +166,10 @@ except ValueError as error:
 # Use it
 # ------
 #
-# ``preset='paper'`` works as the paper does: images are normalised by minimum and maximum, the map is predicted once, and
-# prediction and map are blended at the rim of the mask.
+# ``preset='paper'`` works as the published tool does: images are normalised by minimum and maximum, the map is predicted
+# once, in the same windows, and prediction and map are blended at the rim of the mask. The tests compare the pixels of a
+# whole map with a pipeline written from the paper (:doc:`/guides/published_tool`). Without ``weights=`` the preset uses the
+# bundled weights of this network, at half width and trained for this package.
 
 from csr_astro.simulation.field import synthetic_map
 from csr_astro.simulation.simulate import simulate_map

@@ -109,7 +109,8 @@ plt.show()
 #
 # A core that is large and not brighter than the emission around it cannot be told from that emission. With a sixth of the
 # flux, the core of three beams is taken for background. Give such a core a region, or a ``mask_radius=`` that holds
-# it. Cores with cusps or tails, which no Gaussian describes, get the flag ``poor_fit`` or ``exceeds_mask``.
+# it. Cores with cusps or tails, which no Gaussian describes, get the flag ``poor_fit`` or ``exceeds_mask``, or a
+# larger error.
 #
 # Where to go next
 # ----------------

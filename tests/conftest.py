@@ -49,6 +49,14 @@ def one_thread():
     torch.set_num_threads(n_threads)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def same_precision():
+    """Compute in float32 by default, on any processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('csr_astro.nn.device.best_dtype', lambda _: torch.float32)
+        yield
+
+
 @pytest.fixture(scope='session')
 def weights(tmp_path_factory):
     """A network that has learnt nothing, for what must hold with any weights."""
@@ -87,7 +95,10 @@ def networks(tmp_path_factory):
 def make_estimator(networks):
     """Make an estimator with one of `networks`, or with bundled weights, by name."""
 
-    def make(name='local', *, orientations=1, **options):
+    def make(name=None, *, orientations=1, **options):
+        if name is None:
+            # The preset of the paper takes no others.
+            name = 'minmax' if options.get('preset') == 'paper' else 'local'
         if not {'instrument', 'fwhm'} & set(options):
             options['fwhm'] = 3.5
         return NeuralBackgroundEstimator(

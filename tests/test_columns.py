@@ -47,7 +47,8 @@ def values(entry, sky):
     if kind.startswith('pixel'):
         return (X + 1, Y + 1) if kind == 'pixel1' else (X, Y)
     there = sky.transform_to(kind).spherical
-    return there.lon.deg, there.lat.deg
+    hours = 'hourangle' in entry['unit']
+    return there.lon.deg / (15 if hours else 1), there.lat.deg
 
 
 @pytest.mark.parametrize(('entry', 'pair'), PAIRS, ids=[pair for _, pair in PAIRS])

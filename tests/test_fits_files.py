@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from csr_astro.conventions import file_conventions, meaning
 from csr_astro.fits_files import read_parts
 from csr_astro.images import find_image_hdu, parse_image, read_image
+from csr_astro.simulation.field import tangent_wcs
 from csr_astro.utils.data import read_data
 
 DATA = np.arange(1, 31, dtype=float).reshape(5, 6)
@@ -126,6 +127,14 @@ FILES = {
         extension(~BAD, 'EXPOSURE'),
         TELESCOP='SOFIA 2.5m',
     ),
+    'Euclid': lambda: file_of(
+        extension(DATA, 'CCDID 1-1.SCI', BUNIT='electron'),
+        extension(SIGMA, 'CCDID 1-1.RMS'),
+        # Bit 0 is INVALID; others tell how a pixel was treated.
+        extension(np.where(BAD, 65, 64).astype('i4'), 'CCDID 1-1.FLG'),
+        extension(DATA, 'CCDID 1-2.SCI', BUNIT='electron'),
+        extension(9 * SIGMA, 'CCDID 1-2.RMS'),
+    ),
     'Legacy Surveys': lambda: file_of(
         extension(DATA, 'image', BUNIT='nanomaggy'),
         extension(1 / SIGMA**2, 'invvar'),
@@ -134,6 +143,7 @@ FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings('ignore:the file holds 2 images')
 @pytest.mark.parametrize('name', FILES)
 def test_extensions_mean_what_their_convention_says(name, tmp_path):
     hdus = FILES[name]()
@@ -165,7 +175,7 @@ def test_beam_of_a_plane_is_in_the_table_of_casa():
 def test_every_convention_says_where_it_is_from():
     tables = read_data('file_conventions.toml')
     for name, table in tables.items():
-        if name != 'units':
+        if name not in ('units', 'unit_parts'):
             assert table['description'], name
             assert table['source'], name
             assert name == 'generic' or table['recognise'], name
@@ -338,3 +348,91 @@ def test_plane_of_arrays_is_taken():
     assert_array_equal(image.data, DATA)
     assert_array_equal(image.mask, BAD)
     assert_allclose(image.error, SIGMA, rtol=1e-12)
+
+
+# Files of strangers
+
+
+def chips():
+    """Two detectors in one file, as of HST; the second has what the first has not."""
+    hdus = [fits.PrimaryHDU(header=fits.Header({'TELESCOP': 'HST'}))]
+    for i in (1, 2):
+        hdus += [
+            fits.ImageHDU(DATA * i, name='SCI', ver=i),
+            fits.ImageHDU(np.full(DATA.shape, 0.5 * i), name='ERR', ver=i),
+        ]
+    return fits.HDUList(hdus)
+
+
+def test_one_of_several_detectors_is_named_by_its_version(tmp_path):
+    with pytest.warns(AstropyUserWarning, match='holds 2 images, the extensions 1, 3; 1 is used'):
+        assert read_parts(chips()).error[0, 0] == 0.5
+    parts = read_parts(chips(), hdu='SCI,2')
+    assert_array_equal(parts.data, 2 * DATA)
+    assert parts.error[0, 0] == 1
+    chips().writeto(tmp_path / 'm.fits')
+    for name in ('m.fits[SCI,2]', 'm.fits[3]'):
+        assert_array_equal(read_image(tmp_path / name)[0].data, 2 * DATA)
+        assert_array_equal(parse_image(str(tmp_path / name)).error, parts.error)
+    with pytest.raises(ValueError, match="there is no extension 'SCI,3'"):
+        read_parts(chips(), hdu='SCI,3')
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'expected'),
+    [('m.rms.fits', 2, 2), ('m.var.fits', 4, 2), ('m_ivar.fits', 0.25, 2), ('errors.fits', 2, 2)],
+)
+def test_name_of_a_file_tells_the_kind_of_its_errors(tmp_path, name, value, expected):
+    fits.PrimaryHDU(np.full(DATA.shape, float(value))).writeto(tmp_path / name)
+    found = parse_image(DATA, error=tmp_path / name).error
+    assert_array_equal(found, np.full(DATA.shape, expected))
+
+
+@pytest.mark.parametrize('name', ['m.weight.fits', 'm_wht.fits'])
+def test_file_of_weights_is_not_taken_for_errors(tmp_path, name):
+    fits.PrimaryHDU(np.ones(DATA.shape)).writeto(tmp_path / name)
+    with pytest.raises(ValueError, match='holds weights, by its name, and not errors'):
+        parse_image(DATA, error=tmp_path / name)
+
+
+@pytest.mark.parametrize('value', [0, -1])
+def test_errors_that_are_not_positive_are_unknown(value):
+    error = np.ones(DATA.shape)
+    error[2, 3] = value
+    found = parse_image(DATA, error=error).error
+    assert np.isnan(found[2, 3])
+    assert np.isfinite(found).sum() == DATA.size - 1
+    assert error[2, 3] == value
+
+
+def test_detected_pixels_of_rubin_are_good_without_the_names_of_the_planes():
+    mask = np.zeros(DATA.shape, 'i4')
+    mask[1, 1], mask[2, 2] = 32, 1
+    hdus = [fits.PrimaryHDU(), extension(DATA, 'IMAGE'), extension(mask, 'MASK')]
+    hdus.append(extension(np.ones(DATA.shape), 'VARIANCE'))
+    found = read_parts(fits.HDUList(hdus)).mask
+    assert (found[1, 1], found[2, 2]) == (False, True)
+
+
+def test_map_may_be_a_pair_of_an_array_and_a_header():
+    wcs = tangent_wcs(DATA.shape, 3.0)
+    for other in (wcs, wcs.to_header()):
+        assert parse_image((DATA, other)).pixel_scale == pytest.approx(3)
+
+
+def test_quantity_with_a_wcs_keeps_it():
+    """As the projections of spectral-cube."""
+
+    class Projection(u.Quantity):
+        pass
+
+    data = (DATA * u.K).view(Projection)
+    data.wcs, data.header = tangent_wcs(DATA.shape, 3.0), fits.Header({'RESTFRQ': 1e11})
+    image = parse_image(data)
+    assert image.pixel_scale == pytest.approx(3)
+    assert image.header['RESTFRQ'] == 1e11
+
+
+def test_remote_file_is_not_downloaded():
+    with pytest.raises(ValueError, match=r'no such file: .*; nothing is downloaded'):
+        parse_image('https://example.org/map.fits')

@@ -53,7 +53,10 @@ def test_one_jansky_is_one_jansky_in_all_units(estimator, name):
     assert table['flux'][0].to_value(u.Jy) == pytest.approx(1, abs=5e-3)
     assert table['aperture_sum'].unit == parse_unit(unit)
     total = table['aperture_sum'][0].value - table['background_sum'][0].value
-    assert table['flux'][0].value == pytest.approx(total * table.meta['flux_per_sum'], rel=1e-9)
+    fraction = get_instrument(fwhm=FWHM).enclosed_energy(7)
+    assert table['flux'][0].value == pytest.approx(
+        total * table.meta['flux_per_sum'] / fraction, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,8 @@ def test_skewed_pixels_have_their_own_area():
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = 'RA---TAN', 'DEC--TAN'
     wcs.wcs.cd = np.array([[-2, 1], [0, 2]]) / 3600
-    image = parse_image(np.zeros((20, 30)) * u.MJy / u.sr, wcs=wcs)
+    with pytest.warns(AstropyUserWarning, match='not on the sky'):
+        image = parse_image(np.zeros((20, 30)) * u.MJy / u.sr, wcs=wcs)
     expected = (4 * u.arcsec**2).to_value(u.sr) * 1e6
     assert image_flux_scale(image).factor == pytest.approx(expected, rel=1e-9)
 
@@ -247,3 +251,77 @@ def test_every_door_gives_the_same_fluxes(estimator, tmp_path, capsys):
     words = re.search('read: (.*)', capsys.readouterr().out).group(1)
     assert words == 'image PRIMARY (0), error UNCERT (2, variance), mask MASK (1, not 0 is bad)'
     assert table.meta['error_hdu'] == 'UNCERT (2, variance)'
+
+
+# Units and beams as people write them
+
+
+BEAM = {'BMAJ': 5 / 3600, 'BMIN': 4 / 3600}
+CARDS = fits.Header()
+CARDS['BMAJ'], CARDS['BMIN'] = (5.0, '[arcsec] major axis'), (4.0, '[arcsec]')
+HISTORY = fits.Header()
+HISTORY['HISTORY'] = 'AIPS   CLEAN BMAJ=  1.3889E-03 BMIN=  1.1111E-03 BPA=   0.00'
+
+
+@pytest.mark.parametrize(
+    ('text', 'like', 'header'),
+    [
+        ('10.0*nanoJansky', '10 nJy', {}),
+        ('MJY/STER', 'MJy/sr', {}),
+        ('MegaJansky/steradian', 'MJy/sr', {}),
+        ('mJy/sq. arcsec', 'mJy/arcsec2', {}),
+        ('mJy per beam', 'mJy/beam', BEAM),
+        ('Jy/beam', 'Jy/beam', CARDS),
+        ('Jy/beam', 'Jy/beam', HISTORY),
+        ('nanomaggies', 'nmgy', {}),
+        ('K_RJ', 'K', {'RESTFRQ': 230e9}),
+    ],
+)
+def test_units_and_beams_in_other_words_are_understood(text, like, header):
+    known = dict(BEAM) if 'beam' in like else dict(header)
+    scales = []
+    for unit, cards in ((text, header), (like, known)):
+        hdu = fits.PrimaryHDU(one_jansky(), WCS_.to_header())
+        hdu.header.update(cards)
+        hdu.header['BUNIT'] = unit
+        image = parse_image(hdu)
+        assert image.unit == u.Unit(like)
+        scales.append(image_flux_scale(image, get_instrument(fwhm=FWHM)))
+    assert scales[0].unit == u.Jy
+    assert scales[0].factor == pytest.approx(scales[1].factor, rel=1e-4)
+
+
+@pytest.mark.parametrize('text', ['Jy/beam km/s', 'Jy/beam.km/s'])
+def test_integrated_map_is_per_beam_and_not_per_velocity(text):
+    assert parse_unit(text) == u.Jy * u.km / u.s / u.beam
+
+
+def test_flux_of_a_map_in_tens_of_nanojansky_is_in_jansky(estimator):
+    hdu = fits.PrimaryHDU(1e8 * one_jansky(), WCS_.to_header())
+    hdu.header['BUNIT'] = '10.0*nanoJansky'
+    flux = InpaintedAperturePhotometry(7, estimator=estimator)(hdu, POSITION)['flux'][0]
+    assert flux.unit == u.Jy
+    assert flux.value == pytest.approx(1, abs=5e-3)
+
+
+def test_beam_in_arcsec_where_degrees_are_meant_is_refused(estimator):
+    hdu = fits.PrimaryHDU(one_jansky(), WCS_.to_header())
+    hdu.header.update({'BUNIT': 'Jy/beam', 'BMAJ': 5.0, 'BMIN': 4.0})
+    with pytest.raises(ValueError, match='is BMAJ of the header in arcsec, not in degrees'):
+        InpaintedAperturePhotometry(7, estimator=estimator)(hdu, POSITION)
+
+
+def test_pixels_far_from_the_reference_have_their_own_area():
+    """A plate carree map at a declination of 60 degrees, where 1 deg of RA is half as long."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = 'RA---CAR', 'DEC--CAR'
+    wcs.wcs.cdelt, wcs.wcs.crpix = (-0.001, 0.001), (50, -59950)
+    with pytest.warns(AstropyUserWarning, match=r'pixels of the map are 1\.8 x 3\.6 arcsec'):
+        image = parse_image(np.zeros((100, 100)) * u.MJy / u.sr, wcs=wcs)
+    expected = (0.5 * 3.6**2 * u.arcsec**2).to_value(u.sr) * 1e6
+    assert image_flux_scale(image).factor == pytest.approx(expected, rel=2e-3)
+
+
+def test_area_of_the_pixels_is_in_the_header_of_a_map_without_wcs():
+    hdu = fits.PrimaryHDU(np.zeros((20, 30)), fits.Header({'BUNIT': 'MJy/sr', 'PIXAR_SR': 1e-13}))
+    assert image_flux_scale(parse_image(hdu)).factor == pytest.approx(1e-7)

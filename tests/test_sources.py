@@ -384,7 +384,7 @@ def test_positions_on_the_sky_need_a_wcs(sources, what):
     [
         (None, TypeError, 'sources must be a SkyCoord, .*got NoneType'),
         ('catalog.csv', ValueError, "no such file: 'catalog.csv'"),
-        ({'x': [1], 'y': [2]}, TypeError, 'sources must be a SkyCoord, .*got dict'),
+        ({1, 2}, TypeError, 'sources must be a SkyCoord, .*got set'),
         ([['a', 'b']], TypeError, 'sources must be a SkyCoord, .*array of'),
         ([(1, 2), (3,)], TypeError, 'sources must be a SkyCoord, .*array of'),
         ([CIRCLE, (3, 4)], TypeError, 'got a list with a tuple'),
@@ -398,16 +398,6 @@ def test_positions_on_the_sky_need_a_wcs(sources, what):
         (Table({'flux': [1]}), ValueError, r"no columns of positions; .*it has \['flux'\]"),
         (Table(), ValueError, r'no columns of positions; .*it has \[\]'),
         (Table({'x': ['a'], 'y': [1]}), ValueError, "column 'x' of sources must hold numbers"),
-        (
-            Table({'ra': ['17:56:36'], 'dec': [51.0]}),
-            ValueError,
-            "column 'ra' of sources must hold numbers",
-        ),
-        (
-            Table({'ra': Column(['17:56:36'], unit='hourangle'), 'dec': [51.0]}),
-            ValueError,
-            "column 'ra' of sources must hold numbers",
-        ),
         (QTable({'x': X * u.deg, 'y': Y * u.deg}), ValueError, "column '?x'? .*deg"),
         (QTable({'ra': X * u.Jy, 'dec': Y * u.deg}), ValueError, "'?Jy'?.* '?deg"),
     ],
@@ -573,3 +563,20 @@ def test_path_of_a_catalogue_is_read(tmp_path, kind):
     sources = parse_sources(kind(tmp_path / 'stars.csv'))
     assert_at(sources, [10, 30], [20, 40])
     assert list(sources.ids) == ['a', 'b']
+
+
+def test_dictionary_of_columns_is_a_table():
+    assert_at(parse_sources({'x': X, 'y': Y}))
+
+
+@pytest.mark.parametrize('text', ['ra', 'dec', 'both'])
+def test_one_of_the_columns_may_be_sexagesimal(sky, wcs, text):
+    columns = {
+        'ra': sky.ra.to_string(u.hour, sep=':', precision=6),
+        'dec': sky.dec.to_string(u.deg, sep=':', precision=5),
+    }
+    plain = {'ra': sky.ra.deg, 'dec': sky.dec.deg}
+    table = {name: columns[name] if text in (name, 'both') else plain[name] for name in columns}
+    sources = parse_sources(Table(table), wcs)
+    assert_allclose(sources.x, X, atol=1e-3)
+    assert_allclose(sources.y, Y, atol=1e-3)

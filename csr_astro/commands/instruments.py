@@ -36,4 +36,4 @@ def run(args: Namespace) -> None:
         print(f'{name:20s} {beam:>6s} {pixel:>6s}  {radii}')
         print(f'{"":20s} {band.description}')
         if band.source:
-            print(f'{"":20s} {band.source}')
+            print(f'{"":20s} {band.source}{"" if band.checked else " (beam not checked)"}')

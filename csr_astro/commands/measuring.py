@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csr_astro.commands.options import length
@@ -33,12 +32,9 @@ def add_photometry(command: ArgumentParser) -> None:
         'of the catalogue; a file of regions, one for each source or one for all',
     )
     command.add_argument(
-        '--psf', metavar='FILE',
-        help='FITS image of the PSF, for --method psf and gaussian [of the instrument]',
-    )
-    command.add_argument(
         '--aperture-correction', metavar='KIND',
-        help='eef (real sources), vesta (injected PSFs), none, or fractions [eef for PACS]',
+        help='eef (real sources), vesta (injected PSFs), gaussian (of the FWHM), none, or '
+        'fractions [eef if known, else gaussian]',
     )
     command.add_argument(
         '--annulus', action='store_true', help='add the fluxes over a classical annulus'
@@ -70,14 +66,11 @@ def photometry_options(args: Namespace) -> dict[str, Any] | None:
         if args.apertures or args.annulus:
             raise ValueError('--apertures and --annulus are for --method aperture.')
         return {
-            'psf_model': None if args.psf is None else str(Path(args.psf).absolute()),
             'shape': 'point' if args.method == 'psf' else 'gaussian',
             'aperture_correction': _correction(args.aperture_correction),
             'beam': _beam(args.beam),
             'flux_unit': args.flux_unit,
         }
-    if args.psf:
-        raise ValueError('--psf is for --method psf and gaussian.')
     if not args.apertures:
         if args.method or args.annulus or args.aperture_correction:
             raise ValueError('photometry needs --apertures, or --method psf or gaussian.')
@@ -105,12 +98,12 @@ def _beam(text):
 
 
 def _correction(text):
-    if text is None or text in ('eef', 'vesta', 'none'):
+    if text is None or text in ('eef', 'vesta', 'gaussian', 'psf', 'none'):
         return text
     try:
         fractions = [float(part) for part in text.split(',')]
     except ValueError:
         raise ValueError(
-            f'--aperture-correction must be eef, vesta, none or fractions, got {text!r}.'
+            f'--aperture-correction must be eef, vesta, gaussian, none or fractions, got {text!r}.'
         ) from None
     return fractions if len(fractions) > 1 else fractions[0]

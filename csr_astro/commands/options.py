@@ -143,6 +143,7 @@ def removal_options() -> ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument('--instrument', help='name from "csr-astro instruments" [from the header]')
     options.add_argument('--fwhm', help='beam (FWHM) of any other instrument: pixels, or 18arcsec')
+    add_psf(options)
     options.add_argument(
         '--mask-radius', metavar='R',
         help='pixels, an angle, or snr [by peak contrast; regions as drawn]',
@@ -182,11 +183,24 @@ def removal_options() -> ArgumentParser:
     options.add_argument('--orientations', type=int, choices=(1, 2, 4, 8),
                          help='flips and rotations to average over [8]')
     options.add_argument('--device', help='cpu, cuda or mps [a GPU if present]')
-    options.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'),
-                         help='precision of the network [%(default)s]')
+    options.add_argument('--dtype', choices=('float32', 'bfloat16'),
+                         help='precision of the network [bfloat16 if the device supports it]')
     options.add_argument('--batch-size', type=int, help='cutouts per forward pass [by the device]')
     options.add_argument('--overwrite', action='store_true', help='replace existing files')
     return options
+
+
+def add_psf(command: ArgumentParser) -> None:
+    """Add the option for the PSF.
+
+    Parameters
+    ----------
+    command : `argparse.ArgumentParser`
+        Command that gets the option.
+    """
+    command.add_argument(
+        '--psf', metavar='FILE', help='FITS image of the PSF [by the instrument]'
+    )
 
 
 def add_find(command: ArgumentParser) -> None:
@@ -494,6 +508,7 @@ def estimator_options(args: Namespace) -> dict[str, Any]:
         'weights': args.weights,
         'instrument': args.instrument,
         'fwhm': None if args.fwhm is None else length(args.fwhm, '--fwhm'),
+        'psf': None if args.psf is None else str(Path(args.psf).absolute()),
         'preset': args.preset,
         'orientations': args.orientations,
         'centroid_func': _centroid_func() if args.refine else None,

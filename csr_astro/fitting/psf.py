@@ -6,11 +6,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from photutils.aperture import CircularAperture
 from scipy import fft, interpolate
 
 from csr_astro.simulation.psf import psf_profile
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from csr_astro.typing import ProfileLike, PsfLike
 
 __all__ = ['PixelPSF', 'pixel_psf']
@@ -125,6 +128,31 @@ class PixelPSF:
         slope_y = self.evaluate(dx, dy, order=(0, 1))
         wider = -2 * value - dx * slope_x - dy[:, np.newaxis] * slope_y
         return np.stack([value, -slope_x / width, -slope_y / width, wider]) / width**2
+
+    def enclosed_energy(self, radius: ArrayLike) -> np.ndarray:
+        """Fraction of the flux in circles around the source.
+
+        Parameters
+        ----------
+        radius : array-like of float
+            Radii in pixels, positive.
+
+        Returns
+        -------
+        fraction : `~numpy.ndarray` of float
+            On the pixels of the map, for a source at the centre of a pixel; 1 is the flux inside
+            `radius` of this PSF.
+        """
+        radius = np.asarray(radius, dtype=float)
+        reach = int(np.ceil(self.radius))
+        steps = np.arange(-reach, reach + 1.0)
+        image = self.evaluate(steps, steps)
+        found = np.full(radius.shape, np.nan)
+        for index in np.ndindex(radius.shape):
+            if radius[index] > 0:
+                circle = CircularAperture((reach, reach), min(radius[index], 2 * reach))
+                found[index] = circle.do_photometry(image)[0][0] / image.sum()
+        return found
 
     def convolved(self, covariance: np.ndarray) -> PixelPSF:
         """Image of an elliptical Gaussian source.

@@ -7,7 +7,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=['stationary', 'variogram'],
     submod_attrs={
         'blocks': ['block_window'],
-        'fill': ['kriging_fill', 'kriging_fills'],
+        'fill': [
+            'kriging_errors', 'kriging_fill', 'kriging_fills', 'spline_fill', 'spline_fills',
+        ],
         'ordinary': ['Kriging'],
     },
 )

@@ -7,13 +7,17 @@ mask enter as averages over blocks, so that a few hundred numbers represent thou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import linalg, sparse
 
-from csr_astro.kriging.blocks import BLOCKS, block_means
-from csr_astro.kriging.variogram import Variogram, fit_variogram, local_weight, measure_variogram
+from csr_astro.kriging.blocks import BLOCKS, find_blocks
+from csr_astro.kriging.lags import LagTables
+from csr_astro.kriging.likelihood import window_variogram
+from csr_astro.kriging.variogram import Variogram, local_weight
+from csr_astro.kriging.wings import CONTRAST, WING_SLOPES, wing, wing_amplitude
 
 if TYPE_CHECKING:
     from csr_astro.typing import Places
@@ -24,16 +28,12 @@ __all__ = ['Kriging']
 # Fraction of the variogram between neighbours that always counts as noise, because predictions
 # that trust the fitted smoothness extrapolate wildly on real maps.
 _JITTER = 0.03
-# Wings of the source outside its mask, as powers of the distance. They are subtracted if their
-# amplitude exceeds this many standard errors, and the source is this much brighter, unlike a clump
-# of the background.
-_WING_SLOPES = (2.5, 5.0)
-_THRESHOLD = 3.0
-_CONTRAST = 10.0
 # Number of discs next to the mask that are left out to test the prediction, and smallest number of
 # blocks in one.
 _LEFT_OUT = 12
 _MIN_LEFT_OUT = 3
+# Attributes that are computed anew when they are needed.
+_CACHES = ('_kept_factor', '_kept_tables', '_last', '_last_whitened')
 
 
 class Kriging:
@@ -61,8 +61,12 @@ class Kriging:
     ----------
     variogram : `~csr_astro.kriging.variogram.Variogram` or None
         None if the window is constant.
-    wing : (S, S) `~numpy.ndarray` of float or 0
-        Subtracted wing of the source.
+    size : int
+        Width of the window.
+    n_valid : int
+        Number of valid pixels.
+    varies : bool
+        Whether the valid pixels differ.
 
     Examples
     --------
@@ -93,60 +97,90 @@ class Kriging:
         noise: np.ndarray | None = None,
         distance: np.ndarray | None = None,
     ) -> None:
-        size = self._size = len(values)
+        self.size = len(values)
+        self.n_valid, self.varies = int(valid.sum()), bool(np.ptp(values[valid]) > 0)
+        self.variogram: Variogram | None = None
         self._radius = radius
         self._level = self._offset = values[valid].mean()
-        self.variogram, self.wing, self._shape = None, 0.0, None
-        self._last = self._last_whitened = None, None
+        self._noise: tuple[np.ndarray, np.ndarray, float] | None = None
+        self._wings: list[tuple[float, int]] = []
+        self._wing_error = 0.0
+        self.forget()
         values = np.where(valid, values - self._offset, 0.0)
-        *self._centers, mean, self._count, self._parts = block_means(
-            values, valid, radius, distance
-        )
-        if not len(mean):
+        self._blocks = find_blocks(valid, radius, distance)
+        if not len(self._blocks):
             return
-        self._noise = None
+        self._means = self._blocks.means(values)
         if noise is not None:
-            # The white noise of the variogram is the known noise and a uniform rest.
-            known = np.where(valid, noise, 0.0)
-            blocks = block_means(known, valid, radius, distance)[2]
-            self._noise = noise, blocks, _near_mean(known, valid)
-        shapes = [_wing(np.hypot(*self._centers), radius, slope) for slope in _WING_SLOPES]
-        steps = np.arange(size) - size // 2
-        found = None
+            self._noise = self._known_noise(noise, valid)
         # The second round fits the variogram again, without the wing found in the first.
         for _ in range(2):
-            weights = fit_variogram(*measure_variogram(values, valid))
+            weights = window_variogram(values, valid, radius)
             if weights is None:
-                self._level, self.variogram = self._offset + mean.mean(), None
+                self._level, self.variogram = self._offset + self._means.mean(), None
                 return
-            self.variogram = Variogram(weights, size)
-            covariance = self._data_covariance()
-            self._factor = _cholesky(covariance, self.variogram.step)
-            right = np.column_stack([np.ones(len(mean)), mean, *shapes])
-            solved = linalg.cho_solve((self._factor, True), right, check_finite=False)
+            self.variogram = Variogram(weights, self.size)
+            self.forget()
+            right, solved = self._solve()
             if peak is None:
                 break
-            amplitude, error, number = _wing_amplitude(right.T @ solved)
-            if amplitude == 0 or _CONTRAST * amplitude > peak - self._offset:
+            amplitude, error, number = wing_amplitude(right.T @ solved)
+            if amplitude == 0 or CONTRAST * amplitude > peak - self._offset:
                 break
-            mean = mean - amplitude * shapes[number]
+            self._means = self._means - amplitude * right[:, 2 + number]
             solved[:, 1] -= amplitude * solved[:, 2 + number]
-            wing = amplitude * _wing(
-                np.hypot(steps[:, None], steps), radius, _WING_SLOPES[number]
-            )
-            values, self.wing = values - wing, self.wing + wing
-            found = error, number
-        rim = self._parts[1]
-        self._rim_scatter = mean[rim], covariance[rim, rim]
-        self._ones = solved[:, 0]
-        if found is not None:
-            self._shape = found[0] * solved[:, 2 + found[1]]
-        level = solved[:, 1].sum() / self._ones.sum()
-        self._level = self._offset + level
-        self._solved = solved[:, 1] - level * self._ones
+            values -= amplitude * self._wing(number)
+            self._wings.append((amplitude, number))
+            self._wing_error = error
+        self._finish(solved)
 
     def __repr__(self) -> str:
         return f'<Kriging: {self.variogram or "a window that does not vary"}>'
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | dict.fromkeys(_CACHES)
+
+    def __copy__(self) -> Kriging:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def forget(self) -> None:
+        """Free memory: the factor of the covariance is computed anew when it is needed."""
+        self.__dict__.update(dict.fromkeys(_CACHES))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that `forget` frees, in bytes."""
+        caches = self._kept_factor, self._kept_tables
+        return sum(each.nbytes for each in caches if each is not None)
+
+    def with_noise(self, noise: np.ndarray, valid: np.ndarray) -> Kriging:
+        """Return the same kriging for pixels whose noise is known.
+
+        Parameters
+        ----------
+        noise : (S, S) `~numpy.ndarray` of float
+            Known noise variance of each pixel.
+        valid : (S, S) `~numpy.ndarray` of bool
+            The valid pixels.
+
+        Returns
+        -------
+        kriging : `Kriging`
+            With the variogram and the wing of this one.
+        """
+        other = copy.copy(self)
+        other.forget()
+        if self.variogram is not None:
+            other._noise = self._known_noise(noise, valid)  # noqa: SLF001
+            other._finish(other._solve()[1])  # noqa: SLF001
+        return other
+
+    @property
+    def wing(self) -> np.ndarray | float:
+        """Subtracted wing of the source, (S, S) `~numpy.ndarray` of float; 0 without one."""
+        return sum((amplitude * self._wing(number) for amplitude, number in self._wings), 0.0)
 
     def predict(self, places: Places) -> np.ndarray:
         """Compute the conditional mean.
@@ -162,7 +196,7 @@ class Kriging:
         """
         if self.variogram is None:
             return np.full(len(places[0]), self._level)
-        return self._level + self._to_data(places) @ self._solved
+        return self._level + self._to_data(places, keep=False) @ self._solved
 
     def weights(self, places: Places) -> np.ndarray:
         """Weights of the valid blocks in the prediction, which is linear in their means.
@@ -178,7 +212,7 @@ class Kriging:
             Each row has the sum 1. The prediction from other values of the same valid pixels,
             such as a source adds, is ``weights @ (averaging_matrix() @ values.ravel())``.
         """
-        n = len(self._count)
+        n = len(self._blocks)
         if self.variogram is None:
             return np.full((len(places[0]), n), 1 / max(n, 1))
         to_data = self._to_data(places)
@@ -199,19 +233,18 @@ class Kriging:
             kriging makes of single pixels.
         """
         pixels, number = [], []
-        for n, part in self._parts.items():
-            steps = np.arange(n) - n // 2 + self._size // 2
+        for n in BLOCKS:
+            steps = np.arange(n) - n // 2 + self.size // 2
             rows, columns = (
-                np.asarray(center[part], dtype=int)[:, np.newaxis] + steps
-                for center in self._centers[::-1]
+                center[:, np.newaxis] + steps for center in self._blocks.places(n)[::-1]
             )
-            flat = rows[:, :, np.newaxis] * self._size + columns[:, np.newaxis, :]
+            flat = rows[:, :, np.newaxis] * self.size + columns[:, np.newaxis, :]
             pixels.append(flat.ravel())
             number.append(np.full(len(flat), n * n))
         counts = np.concatenate(number)
         starts = np.concatenate([[0], np.cumsum(counts)])
         values = np.repeat(1.0 / counts, counts)
-        shape = len(counts), self._size**2
+        shape = len(counts), self.size**2
         return sparse.csr_array((values, np.concatenate(pixels), starts), shape=shape)
 
     def covariance(self, places: Places, others: Places | None = None) -> np.ndarray:
@@ -234,7 +267,7 @@ class Kriging:
             return np.zeros((len(places[0]), len(others[0])))
         first = self._whitened(self._to_data(places))
         second = first if same else self._whitened(self._to_data(others))
-        covariance = self.variogram.covariance(places, others)
+        covariance = self._tables.covariance(places, others)
         covariance -= first[0].T @ second[0]
         for one, other in zip(first[1:], second[1:], strict=True):
             covariance += np.multiply.outer(one, other)
@@ -256,10 +289,31 @@ class Kriging:
         """
         if self.variogram is None:
             return np.zeros(len(weights))
-        before = weights @ self.variogram.covariance(places, places)
+        before = weights @ self._tables.covariance(places, places)
         variance = (before * weights).sum(axis=1)
         known, *rest = self._whitened(weights @ self._to_data(places), weights.sum(axis=1))
         variance -= (known**2).sum(axis=0)
+        for part in rest:
+            variance += part**2
+        return np.maximum(variance, 0)
+
+    def variances(self, places: Places) -> np.ndarray:
+        """Compute the variance of the error of each pixel, the diagonal of `covariance`.
+
+        Parameters
+        ----------
+        places : (x, y) of (P,) `~numpy.ndarray` of int
+            As in `predict`.
+
+        Returns
+        -------
+        variance : (P,) `~numpy.ndarray` of float
+        """
+        if self.variogram is None:
+            return np.zeros(len(places[0]))
+        origin = np.zeros(1, dtype=int), np.zeros(1, dtype=int)
+        known, *rest = self._whitened(self._to_data(places))
+        variance = self._tables.covariance(origin, origin)[0] - (known**2).sum(axis=0)
         for part in rest:
             variance += part**2
         return np.maximum(variance, 0)
@@ -307,7 +361,7 @@ class Kriging:
     @property
     def block_sizes(self) -> np.ndarray:
         """Number of pixels of each valid block, (N,)."""
-        return self._count
+        return self._blocks.count
 
     def significance(self, templates: np.ndarray) -> np.ndarray:
         """Compute the significance of patterns in the valid blocks, each fitted on its own.
@@ -349,79 +403,125 @@ class Kriging:
         surprise = np.ones(5)
         if self.variogram is None:
             return surprise
-        # Lower triangle of the inverse covariance, without the term of the unknown mean.
-        precision = linalg.lapack.dpotri(self._factor, lower=1)[0]
-        diagonal = precision.diagonal() - self._ones**2 / self._ones.sum()
-        if not diagonal.max() > 0:
+        discs = (
+            (self._radius + 5, 4.0),
+            (2 * self._radius + 2, max(self._radius, 4.0)),
+        )
+        # The largest blocks come first. The inverse covariance of all blocks after those that lie
+        # beyond the discs follows from the last part of the factor.
+        reach = max(sum(disc) for disc in discs)
+        large = self._blocks.places(BLOCKS[0])
+        first = int((np.hypot(*large) > reach + 1).sum())
+        # Its lower triangle.
+        precision = linalg.lapack.dpotri(self._factor[first:, first:], lower=1)[0]
+        ones, solved = self._ones[first:], self._solved[first:]
+        # The mean is not known.
+        precision -= np.multiply.outer(ones / self._ones.sum(), ones)
+        diagonal = precision.diagonal()
+        if not diagonal.max(initial=0.0) > 0:
             # A single block only determines the unknown mean.
             return surprise
-        single = self._solved**2 / np.maximum(diagonal, 1e-12 * diagonal.max())
+        single = solved**2 / np.maximum(diagonal, 1e-12 * diagonal.max())
         for number, n in enumerate((1, 3)):
-            if len(single[self._parts[n]]):
-                surprise[number] = single[self._parts[n]].mean()
-        for number, (distance, radius) in enumerate(
-            ((self._radius + 5, 4.0), (2 * self._radius + 2, max(self._radius, 4.0))), start=2
-        ):
+            part = self._blocks.parts[n]
+            if part.stop > part.start:
+                surprise[number] = single[part.start - first : part.stop - first].mean()
+        dx, dy, count = (
+            each[first:] for each in (self._blocks.dx, self._blocks.dy, self._blocks.count)
+        )
+        sides = np.column_stack([solved, count])
+        angles = 2 * np.pi * np.arange(_LEFT_OUT) / _LEFT_OUT
+        for number, (distance, radius) in enumerate(discs, start=2):
+            x, y = (distance * f(angles)[:, np.newaxis] for f in (np.cos, np.sin))
             found = [
-                self._left_out_disc(precision, distance * np.cos(a), distance * np.sin(a), radius)
-                for a in 2 * np.pi * np.arange(_LEFT_OUT) / _LEFT_OUT
+                _left_out(precision, sides, inside.nonzero()[0])
+                for inside in (dx - x) ** 2 + (dy - y) ** 2 <= radius**2
             ]
             if found := [value for value in found if value is not None]:
                 surprise[number] = np.mean(found)
-        values, covariance = self._rim_scatter
+        values = self._means[self._blocks.parts[1]]
         if len(values) >= _MIN_LEFT_OUT:
-            surprise[4] = values.var() / (covariance.diagonal().mean() - covariance.mean())
+            surprise[4] = values.var() / self._rim_variance
         return surprise
-
-    def _left_out_disc(self, precision, x, y, radius):
-        """Return the squared error of a disc's mean, predicted from outside, over its variance."""
-        dx, dy = self._centers
-        inside = np.flatnonzero((dx - x) ** 2 + (dy - y) ** 2 <= radius**2)
-        if len(inside) < _MIN_LEFT_OUT:
-            return None
-        ones = self._ones[inside]
-        block = precision[np.ix_(inside, inside)]
-        block -= np.multiply.outer(ones, ones) / self._ones.sum()
-        block[np.diag_indices(len(inside))] *= 1 + 1e-9
-        weight = self._count[inside] / self._count[inside].sum()
-        right = np.column_stack([self._solved[inside], weight])
-        _, solved, failed = linalg.lapack.dposv(block, right, lower=1)
-        if failed:
-            return None
-        error, variance = weight @ solved
-        return error**2 / variance if variance > 0 else None
 
     # ----------------------------------------------------------------------------------- helpers
 
+    @property
+    def _tables(self):
+        # Local names, because threads may share the window.
+        tables = self._kept_tables
+        if tables is None:
+            tables = self._kept_tables = LagTables(self.variogram)
+        return tables
+
+    @property
+    def _factor(self):
+        factor = self._kept_factor
+        if factor is None:
+            covariance = self._data_covariance()
+            factor = _cholesky(covariance, self.variogram.step)
+            rim = covariance[self._blocks.parts[1], self._blocks.parts[1]]
+            if len(rim):
+                self._rim_variance = rim.diagonal().mean() - rim.mean()
+            self._kept_factor = factor
+        return factor
+
+    def _solve(self):
+        """Solve for a constant, the means of the blocks, and wings; returns both sides."""
+        distance = np.hypot(self._blocks.dx, self._blocks.dy)
+        shapes = [wing(distance, self._radius, slope) for slope in WING_SLOPES]
+        right = np.column_stack([np.ones(len(distance)), self._means, *shapes])
+        return right, linalg.cho_solve((self._factor, True), right, check_finite=False)
+
+    def _finish(self, solved):
+        """Keep what predictions and errors need of the solution."""
+        self._ones = solved[:, 0].copy()
+        self._shape = None
+        if self._wings:
+            self._shape = self._wing_error * solved[:, 2 + self._wings[-1][1]]
+        level = solved[:, 1].sum() / self._ones.sum()
+        self._level = self._offset + level
+        self._solved = solved[:, 1] - level * self._ones
+
+    def _wing(self, number):
+        """Return the whole profile of a wing, (S, S)."""
+        steps = np.arange(self.size) - self.size // 2
+        return wing(np.hypot(steps[:, None], steps), self._radius, WING_SLOPES[number])
+
+    def _known_noise(self, noise, valid):
+        """Return the known noise of pixels and of blocks, and its mean about the source.
+
+        The white noise of the variogram is the known noise and a uniform rest.
+        """
+        known = np.where(valid, noise, 0.0)
+        return noise, self._blocks.means(known), _near_mean(known, valid)
+
     def _data_covariance(self):
         """Compute the covariance of the valid blocks; only the lower triangle is filled."""
-        dx, dy = self._centers
-        covariance = np.empty((len(dx), len(dx)))
-        for p in BLOCKS:
-            a = self._parts[p]
-            for q in BLOCKS:
-                if q <= p:
-                    b = self._parts[q]
-                    covariance[a, b] = self.variogram.covariance(
-                        (dx[a], dy[a]), (dx[b], dy[b]), (p, q)
-                    )
+        covariance = np.empty((len(self._blocks), len(self._blocks)), order='F')
+        for number, p in enumerate(BLOCKS):
+            for q in BLOCKS[: number + 1]:
+                covariance[self._blocks.parts[p], self._blocks.parts[q]] = self._tables.covariance(
+                    self._blocks.places(p), self._blocks.places(q), (p, q)
+                )
         noise = self.variogram.noise
         if self._noise is not None:
             noise = max(noise - self._noise[2], 0) + self._noise[1]
-        covariance[np.diag_indices(len(dx))] += noise / self._count
+        covariance[np.diag_indices(len(covariance))] += noise / self._blocks.count
         return covariance
 
-    def _to_data(self, places):
+    def _to_data(self, places, *, keep=True):
         """Compute the covariance of places with the valid blocks; the last result is kept."""
-        kept, covariance = self._last
-        if kept is places:
-            return covariance
-        dx, dy = self._centers
-        covariance = np.empty((len(places[0]), len(dx)))
+        last = self._last
+        if last is not None and last[0] is places:
+            return last[1]
+        covariance = np.empty((len(places[0]), len(self._blocks)))
         for p in BLOCKS:
-            a = self._parts[p]
-            covariance[:, a] = self.variogram.covariance(places, (dx[a], dy[a]), (p, 1))
-        self._last = places, covariance
+            covariance[:, self._blocks.parts[p]] = self._tables.covariance(
+                places, self._blocks.places(p), (1, p)
+            )
+        if keep:
+            self._last = places, covariance
         return covariance
 
     def _whitened(self, to_data, total=1.0):
@@ -432,8 +532,10 @@ class Kriging:
         """
         missing = total - to_data @ self._ones
         # Weights and covariance of the same places share the first.
-        kept, known = self._last_whitened
-        if kept is not to_data:
+        last = self._last_whitened
+        if last is not None and last[0] is to_data:
+            known = last[1]
+        else:
             known = linalg.solve_triangular(
                 self._factor, to_data.T, lower=True, check_finite=False
             )
@@ -446,6 +548,24 @@ class Kriging:
             level = self._shape.sum() / self._ones.sum()
             rows.append(to_data @ self._shape + level * missing)
         return rows
+
+
+def _left_out(precision, sides, inside):
+    """Return the squared error of the mean of blocks, predicted from others, over its variance.
+
+    ``sides`` are the solution of the system, and the number of pixels of each block.
+    """
+    if len(inside) < _MIN_LEFT_OUT:
+        return None
+    block = precision[inside[:, np.newaxis], inside]
+    block.flat[:: len(inside) + 1] *= 1 + 1e-9
+    right = sides[inside]
+    right[:, 1] /= right[:, 1].sum()
+    _, solved, failed = linalg.lapack.dposv(block, right, lower=1)
+    if failed:
+        return None
+    error, variance = right[:, 1] @ solved
+    return error**2 / variance if variance > 0 else None
 
 
 def _common(places, others):
@@ -474,31 +594,3 @@ def _cholesky(covariance, step):
             continue
     covariance[diagonal] = 2 * variance
     return linalg.cholesky(covariance, lower=True, check_finite=False)
-
-
-def _wing(distance, radius, slope):
-    """Return the profile of a source outside its mask, 1 at the rim."""
-    return (np.maximum(distance, radius) / max(radius, 1)) ** -slope
-
-
-def _wing_amplitude(products):
-    """Fit the amplitude of a wing; return it (0 if not significant), its error and its shape.
-
-    ``products`` are the scalar products, under the inverse covariance, of a constant,
-    the pixels, and the shapes of wings.
-    """
-    constant, data, shapes = products[0], products[1], products[2:]
-    level = shapes[:, 0] / constant[0]
-    information = np.diagonal(shapes[:, 2:]) - shapes[:, 0] * level
-    # Few pixels cannot distinguish a wing from a constant.
-    known = information > 1e-9 * np.diagonal(shapes[:, 2:])
-    significance = np.zeros(len(shapes))
-    estimate = data[2:] - data[0] * level
-    significance[known] = estimate[known] / np.sqrt(information[known])
-    number = int(np.argmax(significance))
-    best = significance[number]
-    if best <= _THRESHOLD:
-        return 0.0, 0.0, number
-    # Reduced by the amplitude that noise alone could give.
-    error = 1 / np.sqrt(information[number])
-    return best * error * (1 - (_THRESHOLD / best) ** 2), error, number

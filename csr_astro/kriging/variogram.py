@@ -17,7 +17,7 @@ from csr_astro.utils.warnings import one_at_a_time
 if TYPE_CHECKING:
     from csr_astro.typing import Places
 
-__all__ = ['Variogram', 'fit_variogram', 'local_weight', 'measure_variogram']
+__all__ = ['Variogram', 'fit_variogram', 'local_weight', 'measure_variogram', 'scaled_models']
 
 
 # One lag (dy, dx) of each orbit under flips and rotations at which the variogram is measured.
@@ -36,9 +36,9 @@ _MIN_PAIRS = 10.0
 _FIT_LAG = 8.0
 # The models: Gaussian-correlated noise of these scales, and power laws of these exponents
 # seen through beams of these standard deviations, all in pixels.
-_NOISE_SCALES = (0.6, 1.0, 1.6, 2.5)
-_EXPONENTS = (0.5, 1.0, 1.5, 1.9)
-_BEAMS = (0.0, 0.7, 1.3, 2.5, 5.0)
+NOISE_SCALES = (0.6, 1.0, 1.6, 2.5)
+EXPONENTS = (0.5, 1.0, 1.5, 1.9)
+BEAMS = (0.0, 0.7, 1.3, 2.5, 5.0)
 
 
 def _orbit(dy, dx):
@@ -48,9 +48,6 @@ def _orbit(dy, dx):
 
 
 _ORBITS = [_orbit(*lag) for lag in _LAGS]
-_ORBIT_ROWS = np.array([dy for orbit in _ORBITS for dy, _ in orbit])
-_ORBIT_COLUMNS = np.array([dx for orbit in _ORBITS for _, dx in orbit])
-_ORBIT_STARTS = np.cumsum([0] + [len(orbit) for orbit in _ORBITS[:-1]])
 
 
 def _smooth_power(h, exponent, variance):
@@ -68,11 +65,11 @@ def _models(h, variance):
     treated as Gaussian, so that all covariances are consistent.
     """
     values = [np.ones_like(h)]
-    for scale in _NOISE_SCALES:
+    for scale in NOISE_SCALES:
         width = scale**2 + variance / 2
         values.append(1 - scale**2 / width * np.exp(-(h**2) / (4 * width)))
-    for beam in _BEAMS:
-        for exponent in _EXPONENTS:
+    for beam in BEAMS:
+        for exponent in EXPONENTS:
             at_zero = _smooth_power(np.zeros(1), exponent, 2 * beam**2)
             values.append(_smooth_power(h, exponent, 2 * beam**2 + variance) - at_zero)
     return np.array(values)
@@ -80,7 +77,35 @@ def _models(h, variance):
 
 # Models are scaled to about 1 at a typical distance, so that their weights are comparable.
 _SCALES = _models(np.array([6.0]), 0.0)[:, 0]
-_DESIGN = (_models(_DISTANCES, 0.0) / _SCALES[:, None]).T
+
+
+def scaled_models(distance: np.ndarray) -> np.ndarray:
+    """Compute the variograms of all models between pixels: white noise first.
+
+    Parameters
+    ----------
+    distance : (D,) `~numpy.ndarray` of float
+        Distances in pixels.
+
+    Returns
+    -------
+    models : (M, D) `~numpy.ndarray` of float
+        Each is 1 at a distance of 6 pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.kriging.variogram import scaled_models
+    >>> models = scaled_models(np.array([0.0, 6.0]))
+    >>> bool((models[:, 0] == 0).all()), bool(np.allclose(models[:, 1], 1))
+    (True, True)
+    """
+    models = _models(distance, 0.0) / _SCALES[:, np.newaxis]
+    models[:, distance == 0] = 0
+    return models
+
+
+_DESIGN = scaled_models(_DISTANCES).T
 
 
 @lru_cache(maxsize=16)
@@ -93,12 +118,13 @@ def _table(size, first, second):
     table = interpolate.CubicSpline(knots, _models(knots, variance), axis=1)(distance)
     if variance == 0:
         # Power laws without a beam have a cusp at 0 that no spline follows.
-        first_power = 1 + len(_NOISE_SCALES) + _BEAMS.index(0.0) * len(_EXPONENTS)
-        for number, exponent in enumerate(_EXPONENTS):
+        first_power = 1 + len(NOISE_SCALES) + BEAMS.index(0.0) * len(EXPONENTS)
+        for number, exponent in enumerate(EXPONENTS):
             table[first_power + number] = distance**exponent
     return table[1:] / _SCALES[1:, None]
 
 
+@lru_cache(maxsize=16)
 def local_weight(size: int) -> np.ndarray:
     """Compute the Gaussian weight of the pixels of a window, (size, size), about its centre.
 
@@ -144,16 +170,41 @@ def measure_variogram(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray
     True
     """
     size = len(values)
-    weight = np.where(valid, local_weight(size), 0.0)
-    values = np.where(valid, values, 0.0)
+    arrays = np.zeros((3, size, size))
+    weight, first, second = arrays
+    np.copyto(weight, local_weight(size), where=valid)
+    np.multiply(weight, values, out=first, where=valid)
+    np.multiply(first, values, out=second, where=valid)
     n = fft.next_fast_len(size + min(_MAX_LAG, size - 1), real=True)
-    spectra = fft.rfft2(np.stack([weight, weight * values, weight * values**2]), s=(n, n))
-    product = 2 * (spectra[2].conj() * spectra[0]).real - 2 * np.abs(spectra[1]) ** 2
-    sums, pairs = fft.irfft2(np.stack([product, np.abs(spectra[0]) ** 2]), s=(n, n))
-    at = (_ORBIT_ROWS % n, _ORBIT_COLUMNS % n)
-    pairs = np.add.reduceat(pairs[at], _ORBIT_STARTS)
-    sums = np.add.reduceat(sums[at], _ORBIT_STARTS)
+    # Along one axis after the other, because the padding of the other holds zeros only.
+    weight, first, second = fft.fft(fft.rfft(arrays, n), n, axis=1)
+    power = weight.real**2 + weight.imag**2
+    product = second.real * weight.real + second.imag * weight.imag
+    product -= first.real**2 + first.imag**2
+    sums, pairs = (_orbit_sums(each, n) for each in (2 * product, power))
     return np.maximum(sums, 0) / (2 * np.maximum(pairs, 1e-9)), pairs
+
+
+def _orbit_sums(spectrum, n):
+    """Sum the inverse transform of an even, real spectrum, (n, n // 2 + 1), over each orbit."""
+    rows, columns = _cosines(n)
+    # The mean over flips is a product of cosines.
+    means = rows @ spectrum @ columns.T
+    (y, x), size = np.transpose(_LAGS), [len(orbit) for orbit in _ORBITS]
+    return np.multiply(size, (means[y, x] + means[x, y]) / 2)
+
+
+@lru_cache(maxsize=16)
+def _cosines(n):
+    """Return cosines by lag and wavenumber, those of half the wavenumbers with their number."""
+    angle = 2 * np.pi / n * np.outer(np.arange(_MAX_LAG + 1), np.arange(n))
+    rows = np.cos(angle) / n**2
+    half = n // 2 + 1
+    number = np.full(half, 2.0)
+    number[0] = 1
+    if n % 2 == 0:
+        number[-1] = 1
+    return rows, np.cos(angle[:, :half]) * number
 
 
 def fit_variogram(variogram: np.ndarray, pairs: np.ndarray) -> np.ndarray | None:
@@ -252,12 +303,15 @@ class Variogram:
         (x, y), (other_x, other_y) = places, others
         squared = np.subtract.outer(x, other_x) ** 2
         squared += np.subtract.outer(y, other_y) ** 2
-        return self._by_distance(*blocks, int(squared.max(initial=0))).take(squared)
+        longest = int(squared.max(initial=0))
+        if squared.size <= longest:
+            return self._at(squared, blocks)
+        return self._at(slice(longest + 1), blocks).take(squared)
 
-    def _by_distance(self, first, second, longest):
-        """Return the covariance by squared distance; zero weights are skipped."""
-        models = _table(self._size, max(first, second), min(first, second))
-        total = np.full(longest + 1, self._sill)
-        for k in np.flatnonzero(self._weights):
-            total -= self._weights[k] * models[k, : longest + 1]
-        return total
+    def _at(self, squared, blocks):
+        """Return the covariance at squared distances; models without weight are skipped."""
+        models = _table(self._size, max(blocks), min(blocks))
+        used = np.flatnonzero(self._weights)
+        if not len(used):
+            return np.full_like(models[0][squared], self._sill)
+        return self._sill - sum(self._weights[k] * models[k][squared] for k in used)

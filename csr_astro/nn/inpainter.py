@@ -6,25 +6,28 @@ both use it, so that they cannot differ.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from csr_astro.kriging import kriging_fills
+from csr_astro.kriging import kriging_errors, kriging_fills, spline_fills
 from csr_astro.nn.fill import push_pull_fill
+from csr_astro.nn.folded import fold
 from csr_astro.nn.unet import central_pixels, memory_format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from csr_astro.kriging import Kriging
     from csr_astro.nn.unet import PartialConvUNet
 
 __all__ = ['FILLS', 'NORMALIZATIONS', 'Inpainter', 'local_normalization', 'minmax_normalization']
 
 
 # Fills to which the network's output is added, and the number of hints that they need.
-FILLS = {'none': 0, 'push-pull': 0, 'kriging': 2}
+FILLS = {'none': 0, 'push-pull': 0, 'kriging': 2, 'kriging+spline': 4}
 
 # Normalised pixels are clipped at this many scales, so that the bright core of an unmasked
 # neighbour does not dominate.
@@ -32,6 +35,10 @@ _CLIP = 30.0
 # Range in scales of masked pixels whose logarithm the network is shown, so that it can expect wings
 # of bright sources. It must not see fainter pixels, which may be background.
 _BRIGHT, _BRIGHTEST = 10.0, 1e6
+# Sources brighter than this many scatters are predicted by the network alone.
+_CERTAIN = 30.0
+# Smallest error of the kriging, in scatters of the window.
+_LEAST_ERROR = 1e-4
 # Added to the mask radius for the width of the local normalisation, in pixels.
 _LOCAL_MARGIN = 10.0
 
@@ -129,6 +136,22 @@ def minmax_normalization(
 NORMALIZATIONS = {'local': local_normalization, 'minmax': minmax_normalization}
 
 
+def _tensors(stacks, device):
+    """Stacks of images, (B, H, W), as tensors, (B, 1, H, W)."""
+    return (torch.from_numpy(stack)[:, None].float().to(device) for stack in stacks)
+
+
+def expected_error(hints: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Standard error of the kriging, (B,), from the hints of ``fill='kriging+spline'``.
+
+    Parameters
+    ----------
+    hints : sequence of `torch.Tensor`, (B, 1, H, W)
+        As from `Inpainter.prepare`.
+    """
+    return hints[6].flatten(1).amax(dim=1).clamp(min=_LEAST_ERROR)
+
+
 class Inpainter(nn.Module):
     """Network with the normalisation of its training.
 
@@ -138,14 +161,19 @@ class Inpainter(nn.Module):
         The network.
     normalization : {'local', 'minmax'}, optional
         A key of ``NORMALIZATIONS``.
-    fill : {'none', 'push-pull', 'kriging'}, optional
+    fill : {'none', 'push-pull', 'kriging', 'kriging+spline'}, optional
         Fill to which the network's output is added: none (the paper),
         `~csr_astro.nn.fill.push_pull_fill`, or that with
-        `~csr_astro.kriging.kriging_fill` behind the central mask. The latter needs a
-        network with two hints: the kriging fill, and the brightness of the sources.
+        `~csr_astro.kriging.kriging_fill` behind the central mask. With ``'kriging'`` the
+        network has two hints: the kriging fill, and the brightness of the sources. With
+        ``'kriging+spline'`` it has two more, `~csr_astro.kriging.spline_fill` and the standard
+        error of the kriging, and its output counts in that error.
     dtype : `torch.dtype`, optional
         Precision of the network's arithmetic; all other computations keep the
         precision of the image.
+    wings_only : bool, optional
+        Whether predictions use the network only behind bright sources, whose wings it knows,
+        and the kriging alone elsewhere; needs a fill of kriging.
 
     Examples
     --------
@@ -168,6 +196,7 @@ class Inpainter(nn.Module):
         *,
         fill: str = 'push-pull',
         dtype: torch.dtype = torch.float32,
+        wings_only: bool = False,
     ) -> None:
         super().__init__()
         for name, value, known in (
@@ -181,10 +210,29 @@ class Inpainter(nn.Module):
                 f'fill={fill!r} needs a network that takes {FILLS[fill]} hints, not '
                 f'{network.n_hints}.'
             )
+        if fill == 'none':
+            network.use_single_precision()
+        if wings_only and not fill.startswith('kriging'):
+            raise ValueError(f'wings_only needs a fill of kriging, got fill={fill!r}.')
+        self.wings_only = wings_only
         self.network = network
         self.normalization = normalization
         self.fill = fill
         self.dtype = dtype
+
+    def folded(self) -> Inpainter:
+        """Return the same model with `~csr_astro.nn.folded.fold` of its network.
+
+        It predicts faster on processors, and cannot be trained.
+
+        Returns
+        -------
+        inpainter : `Inpainter`
+        """
+        network = fold(self.network, self.dtype)
+        model = Inpainter(network, self.normalization, fill=self.fill, dtype=self.dtype)
+        model.info = getattr(self, 'info', None)
+        return model.eval()
 
     def prepare(
         self,
@@ -195,7 +243,9 @@ class Inpainter(nn.Module):
         radius: torch.Tensor,
         *,
         wings_known: bool = False,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
+    ) -> tuple[
+        torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor, list[Kriging | None]
+    ]:
         """Prepare the input of the network.
 
         Parameters
@@ -213,30 +263,63 @@ class Inpainter(nn.Module):
             of the central source.
         hints : tuple of `torch.Tensor`, (B, 1, H, W)
             For ``fill='kriging'`` the kriging fill, 1 in the central mask, the logarithm
-            of bright pixels under all masks, and 1 in those pixels; else none.
+            of bright pixels under all masks, and 1 in those pixels. For ``'kriging+spline'``
+            also the spline fill and the standard error of the kriging, each followed by 1 in
+            the central mask; else none.
         location, scale : `torch.Tensor`, (B, 1, 1, 1)
+        krigings : list of `~csr_astro.kriging.Kriging` or None
+            Kriging of each normalised image, for ``fill='kriging'``.
         """
         location, scale = NORMALIZATIONS[self.normalization](image, valid, finite, radius)
         units = (image - location) / torch.where(scale > 0, scale, torch.ones_like(scale))
         normalized = (units.clamp(-_CLIP, _CLIP) * valid).float()
-        if self.fill != 'kriging':
-            return normalized, (), location, scale
+        if not self.fill.startswith('kriging'):
+            return normalized, (), location, scale, [None] * len(image)
         central = (central > 0).float()
         hidden = ((finite > 0) & (valid == 0)).float()
         # A core that was not measured is assumed to be bright.
         peak = torch.where(central * hidden > 0, units, -torch.inf).amax(dim=(-3, -2, -1))
         peak = torch.where(torch.isfinite(peak), peak, torch.inf)
-        arrays = (tensor[:, 0].cpu().numpy() for tensor in (normalized, valid > 0, central > 0))
-        fills, wings = (
-            torch.from_numpy(stack)[:, None].float().to(image.device)
-            for stack in kriging_fills(*arrays, *(each.cpu().numpy() for each in (radius, peak)))
-        )
+        _, inside, holes = arrays = [
+            tensor[:, 0].cpu().numpy() for tensor in (normalized, valid > 0, central > 0)
+        ]
+        radius = radius.cpu().numpy()
+        *stacks, krigings = kriging_fills(*arrays, radius, peak.cpu().numpy())
+        fills, wings = _tensors(stacks, image.device)
         bright = torch.log10(units.clamp(_BRIGHT, _BRIGHTEST) / _BRIGHT).float() * hidden
         if wings_known:
             # The network takes part of the background for wings of bright sources.
             bright = torch.zeros_like(bright)
         normalized = (normalized - wings) * (valid > 0)
-        return normalized, (fills, central, bright, (bright > 0).float()), location, scale
+        hints = fills, central, bright, (bright > 0).float()
+        if self.fill == 'kriging+spline':
+            splines = spline_fills(normalized[:, 0].cpu().numpy(), inside, holes, radius)
+            stacks = [splines, kriging_errors(krigings, holes)]
+            splines, errors = _tensors(stacks, image.device)
+            hints = *hints, splines, central, errors, central
+        return normalized, hints, location, scale, krigings
+
+    def network_share(self, hints: Sequence[torch.Tensor], n: int) -> torch.Tensor:
+        """Share of the network in the predictions; the rest is that of the kriging.
+
+        Parameters
+        ----------
+        hints : sequence of `torch.Tensor`, (B, 1, H, W)
+            As from `prepare`.
+        n : int
+            Number of images.
+
+        Returns
+        -------
+        share : `torch.Tensor`, (B,)
+            1, and with ``wings_only`` 0 behind sources without a bright pixel. It rises between
+            10 and 30 scatters, so that no flux jumps.
+        """
+        if not self.wings_only:
+            return torch.ones(n)
+        _, central, bright = hints[:3]
+        peak = (bright * central).flatten(1).amax(dim=1)
+        return (peak / math.log10(_CERTAIN / _BRIGHT)).clamp(0, 1)
 
     def predict_normalized(
         self,
@@ -276,6 +359,10 @@ class Inpainter(nn.Module):
         if unknown.any():
             smooth = push_pull_fill(normalized[unknown], valid[unknown])
             fill[unknown] = torch.where(central[unknown] > 0, guess[unknown], smooth)
+        if self.fill == 'kriging+spline':
+            # In units of the error that kriging expects, so that where that is sure of itself
+            # the network changes little.
+            output = output * expected_error(hints).reshape(-1, 1, 1, 1)
         return central_pixels(fill, reach) + output
 
     def forward(
@@ -302,6 +389,6 @@ class Inpainter(nn.Module):
         -------
         prediction : `torch.Tensor`, (B, 1, H, W), the dtype of ``image``
         """
-        normalized, hints, location, scale = self.prepare(image, valid, finite, central, radius)
+        normalized, hints, location, scale, _ = self.prepare(image, valid, finite, central, radius)
         prediction = self.predict_normalized(normalized, valid, hints)
         return location + scale * prediction.to(image.dtype)

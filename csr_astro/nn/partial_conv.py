@@ -75,11 +75,11 @@ class _PartialConv(nn.Module):
             valid = sum(
                 tensor.shape[1] * mask.float() for tensor, mask in zip(tensors, masks, strict=True)
             )
-            n_valid = self._convolve(valid, self.window)
+            n_valid = self.convolve(valid, self.window)
             mask = (n_valid > 0).to(n_valid.dtype)
             ratio = self.n_window * mask / n_valid.clamp(min=1)
         tensors = [x * m.to(x.dtype) for x, m in zip(tensors, masks, strict=True)]
-        output = self._convolve(
+        output = self.convolve(
             torch.cat(tensors, dim=1) if len(tensors) > 1 else tensors[0], self.weight
         )
         output *= ratio.to(output.dtype)
@@ -126,8 +126,23 @@ class PartialConv2d(_PartialConv):
         """Number of inputs under the kernel, all channels (``Σ1``)."""
         return self.in_channels * self.kernel_size**2
 
-    def _convolve(self, x, weight):
-        return F.conv2d(x, weight, stride=self.stride, padding=self.padding)
+    def convolve(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Convolve without masks, with the stride and padding of the layer.
+
+        Parameters
+        ----------
+        x : `torch.Tensor`, (B, C, H, W)
+            Input.
+        weight, bias : `torch.Tensor`
+            As in `torch.nn.functional.conv2d`.
+
+        Returns
+        -------
+        output : `torch.Tensor`, (B, C', H', W')
+        """
+        return F.conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
 
 
 class PartialConvTranspose2d(_PartialConv):
@@ -198,5 +213,20 @@ class PartialConvTranspose2d(_PartialConv):
         start = -((self.kernel_size - 1 - first) // self.stride)
         return max(start, 0), min(last // self.stride + 1, size)
 
-    def _convolve(self, x, weight):
-        return F.conv_transpose2d(x, weight, stride=self.stride, padding=self.padding)
+    def convolve(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Convolve without masks, with the stride and padding of the layer.
+
+        Parameters
+        ----------
+        x : `torch.Tensor`, (B, C, H, W)
+            Input.
+        weight, bias : `torch.Tensor`
+            As in `torch.nn.functional.conv_transpose2d`.
+
+        Returns
+        -------
+        output : `torch.Tensor`, (B, C', H', W')
+        """
+        return F.conv_transpose2d(x, weight, bias, stride=self.stride, padding=self.padding)

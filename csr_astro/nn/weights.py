@@ -24,6 +24,7 @@ __all__ = [
     'convert_checkpoint',
     'list_weights',
     'load_model',
+    'preset_weights',
     'read_info',
     'read_state_dict',
     'save_weights',
@@ -54,8 +55,11 @@ class WeightsInfo:
     normalization : str
         Normalisation: ``'local'`` or ``'minmax'``.
     fill : str
-        Fill to which the network's output is added: ``'none'``, ``'push-pull'`` or
-        ``'kriging'``.
+        Fill to which the network's output is added: ``'none'``, ``'push-pull'``, ``'kriging'`` or
+        ``'kriging+spline'``.
+    wings_only : bool
+        Whether the network is asked only behind bright sources, see
+        `~csr_astro.nn.inpainter.Inpainter`.
     title, training_data, licence, description : str
         Entries of the model card.
     beams : (float, float) or None
@@ -75,6 +79,7 @@ class WeightsInfo:
     width: float
     normalization: str
     fill: str
+    wings_only: bool = False
     title: str = ''
     training_data: str = ''
     licence: str = ''
@@ -104,6 +109,33 @@ def list_weights() -> list[str]:
     True
     """
     return sorted(read_data('weights.toml'))
+
+
+def preset_weights(preset: str, instrument: str | None = None) -> str:
+    """Return the name of the bundled weights that a preset uses for an instrument.
+
+    Parameters
+    ----------
+    preset : str
+        Preset of `~csr_astro.NeuralBackgroundEstimator`.
+    instrument : str, optional
+        Name of the instrument.
+
+    Returns
+    -------
+    name : str
+        Name of the preset's weights that are for this instrument, else of its first ones.
+
+    Examples
+    --------
+    >>> from csr_astro.nn.weights import preset_weights
+    >>> preset_weights('paper', 'pacs-parallel-blue'), preset_weights('paper', 'spire-250')
+    ('paper-parallel', 'paper-scanmap')
+    """
+    registry = read_data('weights.toml')
+    names = [name for name, entry in registry.items() if entry['preset'] == preset]
+    own = [name for name in names if instrument in registry[name].get('instruments', ())]
+    return (own or names)[0]
 
 
 def _locate(name_or_path):
@@ -158,6 +190,7 @@ def _checked_header(handle, path):
         'width': width,
         'normalization': header['normalization'],
         'fill': header['fill'],
+        'wings_only': header.get('wings_only') == 'true',
         **{key: header.get(key, '') for key in _DESCRIPTIVE},
     }
 
@@ -270,7 +303,9 @@ def load_model(
     for key in network.state_dict().keys() - state.keys():
         state[key] = torch.zeros((), dtype=torch.long)
     network.load_state_dict(state, assign=True)
-    model = Inpainter(network, info.normalization, fill=info.fill, dtype=dtype)
+    model = Inpainter(
+        network, info.normalization, fill=info.fill, dtype=dtype, wings_only=info.wings_only
+    )
     model = model.to(device).to(memory_format=memory_format(device)).eval()
     model.requires_grad_(False)
     model.info = info
@@ -315,10 +350,13 @@ def save_weights(path: str | PathLike, model: Inpainter, **card: str) -> None:
     >>> info.title, info.width
     ('untrained', 0.125)
     """
-    _write(path, model.network, model.normalization, model.fill, torch.float16, card)
+    _write(
+        path, model.network, model.normalization, model.fill, torch.float16, card,
+        wings_only=model.wings_only,
+    )  # fmt: skip
 
 
-def _write(path, network, normalization, fill, kernel_dtype, card):
+def _write(path, network, normalization, fill, kernel_dtype, card, *, wings_only=False):
     from safetensors.torch import save_file
 
     unknown = card.keys() - set(_DESCRIPTIVE)
@@ -337,6 +375,7 @@ def _write(path, network, normalization, fill, kernel_dtype, card):
         'width': repr(network.width),
         'normalization': normalization,
         'fill': fill,
+        **({'wings_only': 'true'} if wings_only else {}),
         **{key: str(value) for key, value in card.items()},
     }
     with atomic_path(path) as temporary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -71,11 +72,13 @@ class InpaintedAperturePhotometry:
     method : {'exact', 'center', 'subpixel'}, optional
         Weighting of pixels on the rim of an aperture, as in photutils.
     aperture_correction : str, float, sequence of float or None, optional
-        Enclosed-energy fraction by which fluxes are divided: ``'eef'`` or
-        ``'vesta'`` for the instrument's tables of real sources and of injected
-        Vesta PSFs, a number for all or one for each aperture, or ``'none'``. By
-        default ``'eef'`` if the instrument has a table, else ``'none'``. Tables are
-        for circular apertures: for other shapes give a number or ``'none'``.
+        Enclosed-energy fraction of a point source by which fluxes are divided: ``'eef'`` or
+        ``'vesta'`` for the instrument's tables of real sources and of injected PSFs,
+        ``'gaussian'`` for a Gaussian of the beam's FWHM, ``'psf'`` for the PSF of the
+        estimator, a number for all or one for each aperture, or ``'none'``. By default
+        ``'eef'`` if the instrument has a table, else ``'psf'`` if the estimator was given one,
+        else ``'gaussian'``, which knows no wings. All are for circular apertures: other shapes
+        need a number or ``'none'`` with a table, and are not corrected by default without.
     annulus : (float, float), Quantity or 'instrument', optional
         Inner and outer radius of a classical background annulus (pixels or angle),
         or ``'instrument'`` for the instrument's own; adds the column
@@ -151,7 +154,7 @@ class InpaintedAperturePhotometry:
     def _repr_html_(self) -> str:
         correction = self.aperture_correction
         if correction is None:
-            correction = "'eef' where it is known"
+            correction = 'of the instrument, the PSF or a Gaussian'
         return html_table(
             'InpaintedAperturePhotometry',
             {
@@ -274,7 +277,7 @@ class InpaintedAperturePhotometry:
         if self.per_source:
             apertures = [_one_each(apertures[0], result)]
         shapes = [place_aperture(each, x, y, **where) for each in apertures]
-        fractions = self._fractions(shapes, sources['mask_radius'], instrument)
+        fractions = self._fractions(shapes, sources['mask_radius'], result)
         table = self._table(image, shapes, len(x))
         table['id'] = sources['id']
         # photutils refuses positions that are not finite; the table keeps them.
@@ -292,7 +295,7 @@ class InpaintedAperturePhotometry:
         if self.annulus is not None:
             level = self._annulus_level(image, x, y, instrument)
             # A classical background is subtracted in the whole aperture, regardless of the mask.
-            wholes = self._fractions(shapes, np.full(len(x), np.inf), instrument)
+            wholes = self._fractions(shapes, np.full(len(x), np.inf), result)
 
         scale = measured_scale(image, instrument, self.beam, self.flux_unit)
         columns = {}
@@ -326,7 +329,7 @@ class InpaintedAperturePhotometry:
         table.meta['aperture_method'] = self.method
         table.meta['apertures'] = [_describe(aperture) for aperture in self.apertures]
         table.meta['per_source'] = self.per_source
-        table.meta['aperture_correction'] = self._correction(instrument)
+        table.meta['aperture_correction'] = self._correction(result)
         table.meta['annulus'] = str(self.annulus)
         table.meta['flux_per_sum'] = scale.factor
         return table
@@ -389,10 +392,11 @@ class InpaintedAperturePhotometry:
             # The error of photutils includes the noise of the map and of the source itself.
             names = [f'aperture_sum_err{self._suffix(k)}' for k in range(len(shapes))]
             own = np.array([u.Quantity(table[name]).value for name in names])
-        for i, source_mask in enumerate(result.source_masks):
-            if source_mask is None:
-                continue
-            (rows, columns), pixels = source_mask.on_map(), None
+
+        def measure(i):
+            """Errors of the sums at one source, and whether the given errors are all known."""
+            source_mask, pixels = result.source_masks[i], None
+            rows, columns = source_mask.on_map()
             # Predictions behind neighbours are correlated with that behind the source.
             box = aperture_box([shape[i] for shape in shapes], image.shape)
             near = result.errors.predicted_near(i, box)
@@ -401,13 +405,21 @@ class InpaintedAperturePhotometry:
             weights = image.valid((rows, columns)) * np.array([
                 aperture_weights(shape[i], columns, rows, self.method) for shape in shapes
             ])
-            if own is None or not np.isfinite(own[:, i]).all():
-                errors[:, i] = result.errors.sum_error(i, weights, pixels=pixels)
-            if own is not None:
-                known = np.isfinite(own[:, i])
-                beside = result.errors.sum_error(i, weights, given=False, pixels=pixels)
-                errors[known, i] = np.hypot(own[known, i], beside[known])
-                flags[i] |= BITS['error_unknown'] * bool(not known.all())
+            if own is None:
+                return result.errors.sum_error(i, weights, pixels=pixels), True
+            known = np.isfinite(own[:, i])
+            beside = result.errors.sum_error(i, weights, given=False, pixels=pixels)
+            found = np.hypot(own[:, i], beside)
+            if not known.all():
+                found[~known] = result.errors.sum_error(i, weights, pixels=pixels)[~known]
+            return found, known.all()
+
+        measured = [i for i, mask in enumerate(result.source_masks) if mask is not None]
+        for i, (found, known) in zip(
+            measured, result.errors.spread(measure, measured), strict=True
+        ):
+            errors[:, i] = found
+            flags[i] |= BITS['error_unknown'] * bool(not known)
         unknown = np.isnan(errors).any(axis=0)
         flags[unknown] |= BITS['error_unknown']
         return errors, flags
@@ -430,32 +442,42 @@ class InpaintedAperturePhotometry:
                 level[i] = np.mean(image.data[overlap][pixels], dtype=float)
         return level
 
-    def _correction(self, instrument):
-        """Return the aperture correction: a table's name, a list of fractions, or 'none'."""
-        if self.aperture_correction is None:
-            return 'none' if instrument.corrections is None else 'eef'
-        return self.aperture_correction
+    def _correction(self, result):
+        """Return the aperture correction: a table's name, 'psf', a list of fractions, or 'none'."""
+        if self.aperture_correction is not None:
+            return self.aperture_correction
+        default = result.instrument.default_correction
+        given = getattr(result.estimator, 'psf', None) is not None
+        return 'psf' if given and default == 'gaussian' else default
 
-    def _fractions(self, shapes, mask_radius, instrument):
+    def _fractions(self, shapes, mask_radius, result):
         """Return a list of the enclosed-energy fractions of all sources, for each aperture."""
-        correction = self._correction(instrument)
+        correction, instrument = self._correction(result), result.instrument
         n = len(mask_radius)
         if correction == 'none':
             return [np.ones(n) for _ in shapes]
         if isinstance(correction, list):
             return [np.full(n, fraction) for fraction in correction]
+        if correction == 'psf':
+            energy = result.estimator.pixel_psf(result.image.pixel_scale).enclosed_energy
+        else:
+            energy = partial(instrument.enclosed_energy, table=correction)
         fractions = []
         for shape in shapes:
             if not hasattr(shape, 'r'):
+                if self.aperture_correction is None and correction != 'eef':
+                    fractions.append(np.ones(n))
+                    continue
                 raise ValueError(
                     f'the enclosed energy in a {type(shape).__name__} is not known; give '
                     "aperture_correction= as a number, or 'none'."
                 )
             if n:
                 # The aperture must be in the table; a mask may be smaller than its smallest radius.
-                instrument.enclosed_energy(shape.r, correction)
+                energy(shape.r)
             radius = np.fmin(shape.r, mask_radius)
-            fractions.append(instrument.enclosed_energy(radius, correction, outside='nan'))
+            outside = {'outside': 'nan'} if isinstance(energy, partial) else {}
+            fractions.append(np.broadcast_to(energy(radius, **outside), n))
         return fractions
 
 
@@ -464,6 +486,7 @@ class _Rows:
 
     def __init__(self, result, rows):
         self.image, self.instrument = result.image, result.instrument
+        self.estimator = result.estimator
         self.sources = result.sources[rows]
         self.source_masks = [result.source_masks[i] for i in rows]
         self.background_in = result.background_in
@@ -476,16 +499,19 @@ class _Rows:
     def sum_error(self, i, weights, **options):
         return self._result.errors.sum_error(self._rows[i], weights, **options)
 
+    def spread(self, function, numbers):
+        return self._result.errors.spread(function, numbers)
+
 
 # ------------------------------------------------------------------------------------ arguments
 
 
 def _parse_correction(correction, n):
     if correction is None or isinstance(correction, str):
-        if correction not in (None, 'eef', 'vesta', 'none'):
+        if correction not in (None, 'eef', 'vesta', 'gaussian', 'psf', 'none'):
             raise ValueError(
-                "aperture_correction must be 'eef', 'vesta', 'none', or one or more fractions, "
-                f'got {correction!r}.'
+                "aperture_correction must be 'eef', 'vesta', 'gaussian', 'psf', 'none', or one or "
+                f'more fractions, got {correction!r}.'
             )
         return correction
     try:

@@ -1,4 +1,4 @@
-"""Point spread functions of Herschel/PACS: an elliptical core, three lobes and wings.
+"""Point spread functions of Herschel's PACS and SPIRE: a core, a ring of lobes and wings.
 
 The parameters are data, in ``data/psf_models.toml``.
 """
@@ -11,11 +11,11 @@ from csr_astro.instruments import get_instrument, list_instruments
 from csr_astro.simulation.profiles import Profile, positive_number, smeared_profile
 from csr_astro.utils.data import read_data
 
-__all__ = ['pacs_profile']
+__all__ = ['band_profile', 'pacs_profile']
 
 
 def pacs_brightness(model, x, y):
-    """Surface brightness of a model of a PACS PSF, in units of the core's central brightness.
+    """Surface brightness of a PSF of PACS or SPIRE, in units of the core's central brightness.
 
     The model is the sum of an elliptical Gaussian; a ring of three lobes,
     ``exp(−(r − ρ)²/2w²) (1 + c cos 3(θ − θ₀))``; and wings
@@ -54,7 +54,7 @@ def pacs_profile(
 
     The model was fitted to images of Vesta and to the tables of enclosed energy. A stamp of unit
     sum encloses the energies of the table ``vesta``. The table ``eef``, for real sources, also
-    counts the energy beyond 60 arcsec: it is smaller by the model's ``energy_within_60arcsec``.
+    counts the energy beyond 60 arcsec: it is smaller by the model's ``energy_within_edge``.
 
     Parameters
     ----------
@@ -80,15 +80,56 @@ def pacs_profile(
     >>> print(encircled_energy(profile, 12 / 1.6).round(2))  # 12 arcsec
     0.88
     """
-    bands = read_data('psf_models.toml')
+    bands = ('blue', 'green', 'red')
     name = get_instrument(band).psf_model if band in list_instruments() else str(band)
     if name not in bands:
         raise ValueError(f'band must be one of {list(bands)} or a PACS instrument, got {band!r}.')
+    return band_profile(name, pixel_scale, radius=radius, smear=smear)
+
+
+def band_profile(
+    name: str,
+    pixel_scale: float,
+    *,
+    radius: float | None = None,
+    smear: float = 0.0,
+    angle: float = 0.0,
+) -> Profile:
+    """The PSF of a band of PACS or SPIRE.
+
+    Parameters
+    ----------
+    name : str
+        Entry of ``data/psf_models.toml``.
+    pixel_scale : float
+        Side of a pixel of the map in arcsec.
+    radius : float, optional
+        Radius at which the wings end, in arcsec; by default that of the model.
+    smear : float, optional
+        As in `pacs_profile`.
+    angle : float, optional
+        Degrees by which it is turned from the orientation of the spacecraft, counter-clockwise.
+
+    Returns
+    -------
+    profile : `~csr_astro.simulation.profiles.Profile`
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.pacs import band_profile
+    >>> from csr_astro.simulation.psf import encircled_energy
+    >>> profile = band_profile('spire-250', 6.0)
+    >>> print((0.9707 * encircled_energy(profile, 22 / 6)).round(2))
+    0.79
+    """
+    model = dict(read_data('psf_models.toml')[name])
+    for part in ('core', 'lobes'):
+        model[part] = model[part] | {'angle': model[part]['angle'] + angle}
+    radius = model['edge'] if radius is None else radius
     pixel_scale, radius, smear = (
         positive_number(value, what, zero=what == 'smear')
         for value, what in ((pixel_scale, 'pixel_scale'), (radius, 'radius'), (smear, 'smear'))
     )
-    model = bands[name]
 
     def brightness(dx, dy):
         return pacs_brightness(model, np.asarray(dx) * pixel_scale, np.asarray(dy) * pixel_scale)

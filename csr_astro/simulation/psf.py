@@ -13,7 +13,7 @@ import numpy as np
 from astropy.io import fits
 from scipy import ndimage
 
-from csr_astro.simulation.pacs import pacs_profile
+from csr_astro.simulation.pacs import band_profile, pacs_profile
 from csr_astro.simulation.profiles import (
     Profile,
     gaussian_profile,
@@ -68,7 +68,7 @@ def instrument_profile(instrument: Instrument, *, fast_scan: bool = False) -> Pr
     Returns
     -------
     profile : callable
-        `pacs_profile` for PACS, `gaussian_profile` for others.
+        `~csr_astro.simulation.pacs.band_profile` for PACS and SPIRE, `gaussian_profile` for others.
 
     Examples
     --------
@@ -80,9 +80,12 @@ def instrument_profile(instrument: Instrument, *, fast_scan: bool = False) -> Pr
     """
     if instrument.psf_model is not None:
         model = read_data('psf_models.toml')[instrument.psf_model]
-        smear = model['fast_scan_smear'] if fast_scan else 0.0
-        pixel_scale = cast('float', instrument.pixel_scale)
-        return pacs_profile(instrument.psf_model, pixel_scale, smear=smear)
+        smear = model.get('fast_scan_smear') if fast_scan else 0.0
+        if smear is not None:
+            pixel_scale = cast('float', instrument.pixel_scale)
+            return band_profile(
+                instrument.psf_model, pixel_scale, smear=smear, angle=instrument.psf_angle
+            )
     if fast_scan:
         raise ValueError(f'only PACS has fast scans; the instrument is {instrument.name!r}.')
     return gaussian_profile(instrument.fwhm)

@@ -1,9 +1,9 @@
 """Cutouts that the network learns from.
 
 `CutoutSampler` draws them from real maps and synthetic fields: discs are cut out, and sources put
-in whose wings reach outside the discs. `DatasetSampler` takes the cutouts of a dataset on disk.
-Both draw from a seed and the number of the batch, so that a resumed training sees the same
-cutouts as one that was never stopped.
+in whose wings reach outside the discs. `~csr_astro.training.stored.DatasetSampler` takes the
+cutouts of a dataset on disk. Both draw from a seed and the number of the batch, so that a resumed
+training sees the same cutouts as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -12,25 +12,28 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.utils.exceptions import AstropyUserWarning
+from photutils.background import Background2D
+from photutils.detection import DAOStarFinder
+from photutils.utils.exceptions import NoDetectionsWarning
 from scipy import ndimage
 
 from csr_astro.conventions import file_conventions, meaning
 from csr_astro.cutouts import nearest_pixel
-from csr_astro.simulation.dataset import CutoutDataset, read_dataset
-from csr_astro.simulation.diffuse import diffuse_field
+from csr_astro.simulation.diffuse import detector_pattern, diffuse_field, power_law_field
 from csr_astro.simulation.pacs import pacs_profile
-from csr_astro.simulation.paper import paper_facts
 from csr_astro.simulation.profiles import gaussian_profile, image_profile, moffat_profile
 from csr_astro.simulation.psf import psf_pixels, psf_stamp
 from csr_astro.simulation.tiles import read_tiles
 from csr_astro.utils.files import fits_files
+from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from csr_astro.typing import Maps, PathLike
 
-__all__ = ['CutoutSampler', 'DatasetSampler', 'dataset_samplers', 'read_maps']
+__all__ = ['LARGEST', 'SURROUNDINGS', 'CutoutSampler', 'read_maps']
 
 
 _FIELD_SIZE = 320
@@ -50,15 +53,23 @@ _MAX_NEIGHBOURS = 5
 _MAX_RIM = 0.07
 # Number of draws of a cutout before the maps are taken to have none.
 _TRIES = 1000
-# Pixels brighter than this many scatters are not background.
-_BRIGHT = 10.0
+# Compact sources of real maps: FWHM in pixels, and peak in scatters of a box of so many pixels, above
+# which they are not background.
+_SOURCE_FWHM, _SOURCE_PEAK, _SOURCE_BOX = 3.0, 8.0, 32
+# Exponents of the brightness above the faintest pixel, and their chance.
+_GAMMAS, _TRANSFORMED = (0.6, 1.8), 0.25
+# Chances of another cutout on top, of a pattern of the detector, of noise, and of noise that
+# depends on the place.
+_MIXED, _PATTERN, _NOISE, _UNEVEN = 0.1, 0.08, 0.15, 0.3
+# Kinds of maps are weighted by this power of their area.
+_AREA_POWER = 0.4
 # Peaks of injected sources and their wings at the rim, in scatters.
 _PEAKS = (3.0, 1e5)
 _RIMS = (0.03, 6.0)
-# Background within this distance of the central disc decides the scale, in pixels.
-_SURROUNDINGS = 12
-# Pixels of targets are clipped to this, in units of the scale.
-_LARGEST = 1e4
+#: Background within this distance of the central disc decides the scale, in pixels.
+SURROUNDINGS = 12
+#: Pixels of targets are clipped to this, in units of the scale.
+LARGEST = 1e4
 
 
 def read_maps(
@@ -116,13 +127,42 @@ def _map_hdus(hdus):
 
 
 class _RealMap:
-    """A map and the pixels on which a disc may be centred."""
+    """A map, the pixels on which a disc may be centred, and those of its compact sources."""
 
     def __init__(self, image):
         self.image = image
         finite = np.isfinite(image)
         self.centers = np.flatnonzero(finite)
         self.weight = len(self.centers)
+        self.sources = _compact_sources(image, finite)
+
+
+def _compact_sources(image, finite):
+    """True at the peaks of compact sources, which are told from bright background by their shape."""
+    peaks = np.zeros(image.shape, dtype=bool)
+    if min(image.shape) < _SOURCE_BOX or not finite.any():
+        return peaks
+    filled = np.where(finite, image, np.median(image[finite])).astype(float)
+    sharp = filled - ndimage.median_filter(filled, int(3 * _SOURCE_FWHM))
+    with ignored(AstropyUserWarning, NoDetectionsWarning):
+        try:
+            # The scatter of the fine structure around each pixel, sources clipped.
+            scatter = Background2D(
+                sharp, _SOURCE_BOX, mask=~finite, exclude_percentile=80
+            ).background_rms
+        except ValueError:
+            # No box has enough pixels.
+            return peaks
+        least = 1e-6 * max(np.ptp(filled), np.finfo(float).tiny)
+        scaled = np.where(finite, sharp, 0) / np.maximum(np.asarray(scatter), least)
+        found = DAOStarFinder(threshold=_SOURCE_PEAK, fwhm=_SOURCE_FWHM)(scaled)
+    if found is not None:
+        y, x = (
+            found[next(name for name in names if name in found.colnames)]
+            for names in (('y_centroid', 'ycentroid'), ('x_centroid', 'xcentroid'))
+        )
+        peaks[nearest_pixel(np.asarray(y)), nearest_pixel(np.asarray(x))] = True
+    return peaks
 
 
 def _window(image, y, x, size):
@@ -172,11 +212,12 @@ class CutoutSampler:
 
     Notes
     -----
-    Each cutout is centred on a random measured pixel of a map, with the disc up to half a pixel
-    off, flipped and rotated by quarter turns; none of this interpolates pixels. It has the masks
-    of up to five neighbours at random places, blank pixels beyond edges and in gaps of the map,
-    sometimes more noise, and sources, rotated and stretched at random, whose wings reach outside
-    the masks. `read_maps` adds maps of other resolution.
+    Each cutout is centred on a random measured pixel of a map without a compact source, with the
+    disc up to half a pixel off, flipped and rotated by quarter turns; none of this interpolates
+    pixels. It has the masks of up to five neighbours at random places, blank pixels beyond edges
+    and in gaps of the map, and sources, rotated and stretched at random, whose wings reach outside
+    the masks. Some have a power of the map's brightness, a second cutout on top, more noise or
+    patterns of a detector. `read_maps` adds maps of other resolution.
 
     Brightness is neither scaled nor offset, because normalisation removes both. Signs are not
     changed, because maps are skewed towards bright structures.
@@ -206,10 +247,9 @@ class CutoutSampler:
             for images in maps.values()
         ]
         self.kinds = [kind for kind in self.kinds if kind]
-        # Kinds are weighted by the square root of their area: neither the largest map nor the
-        # number of kinds decides alone.
+        # Neither the largest map nor the number of kinds decides alone.
         area = np.array([sum(m.weight for m in kind) for kind in self.kinds], dtype=float)
-        self.kind_weights = np.sqrt(area) / np.sqrt(area).sum() if len(area) else area
+        self.kind_weights = area**_AREA_POWER / (area**_AREA_POWER).sum() if len(area) else area
         self.map_weights = [
             np.array([m.weight for m in kind]) / sum(m.weight for m in kind) for kind in self.kinds
         ]
@@ -311,7 +351,9 @@ class CutoutSampler:
             real = self.kinds[k][rng.choice(len(self.kinds[k]), p=self.map_weights[k])]
             y, x = np.unravel_index(rng.choice(real.centers), real.image.shape)
             cutout = _window(real.image, y, x, self.size)
+            sources = np.argwhere(_window(real.sources, y, x, self.size) > 0)
         else:
+            sources = np.zeros((0, 2))
             first = number // _BATCHES_PER_FIELD
             field = self._field(first + int(rng.integers(_FIELDS)))
             y, x = rng.integers(0, _FIELD_SIZE - self.size, 2)
@@ -321,13 +363,19 @@ class CutoutSampler:
                 cutout = cutout.copy()
                 edge = int(rng.integers(0, self.size // 2 - 4))
                 cutout[:, :edge] = np.nan
+        cutout = _with_brightness_changed(rng, cutout)
+        distance = np.hypot(*(sources - self.size // 2).T).min(initial=np.inf)
         turns = int(rng.integers(4))
         cutout = np.rot90(cutout, turns)
-        return cutout[:, ::-1] if rng.random() < 0.5 else cutout
+        return cutout[:, ::-1] if rng.random() < 0.5 else cutout, distance
 
     def _draw(self, rng, number, image, target, valid, hole, central, radius):
         half = self.size // 2
-        cutout = self._background(rng, number)
+        cutout, nearest_source = self._background(rng, number)
+        if rng.random() < _MIXED:
+            other, distance = self._background(rng, number)
+            cutout = _mixed(rng, cutout, other)
+            nearest_source = min(nearest_source, distance)
         finite = np.isfinite(cutout)
         yy, xx = np.ogrid[: self.size, : self.size]
         n_discs = 1 + rng.integers(_MAX_NEIGHBOURS + 1)
@@ -342,8 +390,12 @@ class CutoutSampler:
         good = finite & ~mask
         if good.sum() < 60 or finite[discs[0]].mean() < 0.6:
             return False
+        if nearest_source <= radii[0] + _SOURCE_FWHM / 2:
+            # The map has a source of its own there. Bright background stays: a network that never
+            # sees any predicts too little of it.
+            return False
         near = good & (
-            (yy - half) ** 2 + (xx - half) ** 2 <= (radii[0] + _SURROUNDINGS) ** 2
+            (yy - half) ** 2 + (xx - half) ** 2 <= (radii[0] + SURROUNDINGS) ** 2
         )
         if near.sum() < 30:
             return False
@@ -351,17 +403,13 @@ class CutoutSampler:
         if not scatter > 0:
             return False
         clean = np.where(finite, (cutout - location) / scatter, 0).astype(np.float32)
-        if clean[discs[0]].max() > _BRIGHT:
-            # The map has a source of its own there.
-            return False
-        if rng.random() < 0.15:
-            clean += rng.standard_normal(clean.shape, dtype=np.float32) * 10 ** rng.uniform(-2, 0)
+        clean = np.where(finite, clean + _detector(rng, clean.shape), 0)
         dirty = clean.copy()
         for (y, x), r in zip(centers, radii, strict=True):
             if rng.random() < self.source_fraction:
                 self._inject(rng, dirty, y, x, r)
         image[:] = np.where(finite, dirty, 0)
-        target[:] = np.clip(clean, -_LARGEST, _LARGEST)
+        target[:] = np.clip(clean, -LARGEST, LARGEST)
         valid[:] = good
         hole[:] = finite & mask
         central[:] = discs[0]
@@ -387,176 +435,42 @@ class CutoutSampler:
         image[sy, sx] += peak * stamp[sy.start - y0 : sy.stop - y0, sx.start - x0 : sx.stop - x0]
 
 
-class DatasetSampler:
-    """Batches of the cutouts of a dataset.
-
-    Parameters
-    ----------
-    dataset : `~csr_astro.simulation.dataset.CutoutDataset`
-        A split of a dataset, as ``csr-astro simulate --dataset`` writes it.
-    size : int, optional
-        Pixels per side of a cutout, at most those of the dataset; by default the paper's 96, or
-        those of the dataset if it has fewer.
-    augment : bool, optional
-        Whether cutouts are shifted, rotated by quarter turns and flipped at random.
-    seed : int, optional
-        Decides the order and the augmentation, together with the number of the batch.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> import numpy as np
-    >>> from csr_astro.simulation.dataset import CutoutDataset, write_dataset
-    >>> from csr_astro.simulation.simulate import simulate_map
-    >>> from csr_astro.training.data import DatasetSampler
-    >>> noise = np.random.default_rng(0).normal(size=(200, 200))
-    >>> simulation = simulate_map(noise, 300, instrument='generic', number=3)
-    >>> with TemporaryDirectory() as folder:
-    ...     counts = write_dataset(folder, [simulation])
-    ...     sampler = DatasetSampler(CutoutDataset(folder))
-    ...     image, target, valid, hole, central, radius = sampler.batch(0, 2)
-    >>> print(image.shape, radius.shape)
-    (2, 1, 96, 96) (2,)
-    """
-
-    def __init__(
-        self,
-        dataset: CutoutDataset,
-        *,
-        size: int | None = None,
-        augment: bool = True,
-        seed: int = 0,
-    ) -> None:
-        if not len(dataset):
-            raise ValueError('the dataset has no cutouts.')
-        self.dataset = dataset
-        self.size = min(dataset.size, paper_facts()['cutout_size']) if size is None else int(size)
-        if not 0 < self.size <= dataset.size:
-            raise ValueError(f'size must be between 1 and {dataset.size}, got {size}.')
-        self.augment = augment
-        self.seed = seed
-        self._remember_orders()
-
-    def __repr__(self) -> str:
-        return (
-            f'<DatasetSampler: {self.size} x {self.size} pixels, {len(self.dataset)} cutouts, '
-            f'seed {self.seed}>'
-        )
-
-    def _remember_orders(self):
-        self._order = lru_cache(maxsize=2)(self._shuffled)
-
-    def __getstate__(self) -> dict:
-        # A cache cannot be sent to another process.
-        return {key: value for key, value in self.__dict__.items() if key != '_order'}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._remember_orders()
-
-    def _shuffled(self, epoch):
-        return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.dataset))
-
-    def batch(
-        self, number: int, batch_size: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Take one batch; every cutout is seen once before any is seen again.
-
-        Parameters
-        ----------
-        number, batch_size
-            As in `CutoutSampler.batch`.
-
-        Returns
-        -------
-        image, target, valid, hole, central, radius
-            As from `CutoutSampler.batch`; images are centred and scaled by the background around
-            the central disc.
-        """
-        rng = np.random.default_rng([self.seed, 1, number])
-        out = np.zeros((5, batch_size, 1, self.size, self.size), dtype=np.float32)
-        radius = np.zeros(batch_size, dtype=np.float32)
-        for i in range(batch_size):
-            epoch, place = divmod(number * batch_size + i, len(self.dataset))
-            chosen = self._order(epoch)[place]
-            radius[i] = np.ceil(self.dataset.index['mask_radius'][chosen])
-            image, mask, target, distance = self._crop(chosen, rng)
-            out[:, i, 0] = _scaled(image, mask, target, distance, radius[i])
-        return (*out, radius)
-
-    def _crop(self, chosen, rng):
-        """Channels of a cutout of the wanted size, and distances of the pixels from its source."""
-        stack = self.dataset.cutouts[chosen]
-        room = stack.shape[-1] - self.size
-        # Without a shift, the source's pixel is at size // 2.
-        y0 = x0 = stack.shape[-1] // 2 - self.size // 2
-        if self.augment:
-            y0, x0 = rng.integers(0, room + 1, 2)
-        stack = stack[:, y0 : y0 + self.size, x0 : x0 + self.size]
-        yy, xx = np.indices(stack.shape[1:])
-        center = self.dataset.size // 2
-        row = self.dataset.index[chosen]
-        # Sources lie within half a pixel of the pixel in the middle.
-        dy, dx = (row[name] - nearest_pixel(row[name]) for name in ('y', 'x'))
-        distance = np.hypot(yy + y0 - center - dy, xx + x0 - center - dx)
-        stack = np.concatenate([stack, distance[np.newaxis]])
-        if self.augment:
-            stack = np.rot90(stack, int(rng.integers(4)), axes=(1, 2))
-            if rng.random() < 0.5:
-                stack = stack[:, :, ::-1]
-        return stack
+def _with_brightness_changed(rng, cutout):
+    """The cutout, or a power of its brightness above the faintest pixel."""
+    if rng.random() >= _TRANSFORMED:
+        return cutout
+    finite = np.isfinite(cutout)
+    if not finite.any():
+        return cutout
+    low, high = cutout[finite].min(), np.percentile(cutout[finite], 99)
+    if not high > low:
+        return cutout
+    above = (cutout - low) / (high - low) + 10 ** rng.uniform(-2, 0.5)
+    return (above ** rng.uniform(*_GAMMAS)).astype(np.float32)
 
 
-def _scaled(image, mask, target, distance, radius):
-    """Arrays of a batch: image, target, valid, hole and central disc."""
-    finite = np.isfinite(image) & np.isfinite(target)
-    valid = finite & (mask > 0)
-    near = valid & (distance <= radius + _SURROUNDINGS)
-    around = image[near if near.sum() > 1 else valid]
-    location, scatter = (np.median(around), around.std()) if around.size else (0.0, 1.0)
-    scale = scatter if scatter > 0 else 1.0
-    image, target = (np.where(finite, (each - location) / scale, 0) for each in (image, target))
-    hole = finite & ~(mask > 0)
-    return image, np.clip(target, -_LARGEST, _LARGEST), valid, hole, hole & (distance <= radius)
+def _mixed(rng, cutout, other):
+    """Sum of two cutouts of comparable scatter; where the other is blank, the first alone."""
+    scales = [np.nanstd(each) if np.isfinite(each).any() else 0.0 for each in (cutout, other)]
+    if not min(scales) > 0:
+        return cutout
+    weight = 10 ** rng.uniform(-1, 0.5) * scales[0] / scales[1]
+    return cutout + weight * np.where(np.isfinite(other), other - np.nanmean(other), 0)
 
 
-def dataset_samplers(folder: PathLike, *, seed: int = 0) -> tuple[DatasetSampler, DatasetSampler]:
-    """Samplers for a training on a dataset.
-
-    Parameters
-    ----------
-    folder : path-like
-        As written by ``csr-astro simulate --dataset`` or
-        `~csr_astro.simulation.dataset.write_dataset`, in either layout.
-    seed : int, optional
-        Decides the order of the cutouts and their augmentation.
-
-    Returns
-    -------
-    sampler, validation_sampler : `DatasetSampler`
-        Samplers of the splits ``'train'``, with augmentation, and ``'validation'``, without.
-
-    Raises
-    ------
-    ValueError
-        If the dataset lacks one of these splits, or its cutouts are too small.
-
-    Examples
-    --------
-    >>> from csr_astro.training.data import dataset_samplers
-    >>> from csr_astro.training.loop import train
-    >>> from csr_astro.training.recipe import read_recipe
-    >>> samplers = dataset_samplers('cutouts')  # doctest: +SKIP
-    >>> train(read_recipe('default'), *samplers, 'trained')  # doctest: +SKIP
-    """
-    splits = read_dataset(folder)
-    for split in ('train', 'validation'):
-        if split not in splits:
-            raise ValueError(
-                f'the dataset {str(folder)!r} has no cutouts for {split}; simulate more fields.'
-            )
-    size = paper_facts()['cutout_size']
-    return (
-        DatasetSampler(splits['train'], size=size, seed=seed),
-        DatasetSampler(splits['validation'], size=size, augment=False, seed=seed),
-    )
+def _detector(rng, shape):
+    """Noise and patterns of a detector, in scatters of the background; mostly none."""
+    added = np.zeros(shape, dtype=np.float32)
+    if rng.random() < _NOISE:
+        noise = rng.standard_normal(shape)
+        if rng.random() < _UNEVEN:
+            # Coverage in waves, or with a step.
+            coverage = power_law_field(shape, -4, rng)
+            noise *= np.exp(coverage if rng.random() < 0.5 else np.sign(coverage))
+        if rng.random() < _UNEVEN:
+            # Drizzled maps and maps smoothed to a beam.
+            noise = ndimage.gaussian_filter(noise, rng.uniform(0.4, 1.5))
+        added += noise / noise.std() * 10 ** rng.uniform(-2, 0.5)
+    if rng.random() < _PATTERN:
+        added += detector_pattern(shape, rng) * 10 ** rng.uniform(-1.5, 0.7)
+    return added

@@ -9,7 +9,7 @@ import threading
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +26,8 @@ from csr_astro.training.widening import widen_network
 from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
-    from csr_astro.training.data import CutoutSampler, DatasetSampler
+    from csr_astro.training.data import CutoutSampler
+    from csr_astro.training.stored import DatasetSampler
     from csr_astro.typing import PathLike
 
 __all__ = ['train']
@@ -41,7 +42,9 @@ def _prepare(model, sampler, batch_size, number):
     batch = sampler.batch(number, batch_size)
     image, target, valid, hole, central, radius = (torch.from_numpy(array) for array in batch)
     # Pixels under the masks are measured, but not background.
-    normalized, hints, location, scale = model.prepare(image, valid, valid + hole, central, radius)
+    normalized, hints, location, scale, _ = model.prepare(
+        image, valid, valid + hole, central, radius
+    )
     divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
     tensors = (normalized, (target - location) / divisor, valid, hole, central, *hints)
     return [tensor.numpy() for tensor in tensors]
@@ -142,7 +145,7 @@ def train(
     recipe : `~csr_astro.training.recipe.Recipe`
         The recipe.
     sampler, validation_sampler : `~csr_astro.training.data.CutoutSampler` or \
-            `~csr_astro.training.data.DatasetSampler`
+            `~csr_astro.training.stored.DatasetSampler`
         Give the cutouts to train on, and those to validate with.
     folder : path-like
         Output folder, made if missing.
@@ -183,6 +186,7 @@ def train(
     from csr_astro.training.module import CutoutData, TrainingModule
 
     folder = Path(folder)
+    recipe = _validated_per_pass(recipe, sampler, validation_sampler)
     state = _checkpoint_state(folder / callbacks.CHECKPOINT, recipe, resume=resume)
     device = resolve_device(device)
     if recipe.batch_size % devices or recipe.batch_size < 2 * devices:
@@ -212,6 +216,18 @@ def train(
     return folder / callbacks.WEIGHTS
 
 
+def _validated_per_pass(recipe, sampler, validation_sampler):
+    """Recipe with the cutouts of a pass over the data between two validations, if it says 0."""
+    if recipe.validate_every:
+        return recipe
+    if not hasattr(sampler, 'dataset'):
+        raise ValueError('validate_every = 0 needs a dataset, which has an end to validate after.')
+    n_validation = recipe.n_validation
+    if hasattr(validation_sampler, 'dataset'):
+        n_validation = min(n_validation, len(validation_sampler))
+    return replace(recipe, validate_every=len(sampler), n_validation=n_validation)
+
+
 def _fit(module, data, n_epochs, records, device, devices, *, progress):
     """Run Lightning's loop; an epoch ends with each validation."""
     from lightning import pytorch as pl
@@ -234,7 +250,7 @@ def _fit(module, data, n_epochs, records, device, devices, *, progress):
             max_epochs=n_epochs,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
-            gradient_clip_val=1.0,
+            gradient_clip_val=data.recipe.gradient_clip or None,
             callbacks=listeners,
             logger=callbacks.tensorboard_logger(records.folder) or False,
             log_every_n_steps=1,
@@ -283,11 +299,17 @@ def _start_from(model, weights):
         network = PartialConvUNet(model.network.width, n_hints=network.n_hints)
         widen_network(start.network, network)
     state = network.state_dict()
-    if model.network.n_hints and not network.n_hints:
-        # The kriging gets the weights of the map, other hints get zeros. The layer multiplies by
-        # its number of inputs, so the weights are divided by it.
-        kernel = state['encoder.0.conv.weight'] / 3
-        state['encoder.0.conv.weight'] = torch.cat([kernel, kernel, 0 * kernel], dim=1)
+    missing = model.network.n_hints - network.n_hints
+    if missing:
+        # The layer multiplies by its number of inputs, so the weights are divided by it. New hints
+        # get zeros, but the first one, the kriging, gets the weights of the map.
+        kernel = state['encoder.0.conv.weight'] * (1 + network.n_hints) / (
+            1 + model.network.n_hints
+        )
+        added = torch.zeros_like(kernel[:, :1]).repeat(1, missing, 1, 1)
+        if not network.n_hints:
+            added[:, :1] = kernel
+        state['encoder.0.conv.weight'] = torch.cat([kernel, added], dim=1)
     model.network.load_state_dict(state)
     if start.fill != model.fill:
         # The output is the difference from the fill, which is another one.

@@ -27,6 +27,7 @@ __all__ = [
     'loss_terms',
     'paper_loss',
     'relative_hole_loss',
+    'scaled_hole_loss',
     'source_loss',
     'ssim_loss',
     'style_loss',
@@ -102,6 +103,60 @@ def windowed_l1(
     error = window_mean((prediction - target) * hole).abs()
     area = window_mean(hole)
     return error.sum(dim=(1, 2, 3)) / area.sum(dim=(1, 2, 3)).clamp(min=1e-6)
+
+
+def scaled_hole_loss(
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    hole: torch.Tensor,
+    error: torch.Tensor,
+    *,
+    windows: tuple[int, ...] = (7,),
+    bend: float = 2.0,
+) -> torch.Tensor:
+    """Squared errors of pixels and of means in the hole, over the error that is expected.
+
+    Errors are counted in units of ``error``, squared up to ``bend`` and absolute beyond
+    (pseudo-Huber). Other than with absolute errors, a skewed background is predicted by its mean
+    and not by its median, and weights that do not depend on the target leave that so.
+
+    Parameters
+    ----------
+    prediction, target, hole : `torch.Tensor`, (B, 1, H, W)
+        As in `hole_l1`.
+    error : `torch.Tensor`, (B,)
+        Expected error of each cutout's pixels.
+    windows : tuple of int, optional
+        Widths in pixels of the windows whose means are judged too, odd.
+    bend : float, optional
+        Where squares become absolute values.
+
+    Returns
+    -------
+    loss : `torch.Tensor`, (B,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from csr_astro.training.losses import scaled_hole_loss
+    >>> hole = torch.zeros(1, 1, 9, 9)
+    >>> hole[..., 3:6, 3:6] = 1
+    >>> print(scaled_hole_loss(0.1 * hole, 0 * hole, hole, torch.ones(1), windows=()).item() < 0.011)
+    True
+    """
+    error = error.reshape(-1, 1, 1, 1)
+    scaled = (prediction - target) * hole / error
+
+    def mean_cost(deviation, weight):
+        cost = 2 * bend**2 * ((1 + (deviation / bend) ** 2).sqrt() - 1)
+        return (cost * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)).clamp(min=1e-6)
+
+    loss = mean_cost(scaled, hole)
+    for window in windows:
+        area = F.avg_pool2d(hole, window, stride=1, padding=window // 2)
+        mean = F.avg_pool2d(scaled, window, stride=1, padding=window // 2)
+        loss = loss + mean_cost(mean / area.clamp(min=1e-6), area)
+    return loss
 
 
 def relative_hole_loss(

@@ -12,8 +12,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 from csr_astro.nn.fill import push_pull_fill
+from csr_astro.nn.inpainter import expected_error
 from csr_astro.training.features import VGG16Features, oriented_features
-from csr_astro.training.losses import paper_loss, relative_hole_loss
+from csr_astro.training.losses import paper_loss, relative_hole_loss, scaled_hole_loss
 from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
@@ -126,6 +127,9 @@ class TrainingModule(pl.LightningModule):
                 weights=self.recipe.loss_weights, features=self.features,
             )
             return terms.mean(), prediction
+        if self.recipe.loss == 'scaled':
+            error = expected_error(hints)
+            return scaled_hole_loss(prediction, target, hole * central, error).mean(), prediction
         # The fill of the map without sources is the baseline of a disc without a source.
         baseline = push_pull_fill(target * valid, valid)
         inner, outer = (

@@ -21,9 +21,10 @@ _FOLDER = Path(__file__).parent / 'recipes'
 _CHOICES = {
     'normalization': sorted(NORMALIZATIONS),
     'fill': list(FILLS),
-    'loss': ['relative', 'paper'],
+    'loss': ['scaled', 'relative', 'paper'],
     'optimizer': ['adamw', 'adam'],
     'schedule': ['cosine', 'plateau'],
+    'data': ['discs', 'simulations'],
 }
 # Smallest and largest values.
 _RANGES = {
@@ -32,9 +33,11 @@ _RANGES = {
     'others': (0, float('inf')),
     'real_fraction': (0, 1),
     'source_fraction': (0, 1),
+    'gradient_clip': (0, float('inf')),
+    'validate_every': (0, float('inf')),
     'seed': (0, float('inf')),
 }
-_POSITIVE = ('width', 'n_cutouts', 'learning_rate', 'validate_every', 'n_validation')
+_POSITIVE = ('width', 'n_cutouts', 'learning_rate', 'n_validation', 'n_simulated')
 # Keys whose defaults are those of the weights to start from.
 _OF_WEIGHTS = ('width', 'normalization', 'fill')
 
@@ -49,7 +52,7 @@ class Recipe:
         Width of the network; 1 is the paper's.
     normalization : {'local', 'minmax'}
         Normalisation of the cutouts.
-    fill : {'none', 'push-pull', 'kriging'}
+    fill : {'none', 'push-pull', 'kriging', 'kriging+spline'}
         Fill that the network's output is added to.
     start : str
         Weights to start from: a bundled name or a file; random ones if empty. They decide the
@@ -60,8 +63,9 @@ class Recipe:
         Number of cutouts in the whole training.
     batch_size : int
         Cutouts per step, on all devices together.
-    loss : {'relative', 'paper'}
-        `~csr_astro.training.losses.relative_hole_loss` or
+    loss : {'scaled', 'relative', 'paper'}
+        `~csr_astro.training.losses.scaled_hole_loss` in units of the kriging's error, which needs
+        ``fill='kriging+spline'``, `~csr_astro.training.losses.relative_hole_loss` or
         `~csr_astro.training.losses.paper_loss`.
     loss_weights : `~csr_astro.training.losses.LossWeights`
         Weights of the terms of the loss 'paper': a table in a recipe file. Terms left out keep
@@ -81,16 +85,25 @@ class Recipe:
         than five validations, without warm-up.
     warmup : int
         Cutouts over which the rate rises.
+    gradient_clip : float
+        Largest norm of the gradient; larger ones are scaled down to it. 0 leaves them as they are.
     average : float
         Decay per step of the exponential moving average of the weights, which is written; 0
         writes the weights themselves.
+    data : {'discs', 'simulations'}
+        Cutouts that the network learns from: with 'discs' they are drawn during the training
+        (`~csr_astro.training.data.CutoutSampler`), with 'simulations' they are those of a dataset
+        of simulated sources (`~csr_astro.training.simulated.simulate_cutouts`).
+    n_simulated : int
+        Number of cutouts that are simulated, with 'simulations' and no dataset given.
     real_fraction : float
         Fraction of cutouts from real maps; the others are synthetic. Cutouts of a dataset are
         taken as they are.
     source_fraction : float
         Fraction of discs that hold a source, except in a dataset.
     validate_every : int
-        Number of cutouts between two validations and checkpoints.
+        Number of cutouts between two validations and checkpoints. 0 validates after each pass
+        over a dataset.
     n_validation : int
         Number of cutouts per validation.
     compile : bool
@@ -122,7 +135,10 @@ class Recipe:
     weight_decay: float = 1e-4
     schedule: str = 'cosine'
     warmup: int = 10_000
+    gradient_clip: float = 1.0
     average: float = 0.999
+    data: str = 'discs'
+    n_simulated: int = 209_305
     real_fraction: float = 0.6
     source_fraction: float = 0.2
     validate_every: int = 6_400
@@ -146,6 +162,8 @@ class Recipe:
             raise ValueError('batch_size must be at least 2 for batch normalisation.')
         if not any(getattr(self.loss_weights, field.name) for field in fields(LossWeights)):
             raise ValueError('loss_weights must leave at least one term above 0.')
+        if self.loss == 'scaled' and self.fill != 'kriging+spline':
+            raise ValueError(f"loss = 'scaled' needs fill = 'kriging+spline', got {self.fill!r}.")
         if self.loss != 'paper' and (self.loss_weights != PAPER_WEIGHTS or self.vgg16):
             raise ValueError("loss_weights and vgg16 are those of loss = 'paper'.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from csr_astro.typing import PathLike
 
-__all__ = ['atomic_path', 'fits_files', 'open_fits', 'stem', 'sweep']
+__all__ = ['atomic_path', 'fits_files', 'open_fits', 'split_extension', 'stem', 'sweep']
 
 _TEMPORARY = '.csr-astro-'
 
@@ -96,6 +97,34 @@ def fits_files(folder: PathLike) -> list[Path]:
     return found
 
 
+def split_extension(path: PathLike) -> tuple[Path, int | str | None]:
+    """Split the extension in brackets from the name of a FITS file, as in CFITSIO.
+
+    Parameters
+    ----------
+    path : path-like
+        Such as ``map.fits[1]``, ``map.fits[SCI]`` or ``map.fits[SCI,2]``.
+
+    Returns
+    -------
+    path : `~pathlib.Path`
+    extension : int, str or None
+        None without brackets, and for a file whose own name ends with them.
+
+    Examples
+    --------
+    >>> from csr_astro.utils.files import split_extension
+    >>> print(*split_extension('map.fits[SCI,2]'))
+    map.fits SCI,2
+    """
+    path = Path(path)
+    match = re.fullmatch(r'(.+)\[([\w .-]+(?:,\d+)?)\]', path.name)
+    if match is None or path.exists():
+        return path, None
+    name = match[2]
+    return path.with_name(match[1]), int(name) if name.isdigit() else name
+
+
 @contextmanager
 def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
     """Open a FITS file, with one-sentence errors that name the file.
@@ -134,7 +163,9 @@ def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
     if path.is_dir():
         raise ValueError(f'{str(path)!r} is a folder; give one FITS file.')
     if not path.is_file():
-        raise ValueError(f'no such file: {str(path)!r}.')
+        remote = re.match(r'\w{2,}:/', str(path))
+        why = '; nothing is downloaded, give a local file' if remote else ''
+        raise ValueError(f'no such file: {str(path)!r}{why}.')
     if not os.access(path, os.R_OK):
         raise ValueError(f'{str(path)!r} cannot be read: permission denied.')
     try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy import units as u
+from astropy.utils.exceptions import AstropyUserWarning
 
 from csr_astro.utils.warnings import ignored
 
@@ -13,10 +16,12 @@ if TYPE_CHECKING:
 
     from csr_astro.typing import WcsLike
 
-__all__ = ['local_axes', 'require_wcs', 'sky_shape', 'sky_to_pixels']
+__all__ = ['local_axes', 'north_angle', 'require_wcs', 'sky_shape', 'sky_to_pixels']
 
 # Largest error of a round trip from sky to pixels and back, in units of a pixel's diagonal.
 _ROUND_TRIP = 0.1
+# Positions farther from the reference of a WCS have no pixels in most projections.
+_FAR = 90 * u.deg
 
 
 def require_wcs(wcs: WcsLike | None, what: str) -> None:
@@ -82,8 +87,27 @@ def _pixels(coordinates, wcs):
         x, y = (np.array(axis, dtype=float) for axis in wcs.world_to_pixel(coordinates))
         back, beside = wcs.pixel_to_world(x, y), wcs.pixel_to_world(x + 1, y + 1)
         missed = coordinates.separation(back) > _ROUND_TRIP * back.separation(beside)
+    missed |= ~np.isfinite(x + y)
     x[missed] = y[missed] = np.nan
+    if missed.any():
+        _warn_of_far(coordinates, missed, wcs)
     return x, y
+
+
+def _warn_of_far(coordinates, missed, wcs):
+    """Warn of positions that no pixel can have because they are on the other side of the sky."""
+    if not hasattr(wcs, 'wcs'):
+        return
+    with ignored(UserWarning, RuntimeWarning):
+        far = coordinates.separation(wcs.pixel_to_world(*(wcs.wcs.crpix[:2] - 1))) > _FAR
+    n_far = np.count_nonzero(far & missed)
+    if n_far:
+        warnings.warn(
+            f'{n_far} of {len(coordinates)} positions are more than 90 degrees away from the map, '
+            'which has no pixels for them.',
+            AstropyUserWarning,
+            stacklevel=5,
+        )
 
 
 def local_axes(wcs: WcsLike, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -131,6 +155,39 @@ def local_axes(wcs: WcsLike, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         good = np.isfinite(arcsec).all(axis=(1, 2)) & (np.abs(np.linalg.det(arcsec)) > 0)
     axes[good] = np.linalg.inv(arcsec[good])
     return axes
+
+
+def north_angle(wcs: WcsLike | None, x: float, y: float) -> float | None:
+    """Compute the direction of North.
+
+    Parameters
+    ----------
+    wcs : WCS or None
+        World coordinate system of the map.
+    x, y : float
+        Position in pixels.
+
+    Returns
+    -------
+    angle : float or None
+        In degrees, counter-clockwise from the x axis; None without a WCS of the sky, outside the
+        projection, and on a mirrored map, in which East is clockwise from North.
+
+    Examples
+    --------
+    >>> from astropy.wcs import WCS
+    >>> from csr_astro.utils.sky import north_angle
+    >>> wcs = WCS({'CTYPE1': 'RA---TAN', 'CTYPE2': 'DEC--TAN', 'CDELT1': -1 / 3600,
+    ...            'CDELT2': 1 / 3600})
+    >>> round(north_angle(wcs, 5.0, 5.0), 2)
+    90.0
+    """
+    if wcs is None or not getattr(wcs, 'has_celestial', False):
+        return None
+    axes = local_axes(wcs, np.array([x]), np.array([y]))[0]
+    if not np.isfinite(axes).all() or np.linalg.det(axes) > 0:
+        return None
+    return float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1])))
 
 
 def sky_shape(

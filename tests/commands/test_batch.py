@@ -5,6 +5,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 from helpers_batch import NAMES, contents, write_catalog, write_large_map, write_maps
+from numpy.testing import assert_array_equal
 
 from csr_astro.batch import MANIFEST, open_client
 from csr_astro.cli import main
@@ -76,6 +77,21 @@ def test_sources_are_fitted(shell, folder, method):
     assert list(table['flux']) == list(alone['flux'])
 
 
+def test_subtraction_is_that_of_remove(shell, folder):
+    given = ['--fwhm', '3.3', '--method', 'psf']
+    catalog = folder / 'catalog.ecsv'
+    code, _, err = shell('batch', folder / 'a.fits', '--catalog', catalog, '-o', folder / 'out',
+                         '--subtract', *given, *WORKERS)  # fmt: skip
+    assert code == 0, err
+    assert shell('remove', folder / 'a.fits', catalog, *given, '-o', folder / 'one.fits')[0] == 0
+    for name in ('CSR_MASK', 0):
+        paths = folder / 'out' / 'a_source_free.fits', folder / 'one.fits'
+        assert_array_equal(*(fits.getdata(path, name) for path in paths))
+    code, _, err = shell('batch', folder / 'a.fits', '--catalog', catalog, '-o', folder / 'new',
+                         '--subtract', '--apertures', '4')  # fmt: skip
+    assert (code, err) == (1, 'csr-astro: error: --subtract needs --method psf or gaussian.\n')
+
+
 def test_missing_dask_is_said_with_the_way_to_get_it(shell, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, 'distributed', None)
     code, _, err = shell('batch', folder / 'a.fits', '--catalog', 'c.ecsv', '-o', folder / 'out')
@@ -140,3 +156,50 @@ def test_columns_of_the_catalogue_are_chosen_and_kept(shell, folder):
     found = Table.read(folder / 'out' / 'a_source_free.ecsv')
     assert list(found['id']) == list(table['name'])
     assert list(found['z']) == list(y)
+
+
+@pytest.mark.parametrize('how', ['rule', 'name', 'table', 'one'])
+def test_errors_and_masks_are_those_of_each_map(shell, folder, how):
+    for i, name in enumerate(NAMES[:2]):
+        (folder / f'{name}.fits').rename(folder / f'{name}_sci.fits')
+        level = 1.0 if how == 'one' else 2.0 + i
+        fits.PrimaryHDU(np.full((110, 120), level)).writeto(folder / f'{name}_rms.fits')
+        bad = np.zeros((110, 120), np.uint8)
+        bad[:, 60 + 20 * i] = 1
+        fits.PrimaryHDU(bad).writeto(folder / f'{name}_sci_mask.fits')
+    maps = [folder / '?_sci.fits']
+    given = {
+        'rule': ['--error', '_sci=_rms', '--mask', '_sci.=_sci_mask.'],
+        'name': ['--error', '_sci=_rms', '--mask', '{}_mask.fits'],
+        'one': ['--error', folder / 'a_rms.fits', '--mask', '{}_mask.fits'],
+        'table': [],
+    }[how]
+    if how == 'table':
+        maps = [folder / 'maps.csv']
+        rows = [(f'{n}_sci.fits', f'{n}_rms.fits', f'{n}_sci_mask.fits') for n in NAMES[:2]]
+        Table(rows=rows, names=('map', 'error', 'mask')).write(maps[0])
+    same = ['--fwhm', '3.3', '--mask-radius', '6', '--apertures', '4']
+    catalog = folder / 'catalog.ecsv'
+    code, _, err = shell(
+        'batch', *maps, '--catalog', catalog, *given, '-o', folder / 'out', *same, *WORKERS
+    )
+    assert code == 0, err
+    for name in NAMES[:2]:
+        error = folder / f'{"a" if how == "one" else name}_rms.fits'
+        table = folder / f'{name}.ecsv'
+        shell(
+            'photometry', folder / f'{name}_sci.fits', catalog, *same, '-o', table,
+            '--error', error, '--mask', folder / f'{name}_sci_mask.fits',
+        )  # fmt: skip
+        written = folder / 'out' / f'{name}_sci_source_free_photometry.ecsv'
+        one, many = (Table.read(path) for path in (table, written))
+        for column in ('flux', 'flux_err', 'flags'):
+            assert_array_equal(np.array(one[column]), np.array(many[column]))
+
+
+def test_rule_that_does_not_fit_the_name_of_a_map_is_refused(shell, folder):
+    code, _, err = shell(
+        'batch', folder / 'a.fits', '--find', '--error', '_sci=_rms', '-o', folder / 'out', *WORKERS
+    )
+    assert code == 1
+    assert "error: the name of the map 'a.fits' has no '_sci' to be replaced" in err

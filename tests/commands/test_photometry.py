@@ -135,7 +135,7 @@ def test_another_instrument_than_that_of_the_header_is_told(run, map_path):
         ([*PHOTOMETRY, '4', '--aperture-correction', '.5,.6'], 'one for each of the 1 apertures'),
         (PHOTOMETRY[:-1], 'give --apertures, or --method psf or gaussian'),
         ([*PHOTOMETRY, '4', '--method', 'psf'], '--apertures and --annulus are for --method aper'),
-        ([*PHOTOMETRY, '4', '--psf', 'psf.fits'], '--psf is for --method psf and gaussian'),
+        ([*PHOTOMETRY, '4', '--psf', 'none.fits'], 'no such file'),
         ([*PHOTOMETRY[:-1], '--method', 'psf', '--psf', 'none.fits'], 'no such file'),
         ([*PHOTOMETRY[:-1], '--method', 'aperture'], 'photometry needs --apertures, or --method'),
         ([*PHOTOMETRY, '4', '-o', 'list.doc'], "the table 'list.doc' must end in one of"),
@@ -144,3 +144,31 @@ def test_another_instrument_than_that_of_the_header_is_told(run, map_path):
 )
 def test_wrong_input_gets_one_sentence(fails, arguments, sentence):
     fails(arguments, sentence)
+
+
+def test_extension_may_be_in_brackets_after_the_map(run, map_path, tmp_path):
+    with fits.open(map_path) as hdus:
+        number = hdus.index_of('image')
+    given = [*PIXELS, '--apertures', '4']
+    run('photometry', map_path, *given, '--hdu', number, '-o', tmp_path / 'a.csv')
+    code, out, _ = run('photometry', f'{map_path}[{number}]', *given)
+    assert code == 0
+    assert f'sources measured: {tmp_path / "map_photometry.ecsv"}' in out
+    one, other = Table.read(tmp_path / 'a.csv'), Table.read(tmp_path / 'map_photometry.ecsv')
+    assert_allclose(np.array(other['flux']), np.array(one['flux [Jy]']), rtol=1e-6)
+
+
+def test_flux_of_a_beam_can_be_left_without_correction(run, map_path, tmp_path):
+    fluxes = []
+    for kind in ('eef', 'gaussian', 'none'):
+        path = tmp_path / f'{kind}.ecsv'
+        code, out, _ = run(
+            'photometry', map_path, *PIXELS, '--apertures', '6arcsec', '-o', path,
+            '--aperture-correction', kind,
+        )  # fmt: skip
+        assert code == 0
+        assert ('nothing added' if kind == 'none' else f'over the enclosed energy ({kind})') in out
+        fluxes.append(np.array(Table.read(path)['flux']))
+    # 70 um: 0.642 of the energy, and 0.959 of that of a Gaussian of 5.6 arcsec.
+    assert_allclose(fluxes[2] / fluxes[0], 0.64246825, rtol=1e-6)
+    assert_allclose(fluxes[2] / fluxes[1], 1 - 0.5 ** ((12 / 5.6) ** 2), rtol=1e-6)

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from csr_astro.kriging import block_window
-from csr_astro.kriging.blocks import BLOCKS, block_means
+from csr_astro.kriging.blocks import BLOCKS, find_blocks
 
 SIZE = 97
 Y, X = np.indices((SIZE, SIZE)) - SIZE // 2
@@ -20,10 +20,11 @@ def valid(request):
 
 def test_blocks_are_means_of_the_pixels_around_their_centres(valid):
     values = np.random.default_rng(1).normal(size=R.shape)
-    dx, dy, mean, count, parts = block_means(values, valid, 9)
+    blocks = find_blocks(valid, 9)
+    dx, dy, mean, count = blocks.dx, blocks.dy, blocks.means(values), blocks.count
     used = np.zeros(R.shape, dtype=int)
     for n in BLOCKS:
-        for k in range(parts[n].start, parts[n].stop):
+        for k in range(blocks.parts[n].start, blocks.parts[n].stop):
             row, column = dy[k] + SIZE // 2, dx[k] + SIZE // 2
             block = np.s_[row - n // 2 : row + n // 2 + 1, column - n // 2 : column + n // 2 + 1]
             assert valid[block].all()
@@ -37,8 +38,8 @@ def test_blocks_are_means_of_the_pixels_around_their_centres(valid):
 
 def test_blocks_do_not_see_invalid_pixels(valid):
     values = np.random.default_rng(1).normal(size=R.shape)
-    expected = block_means(values, valid, 9)[2]
-    assert_array_equal(block_means(np.where(valid, values, np.nan), valid, 9)[2], expected)
+    blocks = find_blocks(valid, 9)
+    assert_array_equal(blocks.means(np.where(valid, values, np.nan)), blocks.means(values))
 
 
 @pytest.mark.parametrize('n', [3, 5])

@@ -5,7 +5,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import fft, linalg
 
-from csr_astro.kriging import kriging_fill, kriging_fills
+from csr_astro.evaluation.baselines import biharmonic
+from csr_astro.kriging import (
+    kriging_errors,
+    kriging_fill,
+    kriging_fills,
+    spline_fill,
+    spline_fills,
+)
 from csr_astro.simulation.diffuse import power_law_field
 
 SIZE = 97
@@ -156,10 +163,64 @@ def test_very_large_masks_are_filled_on_a_coarse_grid():
 def test_stack_is_one_window_after_another():
     values = np.stack([noise_with_wing(1, 5), field(9)])
     hole, peak = np.stack([disc(9), disc(5)]), np.array([1000.0, 3.0])
-    fills, wings = kriging_fills(values, ~hole, hole, np.array([9.0, 5.0]), peak)
+    fills, wings, _ = kriging_fills(values, ~hole, hole, np.array([9.0, 5.0]), peak)
     for one, v, h, r, p in zip(fills, values, hole, (9, 5), peak, strict=True):
         assert_array_equal(one[h], kriging_fill(v, ~h, h, r, p))
         assert (one[~h] == 0).all()
     near = (R > 9) & (R < 12)
     assert_allclose(wings[0][near], 5 * (R[near] / 9) ** -3.0, atol=1.2)
     assert (wings[1] == 0).all()
+
+
+def test_errors_are_the_scatter_of_the_pixels():
+    """On Gaussian fields the pixels under the masks scatter about the prediction as stated."""
+    n = 12
+    values = np.stack([field(seed) for seed in range(n)])
+    hole = np.broadcast_to(disc(6), values.shape)
+    radius, peak = np.full(n, 6.0), np.full(n, 3.0)
+    fills, _, krigings = kriging_fills(values, ~hole, hole, radius, peak)
+    errors = kriging_errors(krigings, hole)
+    found = np.sqrt(np.mean((fills - values)[hole] ** 2))
+    assert_allclose(found, np.sqrt(np.mean(errors[hole] ** 2)), rtol=0.15)
+    assert not errors[~hole].any()
+    assert not kriging_errors([None] * n, hole).any()
+
+
+def test_spline_is_like_the_biharmonic_fill_on_smooth_maps():
+    values = np.cos(X / 9.0) + np.sin((X + Y) / 13.0)
+    hole = disc(6)
+    spline = spline_fill(values, ~hole, hole)
+    peer = biharmonic(values, ~hole, hole, SIZE // 2, SIZE // 2, 6)
+    errors = [np.sqrt(np.mean((each - values[hole]) ** 2)) for each in (spline, peer)]
+    assert errors[0] < max(2 * errors[1], 0.02)
+
+
+def test_spline_follows_scale_and_offset():
+    values, hole = field(3), disc(5)
+    first = spline_fill(values, ~hole, hole)
+    assert_allclose(spline_fill(1e6 * values - 3e7, ~hole, hole), 1e6 * first - 3e7, rtol=1e-6)
+
+
+@pytest.mark.parametrize('rows', [0, 1, 2])
+def test_spline_without_a_plane_is_the_mean_of_the_rim(rows):
+    """Nothing, a single line, or two lines of pixels around the mask are measured."""
+    values, hole = field(4), disc(3)
+    valid = (Y >= 4) & (4 + rows > Y) & (abs(X) < 2)
+    found = spline_fill(values, valid, hole)
+    if rows == 2:
+        assert np.isfinite(found).all()
+    elif rows == 1:
+        rim = valid & (R < 6) & ~hole
+        assert_allclose(found, values[rim].mean(), atol=1)
+    else:
+        assert not found.any()
+
+
+def test_splines_of_a_stack_are_those_of_its_windows():
+    values = np.stack([field(5), field(6), field(7)])
+    # The last mask is not round.
+    hole = np.stack([disc(9), disc(4), (abs(X) < 14) & (abs(Y) < 3)])
+    fills = spline_fills(values, ~hole, hole, np.array([9.0, 4.0, 5.0]))
+    for fill, window, inside in zip(fills, values, hole, strict=True):
+        assert_allclose(fill[inside], spline_fill(window, ~inside, inside))
+        assert not fill[~inside].any()

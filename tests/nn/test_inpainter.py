@@ -11,6 +11,7 @@ from csr_astro.nn.inpainter import (
     FILLS,
     NORMALIZATIONS,
     Inpainter,
+    expected_error,
     local_normalization,
     minmax_normalization,
 )
@@ -141,14 +142,14 @@ def predict_constant(fill, normalization, value, dtype):
         ('minmax', 1e-20),
     ],
 )
-@pytest.mark.parametrize('fill', ['push-pull', 'kriging'])
+@pytest.mark.parametrize('fill', ['push-pull', 'kriging', 'kriging+spline'])
 def test_constant_image_gives_exactly_the_constant(fill, normalization, value, dtype):
     prediction = predict_constant(fill, normalization, value, dtype)
     assert torch.all(prediction == torch.tensor(value, dtype=dtype))
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-@pytest.mark.parametrize('fill', ['push-pull', 'kriging'])
+@pytest.mark.parametrize('fill', ['push-pull', 'kriging', 'kriging+spline'])
 def test_constant_image_gives_exactly_any_constant(fill, dtype):
     for value in (0.1, 0.7, 1 / 3, -1234.567, 7.7e-3, 1e20):
         prediction = predict_constant(fill, 'local', value, dtype)
@@ -194,7 +195,7 @@ def test_unknown_normalization_is_refused(network):
 
 
 def test_unknown_fill_is_refused(network):
-    with pytest.raises(ValueError, match=r"one of \['none', 'push-pull', 'kriging'\], got 'mean'"):
+    with pytest.raises(ValueError, match=r"'kriging', 'kriging\+spline'\], got 'mean'"):
         Inpainter(network, fill='mean')
 
 
@@ -225,7 +226,7 @@ def test_network_without_effect_leaves_the_kriging():
 
 def test_hints_are_the_kriging_and_the_bright_pixels():
     image, valid, finite, central, radius = cutouts()
-    _, (guess, inside, bright, where), location, scale = make_model().prepare(
+    _, (guess, inside, bright, where), location, scale, _ = make_model().prepare(
         image, valid, finite, central, radius
     )
     assert torch.equal(inside, central.float())
@@ -257,3 +258,65 @@ def test_what_is_faint_under_the_mask_does_not_matter():
     model = make_model()
     arguments = valid, finite, central, radius
     assert torch.equal(model(faint, *arguments), model(other, *arguments))
+
+
+def test_output_counts_in_errors_of_the_kriging():
+    """The same output changes a window that kriging knows well by less."""
+    network = make_network(4)
+    torch.nn.init.zeros_(network.decoder[-1].conv.weight)
+    torch.nn.init.ones_(network.decoder[-1].conv.bias)
+    model = Inpainter(network, fill='kriging+spline')
+    y, x = np.mgrid[:96, :96] - 48
+    noise = np.random.default_rng(0).normal(size=(96, 96))
+    smooth, rough = x + 0.01 * noise, 20 * noise
+    for values in (smooth, rough):
+        image = torch.from_numpy(values)[None, None]
+        hole = torch.from_numpy((np.hypot(x, y) <= 5) * 1.0)[None, None]
+        arguments = image, 1 - hole, torch.ones_like(hole), hole, torch.tensor([5.0])
+        hints, location, scale = model.prepare(*arguments)[1:4]
+        error = scale.item() * expected_error(hints).item()
+        inside = hole > 0
+        changed = model(*arguments)[inside] - (location + scale * hints[0])[inside]
+        assert_allclose(changed.numpy(), error, rtol=1e-4)
+        if values is rough:
+            # White noise of 20, and the mean of the pixels around.
+            assert 18 < error < 24
+        else:
+            assert error < 0.5
+
+
+def test_hints_of_splines_are_exact_on_planes():
+    model = make_model(fill='kriging+spline')
+    y, x = np.mgrid[:96, :96] - 48
+    hole = np.hypot(x, y) <= 7
+    image, valid, finite, central = (
+        torch.from_numpy(np.asarray(each, dtype=float))[None, None]
+        for each in (0.3 * x - 0.1 * y, ~hole, np.ones_like(hole), hole)
+    )
+    normalized, hints, location, scale, _ = model.prepare(
+        image, valid, finite, central, torch.tensor([7.0])
+    )
+    inside = central > 0
+    found = (location + scale * hints[4])[inside]
+    assert_allclose(found.numpy(), image[inside].numpy(), atol=1e-4)
+    assert torch.equal(hints[5], central.float())
+
+
+def test_network_is_asked_behind_bright_sources_only():
+    """Its share rises from 0 at 10 scatters to 1 at 30."""
+    model = Inpainter(make_network(4), fill='kriging+spline', wings_only=True)
+    image, valid, finite, central, radius = cutouts(n_images=3)
+    y, x = np.mgrid[:96, :96] - 48
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 1, 96, 96)))
+    for number, peak in enumerate((5.0, 17.3, 1000.0)):
+        noise[number, 0, 48, 48] = peak
+    hints = model.prepare(noise, 1 - central, torch.ones_like(valid), central, radius)[1]
+    share = model.network_share(hints, 3)
+    assert_allclose(share.numpy(), [0, 0.5, 1], atol=0.1)
+    model.wings_only = False
+    assert model.network_share(hints, 3).tolist() == [1, 1, 1]
+
+
+def test_wings_need_kriging(network):
+    with pytest.raises(ValueError, match=r"^wings_only needs a fill of kriging, got fill='none'"):
+        Inpainter(network, fill='none', wings_only=True)

@@ -11,6 +11,7 @@ from csr_astro.images import read_image
 from csr_astro.simulation.diffuse import (
     correlated_noise,
     coverage_mask,
+    detector_pattern,
     diffuse_field,
     faint_sources,
     filament_field,
@@ -153,6 +154,7 @@ def test_maps_without_structure_cannot_be_matched(image):
     [
         white_noise,
         gradient_field,
+        detector_pattern,
         striped_noise,
         faint_sources,
         lambda shape, rng: correlated_noise(shape, 2, rng),
@@ -204,3 +206,20 @@ def test_coverage_has_an_edge_and_gaps():
     assert not covered.all()
     assert covered.mean() > 0.3
     assert_array_equal(covered, coverage_mask((120, 100), 1))
+
+
+def test_patterns_of_detectors_are_of_all_kinds():
+    """Lines that repeat, a checkerboard, lines of any offset, and waves."""
+    kinds = set()
+    for seed in range(60):
+        pattern = detector_pattern((48, 64), seed)
+        columns, rows = (np.ptp(pattern, axis=axis).max() < 1e-9 for axis in (0, 1))
+        if columns or rows:
+            line = pattern[0] if columns else pattern[:, 0]
+            repeats = np.allclose(line[8:], line[:-8])
+            kinds.add('repeated lines' if repeats else 'lines')
+        elif np.allclose(pattern[1:, 1:], pattern[:-1, :-1]):
+            kinds.add('checkerboard')
+        else:
+            kinds.add('waves')
+    assert kinds == {'repeated lines', 'lines', 'checkerboard', 'waves'}

@@ -14,10 +14,9 @@ from csr_astro.simulation.psf import moffat_profile, psf_stamp
 from csr_astro.simulation.simulate import simulate_map
 from csr_astro.training.data import (
     CutoutSampler,
-    DatasetSampler,
-    dataset_samplers,
     read_maps,
 )
+from csr_astro.training.stored import DatasetSampler, dataset_samplers
 
 
 @pytest.fixture(scope='module')
@@ -268,3 +267,31 @@ def test_datasets_that_cannot_train_are_refused(tmp_path):
     write_dataset(small, [simulation, other], {'field': 'train', 'other': 'validation'}, size=48)
     with pytest.raises(ValueError, match='size must be between 1 and 48, got 96'):
         dataset_samplers(small)
+
+
+def test_cutouts_avoid_compact_sources_and_keep_bright_background():
+    """A star is no background, a bright cloud is."""
+    y, x = np.mgrid[:300, :300]
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(300, 300))
+    stars = sum(
+        300 * np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * 1.4**2))
+        for a, b in rng.uniform(20, 280, (12, 2))
+    )
+    cloud = 300 * np.exp(-((x - 150) ** 2 + (y - 150) ** 2) / (2 * 30.0**2))
+    for added, brightest in ((stars, 12), (cloud, None)):
+        sampler = CutoutSampler(
+            {'map': [noise + added]}, real_fraction=1, source_fraction=0, seed=5
+        )
+        found = sampler.kinds[0][0].sources
+        if brightest is None:
+            assert not found.any()
+        else:
+            assert 10 <= found.sum() <= 13
+            rows, columns = np.nonzero(found)
+            assert (stars[rows, columns] > 150).all()
+
+
+def test_small_islands_have_no_sources_to_avoid():
+    sampler = CutoutSampler({'map': [np.random.default_rng(0).normal(size=(20, 20))]})
+    assert not sampler.kinds[0][0].sources.any()

@@ -19,6 +19,7 @@ from csr_astro.training.losses import (
     loss_terms,
     paper_loss,
     relative_hole_loss,
+    scaled_hole_loss,
     source_loss,
     ssim_loss,
     style_loss,
@@ -356,3 +357,38 @@ def test_losses_ignore_everything_outside_the_hole(judged):
     assert relative_hole_loss(other, target, hole, baseline) == relative_hole_loss(
         prediction, target, hole, baseline
     )
+
+
+def test_scaled_loss_is_the_mean_square_of_small_errors(judged):
+    prediction, target, hole, _ = tensors(judged)
+    error = torch.tensor([50.0, 200.0, 1.0], dtype=torch.float64)
+    loss = scaled_hole_loss(prediction, target, hole, error, windows=())
+    squares = (((prediction - target) * hole) ** 2).sum((1, 2, 3)) / hole.sum((1, 2, 3))
+    assert_allclose(loss[:2], (squares / error**2)[:2], rtol=2e-3)
+    # The image whose hole is empty costs nothing.
+    assert loss[2] == 0
+
+
+def test_scaled_loss_is_least_at_the_mean_of_a_skewed_target():
+    """A relative or absolute error is least at the median, which is lower."""
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(rng.exponential(1, (1, 1, 200, 200)) - 1)
+    hole, error = torch.ones_like(target), torch.ones(1)
+    levels = torch.linspace(-0.6, 0.4, 41)
+    losses = [
+        scaled_hole_loss(torch.full_like(target, level), target, hole, error, windows=(), bend=30)
+        for level in levels
+    ]
+    assert abs(levels[torch.cat(losses).argmin()]) < 0.05
+
+
+def test_scaled_loss_of_large_errors_grows_linearly_and_ignores_the_rest(judged):
+    prediction, target, hole, _ = tensors(judged)
+    error = torch.full((3,), 1e-4, dtype=torch.float64)
+    once, twice = (
+        scaled_hole_loss(target + factor * (prediction - target), target, hole, error)
+        for factor in (1, 2)
+    )
+    assert_allclose(twice[:2] / once[:2], 2, rtol=1e-3)
+    other = torch.where(hole > 0, prediction, 1e9)
+    assert_allclose(scaled_hole_loss(other, target, hole, error), once)

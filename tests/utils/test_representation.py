@@ -9,6 +9,7 @@ import pytest
 from astropy import units as u
 
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator, get_instrument
+from csr_astro.error_window import PredictedSource
 from csr_astro.evaluation.report import Evaluation
 from csr_astro.evaluation.report_sections import Section
 from csr_astro.images import parse_image
@@ -20,7 +21,6 @@ from csr_astro.simulation.psf import Profile, gaussian_profile
 from csr_astro.simulation.simulate import simulate_map
 from csr_astro.sources import parse_sources
 from csr_astro.training.data import CutoutSampler
-from csr_astro.uncertainty import PredictedSource
 from csr_astro.utils.representation import html_table
 
 
