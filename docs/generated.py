@@ -75,7 +75,7 @@ def formats():
             names(each, 'mask', 'quality', 'weight', 'coverage'),
         )
         for name, each in read_data('file_conventions.toml').items()
-        if name != 'units'
+        if 'description' in each
     ]
     # Every image is tested with every unit.
     works = [
