@@ -58,8 +58,8 @@ class NeuralBackground:
         ``x_center``, ``y_center`` (pixels, zero-based), ``sky_center`` (with a WCS), ``snr``
         (peak contrast: the peak minus the mean of a ring, over the scatter of the ring),
         ``mask_name``, ``mask_radius`` (pixels), ``background`` (mean of the prediction in
-        its measured pixels), ``background_scatter`` (1-sigma scatter of the pixels in the ring around
-        the mask) and ``flags``
+        its measured pixels), ``background_scatter`` (1-sigma scatter of the pixels in the ring
+        around the mask) and ``flags``
         (`~csr_astro.flags.FLAGS`); with ``keep=True`` the columns of the catalogue
         follow. ``meta`` holds versions, weights, arguments and the columns that were used.
     image : `~csr_astro.images.Image`

@@ -35,8 +35,8 @@ _CLIP = 30.0
 # Range in scales of masked pixels whose logarithm the network is shown, so that it can expect wings
 # of bright sources. It must not see fainter pixels, which may be background.
 _BRIGHT, _BRIGHTEST = 10.0, 1e6
-# Peaks in scatters at which the share of the network begins and at which it is 1, if it is asked for
-# wings only: the kriging takes fainter wings off, those of Gaussians without a bias.
+# Peaks in scatters at which the share of the network begins and at which it is 1, if it is asked
+# for wings only: the kriging takes fainter wings off, those of Gaussians without a bias.
 _ASKED = 100.0, 400.0
 # Smallest error of the kriging, in scatters of the window.
 _LEAST_ERROR = 1e-4
