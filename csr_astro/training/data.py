@@ -20,8 +20,9 @@ from scipy import ndimage
 
 from csr_astro.conventions import file_conventions, meaning
 from csr_astro.cutouts import nearest_pixel
-from csr_astro.simulation.diffuse import detector_pattern, diffuse_field, power_law_field
+from csr_astro.simulation.diffuse import diffuse_field, power_law_field
 from csr_astro.simulation.pacs import pacs_profile
+from csr_astro.simulation.patterns import detector_pattern
 from csr_astro.simulation.profiles import gaussian_profile, image_profile, moffat_profile
 from csr_astro.simulation.psf import psf_pixels, psf_stamp
 from csr_astro.simulation.tiles import read_tiles
