@@ -17,6 +17,7 @@ __all__ = [
     'extract_mask',
     'nearest_pixel',
     'prediction_reach',
+    'published_center',
     'window_corner',
     'window_size',
 ]
@@ -43,6 +44,32 @@ def nearest_pixel(position: ArrayLike) -> np.ndarray:
         Positions along one axis.
     """
     return np.floor(np.asarray(position) + 0.5).astype(int)
+
+
+def published_center(position: ArrayLike) -> np.ndarray:
+    """Round positions up to the pixel on which the published tool centres its window.
+
+    It cuts windows with `astropy.nddata.Cutout2D`, which rounds the corner of a window of even
+    size up.
+
+    Parameters
+    ----------
+    position : array-like of float
+        Positions along one axis.
+
+    Returns
+    -------
+    center : `~numpy.ndarray` of float
+        Whole numbers; NaN for NaN.
+
+    Examples
+    --------
+    >>> from csr_astro.cutouts import published_center
+    >>> print(published_center([60.0, 60.2, 60.7]))
+    [60. 61. 61.]
+    """
+    # World coordinates of a pixel's centre come back with errors of rounding.
+    return np.ceil(np.round(np.asarray(position, dtype=float), 6))
 
 
 def window_size(radius: ArrayLike) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import numbers
+import os
 import warnings
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -45,19 +46,20 @@ __all__ = ['NeuralBackgroundEstimator']
 class _Preset:
     """Settings of a preset."""
 
-    normalization: str | None
-    blend: bool
+    published: bool
     orientations: int
 
 
 _PRESETS = {
     # Normalised as in the training of the weights; only the mask is replaced.
-    'default': _Preset(normalization=None, blend=False, orientations=ORIENTATIONS),
-    # As published (paper, Sects. 2.4.2 and 4).
-    'paper': _Preset(normalization='minmax', blend=True, orientations=1),
+    'default': _Preset(published=False, orientations=ORIENTATIONS),
+    # Windows, masks and rims of the published tool (paper, Sects. 2.4 and 4).
+    'paper': _Preset(published=True, orientations=1),
 }
 
 
+# Normalisation and fill of the paper's network.
+_PUBLISHED = ('minmax', 'none')
 # Arguments that `NeuralBackgroundEstimator.replace` keeps.
 _ARGUMENTS = (
     'weights', 'instrument', 'psf', 'preset', 'orientations', 'centroid_func', 'device', 'dtype',
@@ -74,7 +76,9 @@ class NeuralBackgroundEstimator(LocalBackground):
     Parameters
     ----------
     weights : str or path-like, optional
-        Name from `~csr_astro.list_weights`, or path of a safetensors file.
+        Name from `~csr_astro.list_weights`, or path of a safetensors file. ``'default'`` stands
+        for those of the preset: with ``'paper'`` they are ``'paper-parallel'`` for the blue and
+        green bands of PACS parallel mode, else ``'paper-scanmap'``.
     instrument : str or `~csr_astro.instruments.Instrument`, optional
         Instrument, or name from `~csr_astro.list_instruments`, that sets the mask
         radii; by default the generic one with the beam ``fwhm``, else what the header of
@@ -91,9 +95,9 @@ class NeuralBackgroundEstimator(LocalBackground):
         predicted; with a beam alone, the network guesses them.
     preset : {'default', 'paper'}, optional
         ``'default'`` normalises by valid pixels only, replaces exactly the
-        mask and averages over flips and rotations. ``'paper'`` normalises by
-        minimum and maximum and blends prediction and map at the rim, as
-        published; it is for weights trained with this normalisation.
+        mask and averages over flips and rotations. ``'paper'`` gives the pixels of the published
+        tool: its windows, normalisation by minimum and maximum, and prediction and map
+        blended at the rim; it takes only weights of the paper's network.
     orientations : {1, 2, 4, 8}, optional
         Number of flips and rotations to average over; by default 8 with the preset
         ``'default'`` and 1 with ``'paper'``. The run time grows with it.
@@ -173,27 +177,34 @@ class NeuralBackgroundEstimator(LocalBackground):
         self.batch_size = batch_size
         self.progress = progress
         # Read now, so that a misspelt name fails here and not hours later.
-        self._info, fast = self._read_info()
-        wanted = _PRESETS[preset].normalization
+        self._info = self._read_info()
         self._default_dtype = dtype is None
         # In the range of bright sources, bfloat16 does not resolve the background.
-        is_local = (wanted or self._info.normalization) == 'local'
-        self.dtype = dtype or (fast if is_local else 'float32')
-        if wanted not in (None, self._info.normalization):
-            warnings.warn(
-                f'the preset {preset!r} normalises by {wanted!r}, the weights {str(weights)!r} '
-                f'were trained with {self._info.normalization!r}; predictions will be poor.',
-                AstropyUserWarning,
-                stacklevel=2,
-            )
+        self.dtype = dtype or self._fast_dtype()
+
+    def _fast_dtype(self):
+        """The fastest precision of the device that resolves what the weights are shown."""
+        from csr_astro.nn.device import best_dtype, resolve_device
+
+        fast = str(best_dtype(resolve_device(self.device))).removeprefix('torch.')
+        return fast if self._info.normalization == 'local' else 'float32'
 
     def _read_info(self):
-        """Return what is known of the weights, and the fastest precision of the device."""
-        from csr_astro.nn.device import best_dtype, resolve_device
-        from csr_astro.nn.weights import read_info
+        from csr_astro.nn.device import resolve_device
+        from csr_astro.nn.weights import preset_weights, read_info
 
-        fast = best_dtype(resolve_device(self.device))
-        return read_info(self.weights), str(fast).removeprefix('torch.')
+        resolve_device(self.device)
+        weights = self.weights
+        if isinstance(weights, str) and weights == 'default':
+            weights = preset_weights(self.preset, self.instrument and self.instrument.name)
+        info = read_info(weights)
+        if _PRESETS[self.preset].published and (info.normalization, info.fill) != _PUBLISHED:
+            raise ValueError(
+                f"the preset 'paper' needs weights of the paper's network, normalised by minimum "
+                f'and maximum and without a fill; {str(weights)!r} has the normalisation '
+                f'{info.normalization!r} and the fill {info.fill!r}.'
+            )
+        return info
 
     def __repr__(self) -> str:
         return (
@@ -265,6 +276,7 @@ class NeuralBackgroundEstimator(LocalBackground):
             'dtype': self.dtype,
             'fwhm': self.instrument and self.instrument.fwhm,
             'psf_of': self.instrument and self.instrument.psf_of,
+            'psf': _named(self.psf),
             'centroid_func': getattr(self.centroid_func, '__name__', str(self.centroid_func)),
         }
 
@@ -327,17 +339,17 @@ class NeuralBackgroundEstimator(LocalBackground):
         known = copy.copy(self)
         known.instrument = instrument
         _, known.inner_radius, known.outer_radius = known.instrument.snr_radii
+        # The weights of a preset depend on the instrument.
+        known._info = known._read_info()  # noqa: SLF001
         return known
 
     @property
     def predictor(self) -> Predictor:
         """The `~csr_astro.prediction.Predictor`, which can be sent to other processes."""
-        preset = _PRESETS[self.preset]
         return Predictor(
-            self.weights,
+            self._info.name,
             self._info.sha256,
-            preset.normalization,
-            preset.blend,
+            _PRESETS[self.preset].published,
             self.orientations,
             self.device,
             self.dtype,
@@ -376,7 +388,8 @@ class NeuralBackgroundEstimator(LocalBackground):
         image = parse_image(data, mask=mask, error=error, wcs=wcs, hdu=hdu, plane=plane)
         device = resolve_device(self.device).type
         known = self.for_image(image)
-        self._check_beam(known.instrument.on_pixels(image.pixel_scale))
+        known._check_beam(known.instrument.on_pixels(image.pixel_scale))  # noqa: SLF001
+        published = _PRESETS[self.preset].published
         plan = plan_removal(
             image,
             parse_sources(sources, image.wcs, columns=columns, keep=keep),
@@ -384,8 +397,9 @@ class NeuralBackgroundEstimator(LocalBackground):
             mask_radius=mask_radius,
             centroid_func=self.centroid_func,
             batch_size=self.batch_size or BATCH_SIZES.get(device, 16),
+            published=published,
         )
-        if self.preset == 'paper' or not wings or not known.knows_wings:
+        if published or not wings or not known.knows_wings:
             return plan
         return replace(plan, model=fit_wings(plan, known.pixel_psf(image.pixel_scale)))
 
@@ -514,4 +528,12 @@ class NeuralBackgroundEstimator(LocalBackground):
             hdu=hdu,
             plane=plane,
         )
-        return combine(plan, self.predictor.parts(plan, progress=self.progress), self)
+        known = self.for_image(plan.image)
+        return combine(plan, known.predictor.parts(plan, progress=self.progress), known)
+
+
+def _named(psf):
+    """Describe a PSF in a word: its file, or its class."""
+    if psf is None:
+        return 'instrument'
+    return str(psf) if isinstance(psf, str | os.PathLike) else type(psf).__name__

@@ -70,6 +70,11 @@ FLAGS = (
         'the source lies on pixels that an earlier removal filled (CSR_MASK); not measured',
     ),
     Flag(2097152, 'outliers', 'single pixels that stand out near the source were left out'),
+    Flag(
+        4194304,
+        'blended',
+        'too close to another source to tell their fluxes apart; the sum of both is known',
+    ),
 )
 
 #: Bit of each flag, by name.

@@ -11,7 +11,14 @@ from astropy.utils.exceptions import AstropyUserWarning
 from photutils.centroids import centroid_sources
 from scipy.spatial import KDTree
 
-from csr_astro.cutouts import extract, nearest_pixel, prediction_reach, window_corner, window_size
+from csr_astro.cutouts import (
+    extract,
+    nearest_pixel,
+    prediction_reach,
+    published_center,
+    window_corner,
+    window_size,
+)
 from csr_astro.flags import BITS
 from csr_astro.masking import draw_masks, flag_masks, mask_radii, measure_snr
 from csr_astro.utils.rows import distinct_rows
@@ -65,6 +72,9 @@ class Plan:
     first : (N,) `~numpy.ndarray` of int, or None
         For each source the one that is predicted in its place: itself, or another with the
         same pixel and the same mask. Only these are in the batches. None for all themselves.
+    published : bool
+        Whether windows are those of the published tool, see
+        `~csr_astro.cutouts.published_center`.
 
     Examples
     --------
@@ -91,6 +101,7 @@ class Plan:
     model: SourceModel | None = None
     mask_radius: object = None
     first: np.ndarray | None = None
+    published: bool = False
 
     def __repr__(self) -> str:
         return f'<Plan: {len(self.sources)} sources in {len(self.batches)} batches>'
@@ -99,6 +110,21 @@ class Plan:
     def mask_radii(self) -> np.ndarray:
         """Radius of each mask in pixels, (N,); NaN for a source without one."""
         return np.array([np.nan if mask is None else mask.radius for mask in self.masks])
+
+    def centers(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions on whose pixels the windows of some sources are centred.
+
+        Parameters
+        ----------
+        index : (K,) array of int
+            Indices of the sources.
+
+        Returns
+        -------
+        x, y : (K,) `~numpy.ndarray` of float
+        """
+        x, y = self.sources.x[index], self.sources.y[index]
+        return (published_center(x), published_center(y)) if self.published else (x, y)
 
     def restricted(self, batches: Batches) -> Plan:
         """Restrict the plan to some of its batches.
@@ -133,6 +159,7 @@ def plan_removal(
     mask_radius: QuantityLike | Literal['snr'] | None = None,
     centroid_func: Callable | None = None,
     batch_size: int = 32,
+    published: bool = False,
 ) -> Plan:
     """Plan the removal of sources from a map.
 
@@ -150,6 +177,8 @@ def plan_removal(
         As in `~csr_astro.NeuralBackgroundEstimator`.
     batch_size : int, optional
         Number of sources with the smallest window in a batch.
+    published : bool, optional
+        As in `Plan`. The SNR is then measured around the centre of the window.
 
     Returns
     -------
@@ -166,14 +195,15 @@ def plan_removal(
     flags = np.zeros(len(sources), dtype=int)
     if centroid_func is not None:
         sources, flags = refine_positions(image, sources, instrument, centroid_func)
-    snr = measure_snr(image, sources.x, sources.y, instrument)
+    center = published_center if published else np.asarray
+    snr = measure_snr(image, center(sources.x), center(sources.y), instrument)
     names, radii = mask_radii(mask_radius, sources, snr, instrument, image.pixel_scale)
     masks, mask_flags = draw_masks(image, sources, radii)
     placed = mask_flags & BITS['invalid_position'] == 0
     unknown = placed & np.isnan(snr) & ~np.isin(names, ('fixed', 'region'))
     flags = flags | mask_flags | flag_masks(image, masks) | BITS['no_snr'] * unknown
     flags |= BITS['already_removed'] * _on_filled_pixels(image, sources)
-    first = same_predictions(sources, masks)
+    first = same_predictions(sources, masks, published=published)
     predicted = [each if first[i] == i else None for i, each in enumerate(masks)]
     batches = [
         (kept[index], size) for index, size in plan_batches(sources, predicted, batch_size)
@@ -187,7 +217,7 @@ def plan_removal(
     return Plan(
         image, given if len(kept) < len(given) else sources, instrument, snr[inverse],
         names[inverse], masks, flags[inverse], batches, mask_radius=asked,
-        first=kept[first][inverse],
+        first=kept[first][inverse], published=published,
     )  # fmt: skip
 
 
@@ -250,7 +280,9 @@ def select_sources(sources: Sources, rows: np.ndarray) -> Sources:
     return replace(sources, x=sources.x[rows], y=sources.y[rows], ids=None, table=None)
 
 
-def same_predictions(sources: Sources, masks: list[SourceMask | None]) -> np.ndarray:
+def same_predictions(
+    sources: Sources, masks: list[SourceMask | None], *, published: bool = False
+) -> np.ndarray:
     """Find the sources with the same pixel and the same mask, whose predictions are the same.
 
     Parameters
@@ -259,6 +291,8 @@ def same_predictions(sources: Sources, masks: list[SourceMask | None]) -> np.nda
         The sources.
     masks : list of `~csr_astro.masking.SourceMask` or None
         Mask of each source.
+    published : bool, optional
+        As in `Plan`.
 
     Returns
     -------
@@ -270,7 +304,8 @@ def same_predictions(sources: Sources, masks: list[SourceMask | None]) -> np.nda
     drawn = np.array([i for i, mask in enumerate(masks) if mask is not None], dtype=int)
     for i in drawn[np.lexsort((sources.x[drawn], sources.y[drawn]))]:
         mask: Any = masks[i]
-        place = nearest_pixel([sources.x[i], sources.y[i]]).tolist()
+        position = np.array([sources.x[i], sources.y[i]])
+        place = nearest_pixel(published_center(position) if published else position).tolist()
         key = (*place, mask.y0, mask.x0, mask.radius, mask.clipped, mask.pixels.shape,
                mask.pixels.tobytes())  # fmt: skip
         first[i] = known.setdefault(key, int(i))

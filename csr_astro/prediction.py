@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +34,8 @@ __all__ = [
 _RIM = 5
 # Reach of the published blending beyond a mask, in pixels.
 _BLUR = 4
+# Width of the published blurring in pixels.
+_BLUR_WIDTH = 5.0
 #: Number of flips and rotations to average over, unless a preset or the user says another.
 ORIENTATIONS = 8
 #: Number of sources in a batch, by type of device.
@@ -115,10 +116,8 @@ class Predictor:
         Name or path of the network's weights.
     sha256 : str
         Expected hash of the weights.
-    normalization : str or None
-        Normalisation to use instead of that of the weights.
     blend : bool
-        Whether to blend prediction and map at the rim of the mask.
+        Whether to blend prediction and map at the rim of the mask, as the published tool.
     orientations : {1, 2, 4, 8}
         Number of flips and rotations to average over.
     device : str or None
@@ -129,7 +128,6 @@ class Predictor:
 
     weights: PathLike
     sha256: str
-    normalization: str | None = None
     blend: bool = False
     orientations: int = ORIENTATIONS
     device: str | None = None
@@ -179,7 +177,7 @@ class Predictor:
 
         device, dtype = resolve_device(self.device), getattr(torch, self.dtype)
         with _LOADING:
-            model = _load(self.weights, self.sha256, device, dtype, self.normalization)
+            model = _load(self.weights, self.sha256, device, dtype)
         if model.info.sha256 != self.sha256:
             raise ValueError(
                 f'the weights {str(self.weights)!r} changed since the estimator was made.'
@@ -187,8 +185,8 @@ class Predictor:
         return model
 
     def _part(self, model, plan, hole, index, size):
-        image, sources, masks = plan.image, plan.sources, plan.masks
-        x, y = sources.x[index], sources.y[index]
+        image, masks = plan.image, plan.masks
+        x, y = plan.centers(index)
         values = extract(image, x, y, size)
         if plan.model is not None:
             values -= plan.model.windows(x, y, size)
@@ -199,7 +197,10 @@ class Predictor:
             outliers = isolated_outliers(values, np.isfinite(values) & ~covered)
             values[outliers] = np.nan
             flags[outliers.any(axis=(1, 2))] |= BITS['outliers']
-        inside = [masks[i].in_window(sources.x[i], sources.y[i], size) for i in index]
+        inside = [
+            masks[i].in_window(column, row, size)
+            for i, column, row in zip(index, x, y, strict=True)
+        ]
         central = np.zeros_like(covered)
         for k, places in enumerate(inside):
             central[(k, *places)] = True
@@ -221,7 +222,8 @@ class Predictor:
                 flags[k] |= BITS['no_background']
                 continue
             mean[k] = prediction[k][places].mean()
-            rows, columns, weight = self._weights(*places, size, np.isfinite(values[k]))
+            drawn = None if plan.mask_names[index[k]] == 'region' else radius[k]
+            rows, columns, weight = self._weights(*places, size, np.isfinite(values[k]), drawn)
             x0, y0 = window_corner(x[k], y[k], size)
             row, column = rows + y0, columns + x0
             kept = (row >= 0) & (row < image.shape[0]) & (column >= 0) & (column < image.shape[1])
@@ -255,15 +257,20 @@ class Predictor:
         ]
         return np.concatenate([prediction for prediction, _ in found]), found[0][1] + found[1][1]
 
-    def _weights(self, rows, columns, size, measured):
+    def _weights(self, rows, columns, size, measured, radius):
         """Return the pixels of the window to change, and the weight of the prediction in each."""
         if not self.blend:
             return rows, columns, np.ones(len(rows))
-        # The published blending: the disc grown by a 5 x 5 minimum filter, blurred 5 x 5.
+        # The published blending: the disc around the central pixel, not around the source, grown
+        # by a 5 x 5 minimum filter, blurred 5 x 5 with a width of 5 pixels.
         keep = np.ones((size, size))
-        keep[rows, columns] = 0
+        if radius is None:
+            keep[rows, columns] = 0
+        else:
+            steps = np.arange(size) - size // 2
+            keep[steps[:, None] ** 2 + steps**2 <= radius**2] = 0
         keep = ndimage.minimum_filter(keep, 5, mode='nearest')
-        keep = ndimage.gaussian_filter(keep, 1.1, radius=2, mode='nearest')
+        keep = ndimage.gaussian_filter(keep, _BLUR_WIDTH, radius=2, mode='nearest')
         # Pixels that were not measured take the prediction alone.
         keep[~measured & (keep < 1)] = 0
         rows, columns = np.nonzero(keep < 1 - 1e-12)
@@ -271,18 +278,13 @@ class Predictor:
 
 
 @lru_cache(maxsize=4)
-def _load(path, sha256, device, dtype, normalization):
+def _load(path, sha256, device, dtype):
     """Load the model of a weights file; the hash in the cache key detects a changed file."""
     from csr_astro.nn.weights import load_model
 
     del sha256
     model = load_model(path, device, dtype)
-    if device.type == 'cpu':
-        model = model.folded()
-    if normalization is not None:
-        model = copy.copy(model)
-        model.normalization = normalization
-    return model
+    return model.folded() if device.type == 'cpu' else model
 
 
 def predict(

@@ -11,6 +11,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 
 from csr_astro.fits_files import find_image_hdu, take_plane
 from csr_astro.flags import count_sources
+from csr_astro.photometry.subtraction import SourceSubtraction
 from csr_astro.tables import printable
 from csr_astro.utils.files import atomic_path
 from csr_astro.utils.warnings import ignored
@@ -35,7 +36,7 @@ def _quiet():
 def write_source_free(
     path: PathLike,
     template: PathLike,
-    result: NeuralBackground,
+    result: NeuralBackground | SourceSubtraction,
     *,
     hdu: str | int | None = None,
     plane: int | Sequence[int] | None = None,
@@ -48,7 +49,9 @@ def write_source_free(
     All extensions and headers are kept. The image is replaced, and the
     extensions ``CSR_MASK`` (1 for inpainted pixels) and, with ``errors``,
     ``CSR_RMS`` (their 1-sigma error) are added. Values of an earlier removal
-    are kept in the pixels that are not inpainted again.
+    are kept in the pixels that are not inpainted again. Where sources are subtracted,
+    ``CSR_MASK`` is 2 in their masks, and ``CSR_RMS`` holds the error of their models, wings and
+    all.
 
     Parameters
     ----------
@@ -56,7 +59,7 @@ def write_source_free(
         File to write, replaced atomically.
     template : path-like
         FITS file of the original map.
-    result : `~csr_astro.NeuralBackground`
+    result : `~csr_astro.NeuralBackground` or `~csr_astro.photometry.subtraction.SourceSubtraction`
         Result to write.
     hdu : str or int, optional
         Extension of the image, see `~csr_astro.images.find_image_hdu`.
@@ -83,7 +86,10 @@ def write_source_free(
             for name in ('CSR_MASK', 'CSR_RMS')
             if name in hdus and hdus[name].shape == background.shape
         }
-    added = [fits.ImageHDU(result.mask.astype(np.uint8), wcs, name='CSR_MASK')]
+    pixels = result.mask.astype(np.uint8)
+    if isinstance(result, SourceSubtraction):
+        pixels[result.mask & ~result.inpainted] = 2
+    added = [fits.ImageHDU(pixels, wcs, name='CSR_MASK')]
     if errors:
         rms = fits.ImageHDU(u.Quantity(result.background_rms).value, wcs, name='CSR_RMS')
         if 'BUNIT' in replaced.header:
@@ -110,13 +116,16 @@ def _with_earlier(hdu, mask, earlier):
 
 
 def describe_removal(
-    result: NeuralBackground, realization: int | None = None, *, errors: bool = True
+    result: NeuralBackground | SourceSubtraction,
+    realization: int | None = None,
+    *,
+    errors: bool = True,
 ) -> list[str]:
     """Describe a removal, for the ``HISTORY`` of a header.
 
     Parameters
     ----------
-    result : `~csr_astro.NeuralBackground`
+    result : `~csr_astro.NeuralBackground` or `~csr_astro.photometry.subtraction.SourceSubtraction`
         Result of the removal.
     realization : int, optional
         Seed of the realization that fills the masks.
@@ -138,6 +147,9 @@ def describe_removal(
         if errors
         else 'Extension CSR_MASK: inpainted pixels.',
     ]
+    if 'subtracted' in meta:
+        number = int(np.sum(result.sources['subtracted']))
+        lines.append(f'Fits subtracted, not inpainted: {number} sources (CSR_MASK is 2).')
     if realization is not None:
         lines.append(f'Filled pixels carry noise and texture: realization {realization}.')
     return [printable(line) for line in lines]

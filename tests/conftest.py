@@ -95,7 +95,10 @@ def networks(tmp_path_factory):
 def make_estimator(networks):
     """Make an estimator with one of `networks`, or with bundled weights, by name."""
 
-    def make(name='local', *, orientations=1, **options):
+    def make(name=None, *, orientations=1, **options):
+        if name is None:
+            # The preset of the paper takes no others.
+            name = 'minmax' if options.get('preset') == 'paper' else 'local'
         if not {'instrument', 'fwhm'} & set(options):
             options['fwhm'] = 3.5
         return NeuralBackgroundEstimator(

@@ -115,7 +115,6 @@ def test_sky_coordinates_give_pixels_and_stay_in_the_table(estimator, sky, resul
 
 
 @pytest.mark.parametrize('preset', ['default', 'paper'])
-@pytest.mark.filterwarnings('ignore:the preset')
 def test_the_three_steps_are_the_removal(make_estimator, sky, preset):
     estimator = make_estimator(preset=preset, batch_size=2)
     positions = [*SOURCES, (-300, 20), (np.nan, 5)]

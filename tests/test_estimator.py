@@ -14,7 +14,6 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import QTable
-from astropy.utils.exceptions import AstropyUserWarning
 from helpers_removal import SHAPE, SOURCES, assert_same, discs, make_sky, make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.background import LocalBackground
@@ -33,9 +32,6 @@ from regions import CirclePixelRegion, EllipsePixelRegion, PixCoord, PolygonPixe
 from csr_astro import NeuralBackgroundEstimator
 from csr_astro.flags import decode_flags
 from csr_astro.nn.weights import read_info
-
-# The preset of the paper is tested with any weights.
-pytestmark = pytest.mark.filterwarnings('ignore:the preset')
 
 
 @pytest.fixture(scope='module')
@@ -428,9 +424,35 @@ def test_only_the_paper_preset_depends_on_the_brightness_of_the_source(
     assert difference > 1 if depends else difference < 1e-3
 
 
-def test_paper_preset_warns_of_weights_trained_otherwise(networks):
-    with pytest.warns(AstropyUserWarning, match='were trained with .local.'):
+def test_paper_preset_refuses_weights_of_another_network(networks):
+    with pytest.raises(ValueError, match=r"needs weights of the paper's network.*'local' and"):
         NeuralBackgroundEstimator(networks['local'], preset='paper')
+
+
+@pytest.mark.parametrize(
+    ('instrument', 'weights'),
+    [
+        ('pacs-scanmap-green', 'paper-scanmap'),
+        ('pacs-parallel-blue', 'paper-parallel'),
+        ('pacs-parallel-green', 'paper-parallel'),
+        # The PSF of the scan map.
+        ('pacs-parallel-red', 'paper-scanmap'),
+        ('spire-250', 'paper-scanmap'),
+    ],
+)
+def test_paper_preset_has_weights_for_each_mode(instrument, weights):
+    estimator = NeuralBackgroundEstimator(instrument=instrument, preset='paper')
+    assert estimator.provenance['weights'] == weights
+    assert estimator.predictor.weights == weights
+
+
+def test_paper_preset_takes_the_mode_from_the_header(sky):
+    header = make_wcs(3.2).to_header()
+    header.update(INSTRUME='PACS', WAVELNTH=70, OBS_MODE='PACS/SPIRE parallel')
+    result = NeuralBackgroundEstimator(preset='paper').estimate(
+        fits.ImageHDU(sky, header), SOURCES
+    )
+    assert result.sources.meta['weights'] == 'paper-parallel'
 
 
 def test_default_preset_uses_eight_orientations_and_paper_one(networks):

@@ -8,6 +8,8 @@ from numpy.testing import assert_array_equal
 
 from csr_astro import InpaintedAperturePhotometry, NeuralBackgroundEstimator
 from csr_astro.removal import make_estimator, remove_file
+from csr_astro.simulation.inject import inject_sources
+from csr_astro.simulation.psf import gaussian_profile
 
 SPIRE = fits.Header({'INSTRUME': 'SPIRE', 'WAVELNTH': 250.0})
 SOURCES = [(40.0, 30.0), (70.0, 60.0)]
@@ -85,3 +87,42 @@ def test_nothing_takes_its_name_if_one_file_fails(path, tmp_path, options):
             photometry={'apertures': 4.0}, photometry_table=tmp_path / 'fluxes.doc', **options,
         )  # fmt: skip
     assert [each.name for each in tmp_path.iterdir()] == ['map.fits']
+
+
+@pytest.mark.parametrize('realization', [None, 3])
+def test_fitted_sources_are_subtracted(path, tmp_path, options, realization):
+    data = fits.getdata(path).astype(float)
+    profile = gaussian_profile(18.2 / 6)
+    data = inject_sources(data, *np.transpose(SOURCES), [900.0, 500.0], profile)
+    fits.PrimaryHDU(data, SPIRE).writeto(path, overwrite=True)
+    output, table, fluxes = (tmp_path / name for name in ('a.fits', 'a.ecsv', 'fluxes.ecsv'))
+    positions = [*SOURCES, (-40.0, 3.0)]
+    found = remove_file(
+        path, positions, output, table=table, photometry={'shape': 'point'}, subtract=True,
+        photometry_table=fluxes, realization=realization, psf=profile, **options,
+    )  # fmt: skip
+    with fits.open(output) as hdus:
+        assert_array_equal(hdus[0].data, found.background)
+        assert_array_equal(np.unique(hdus['CSR_MASK'].data), [0, 2])
+        assert_array_equal(hdus['CSR_MASK'].data == 2, found.mask)
+        assert_array_equal(hdus['CSR_RMS'].data, found.background_rms)
+        history = ' '.join(hdus[0].header['HISTORY'])
+    assert 'Fits subtracted, not inpainted: 2 sources (CSR_MASK is 2)' in history
+    assert_array_equal(QTable.read(table)['subtracted'], [True, True, False])
+    assert_array_equal(QTable.read(table)['flux'], QTable.read(fluxes)['flux'])
+    # A second removal says that the sources are gone.
+    with pytest.warns(AstropyUserWarning, match='an earlier removal filled'):
+        again = remove_file(
+            output, SOURCES, tmp_path / 'b.fits', table=tmp_path / 'b.ecsv',
+            photometry={'shape': 'point'}, subtract=True, **options,
+        )  # fmt: skip
+    assert not again.subtracted.any()
+
+
+@pytest.mark.parametrize('photometry', [None, {'apertures': 4.0}])
+def test_subtraction_needs_fits(path, tmp_path, options, photometry):
+    with pytest.raises(ValueError, match='subtract needs photometry by fit'):
+        remove_file(
+            path, SOURCES, tmp_path / 'a.fits', table=tmp_path / 'a.ecsv', subtract=True,
+            photometry=photometry, **options,
+        )  # fmt: skip

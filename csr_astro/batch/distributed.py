@@ -94,7 +94,8 @@ def estimate_distributed(
     image = _read(*file)
     parts = parts or 4 * max(sum(client.nthreads().values()), 1)
     plan = estimator.plan(image, sources, mask_radius=mask_radius)
-    predictor = replace(estimator.predictor, weights=found_anywhere(estimator.weights))
+    predictor = estimator.for_image(image).predictor
+    predictor = replace(predictor, weights=found_anywhere(predictor.weights))
     tasks = [(_parts_there, predictor, each, file) for each in _divide_plan(plan, parts)]
     found = _in_order(client, tasks, progress=estimator.progress)
     result = combine(plan, chain.from_iterable(found), estimator)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy.table import Table
 
-from csr_astro.utils.files import stem
+from csr_astro.utils.files import fits_files, stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ['Job', 'read_jobs']
 
 _FORMATS = {'.csv': 'ascii.csv', '.ecsv': 'ascii.ecsv'}
+# Catalogues of the same name as a map.
+_BESIDE = ('.ecsv', '.csv', '.reg')
 # Columns of a table of maps.
 _COLUMNS = ('map', 'catalog', 'instrument', 'output', 'error', 'mask')
 
@@ -74,11 +76,12 @@ def read_jobs(
     Parameters
     ----------
     maps : path-like or list of path-like
-        FITS files and patterns such as ``'maps/*.fits'``; or one table, ``.csv`` or
-        ``.ecsv``, with columns ``map`` and, if wanted, ``catalog``, ``instrument``,
+        FITS files, folders of them and patterns such as ``'maps/*.fits'``; or one table, ``.csv``
+        or ``.ecsv``, with columns ``map`` and, if wanted, ``catalog``, ``instrument``,
         ``output``, ``error`` and ``mask``. Files named in a table are relative to its folder.
     catalog : path-like, optional
-        Sources of the maps that have no catalogue of their own.
+        Sources of the maps that have no catalogue of their own. Without it, those are in
+        ``MAP.ecsv``, ``MAP.csv`` or ``MAP.reg`` beside ``MAP.fits``, the first that exists.
     find : bool, optional
         Whether the sources of maps without a catalogue are found; it is an error otherwise.
     error, mask : str, optional
@@ -108,7 +111,8 @@ def read_jobs(
             raise ValueError('give maps or one table of maps, not both.')
         jobs = _table_jobs(paths[0], catalog)
     else:
-        jobs = [_job(path, catalog) for pattern in paths for path in _expand(pattern)]
+        found = [path for pattern in paths for path in _expand(pattern)]
+        jobs = [_job(path, _beside(path) if catalog is None else catalog) for path in found]
     if not jobs:
         raise ValueError('there are no maps to do.')
     jobs = [
@@ -140,7 +144,20 @@ def _companion(path, rule, what):
     return str(path.with_name(path.name.replace(old, new)))
 
 
+def _beside(path):
+    """Catalogue with the name of a map beside it; None if there is none."""
+    name = stem(path)
+    for suffix in _BESIDE:
+        # The name may hold dots.
+        catalog = name.with_name(name.name + suffix)
+        if catalog.is_file():
+            return catalog
+    return None
+
+
 def _expand(pattern):
+    if pattern.is_dir():
+        return fits_files(pattern)
     if pattern.exists() or not any(letter in str(pattern) for letter in '*?['):
         return [pattern]
     found = sorted(glob(str(pattern), recursive=True))  # noqa: PTH207  (absolute patterns too)
@@ -175,14 +192,18 @@ def _table_jobs(path, catalog):
         for name in ('error', 'mask'):
             if name in cells:
                 cells[name] = str((path.parent / cells[name]).absolute())
-        jobs.append(_job(path.parent / cells.pop('map'), own, **cells))
+        place = path.parent / cells.pop('map')
+        jobs.append(_job(place, _beside(place) if own is None else own, **cells))
     return jobs
 
 
 def _job(path, catalog, output=None, instrument=None, **files):
     path = Path(path).absolute()
     if catalog is None:
-        raise ValueError(f'there is no catalogue for {str(path)!r}; give one, or find sources.')
+        raise ValueError(
+            f'there is no catalogue for {str(path)!r}: give one, put {stem(path).name}.csv beside '
+            'it, or find sources.'
+        )
     output = output or f'{stem(path).name}_source_free.fits'
     if Path(output).name != output or stem(Path(output)).name == output:
         raise ValueError(f'output must be the name of a FITS file, got {output!r}.')

@@ -38,6 +38,7 @@ def remove_many(
     reading: dict | None = None,
     mask_radius: float | u.Quantity | Literal['snr'] | None = None,
     photometry: dict | None = None,
+    subtract: bool = False,
     errors: bool = True,
     find: float | None = None,
     columns: str | Sequence[str] | None = None,
@@ -72,6 +73,8 @@ def remove_many(
     photometry : dict, optional
         Arguments of `~csr_astro.InpaintedAperturePhotometry`, ``apertures`` at least, or of
         `~csr_astro.InpaintedPSFPhotometry`.
+    subtract : bool, optional
+        As in `~csr_astro.removal.remove_file`.
     errors : bool, optional
         Whether the maps get an extension of the background's errors.
     find : float, optional
@@ -115,8 +118,9 @@ def remove_many(
     """
     estimator['weights'] = found_anywhere(estimator.get('weights', 'default'))
     settings = Settings(
-        estimator, hdu, mask_radius, photometry, errors, find, reading or {}, columns, keep
-    )
+        estimator, hdu, mask_radius, photometry, errors, find, reading or {}, columns, keep,
+        subtract,
+    )  # fmt: skip
     check_number('split', split, 1)
     # A wrong argument is one error here, and not that of every map.
     settings.check()
@@ -223,6 +227,7 @@ def _write_results(job, settings, folder, estimate):
         table=folder / names['table'],
         photometry=settings.photometry,
         photometry_table=folder / names['photometry'],
+        subtract=settings.subtract,
         hdu=settings.hdu,
         reading=settings.reading | job.files,
         mask_radius=settings.mask_radius,

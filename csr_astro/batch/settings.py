@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csr_astro.estimator import NeuralBackgroundEstimator
-from csr_astro.nn.weights import read_info
+from csr_astro.nn.weights import preset_weights, read_info
 from csr_astro.photometry.finder import NeuralSourceFinder
-from csr_astro.removal import make_photometry
+from csr_astro.removal import check_subtraction, make_photometry
+from csr_astro.simulation.psf import psf_profile
 from csr_astro.tables import versions
 from csr_astro.utils.files import stem
 
@@ -37,7 +38,7 @@ class Settings:
     ----------
     estimator : dict
         Arguments of `~csr_astro.NeuralBackgroundEstimator`.
-    hdu, mask_radius, photometry, errors, find, reading, columns, keep
+    hdu, mask_radius, photometry, errors, find, reading, columns, keep, subtract
         As in `~csr_astro.batch.remove_many`.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     reading: dict = field(default_factory=dict)
     columns: str | Sequence[str] | None = None
     keep: bool = True
+    subtract: bool = False
 
     def check(self) -> None:
         """Raise the error that wrong arguments would raise for every map."""
@@ -60,6 +62,9 @@ class Settings:
             NeuralSourceFinder(estimator, self.find)
         if self.photometry is not None:
             make_photometry(estimator, **self.photometry)
+        check_subtraction(self.photometry, subtract=self.subtract)
+        if estimator.psf is not None:
+            psf_profile(estimator.psf)
 
     def estimator_options(self, job: Job) -> dict[str, Any]:
         """Arguments of the estimator for one map.
@@ -103,17 +108,23 @@ class Settings:
             The map.
         """
         facts = asdict(self) | {'version': versions()['csr_astro']}
-        if not self.reading:
-            # Batches of versions without this setting go on.
-            del facts['reading']
+        for name in ('reading', 'subtract'):
+            if not facts[name]:
+                # Batches of versions without this setting go on.
+                del facts[name]
         # A default that is named makes no difference.
         bound = inspect.signature(NeuralBackgroundEstimator).bind(**self.estimator)
         bound.apply_defaults()
         facts['estimator'] = {k: v for k, v in bound.arguments.items() if k not in _SPEED}
-        facts['estimator']['weights'] = read_info(self.estimator['weights']).sha256
+        weights = bound.arguments['weights']
+        if weights == 'default':
+            instrument = job.instrument or bound.arguments['instrument']
+            name = getattr(instrument, 'name', instrument)
+            weights = preset_weights(bound.arguments['preset'], name)
+        facts['estimator']['weights'] = read_info(weights).sha256
         facts['instrument'] = job.instrument
-        psf = (self.photometry or {}).get('psf_model')
-        files = [job.map, job.catalog, psf, *job.files.values()]
+        psfs = (self.photometry or {}).get('psf_model'), self.estimator.get('psf')
+        files = [job.map, job.catalog, *psfs, *job.files.values()]
         facts['files'] = [_state(path) for path in files if path and isinstance(path, str)]
         text = json.dumps(facts, sort_keys=True, default=_describe)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

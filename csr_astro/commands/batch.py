@@ -25,6 +25,7 @@ def add_parser(commands: Commands) -> None:
         'remove and measure the sources of many maps; the same command goes on after a stop',
         [
             'batch maps/*.fits --catalog catalog.ecsv -o clean',
+            'batch maps --apertures 5arcsec,6arcsec -o clean',
             'batch maps.csv --apertures 5arcsec,6arcsec -o clean --workers 8',
             'batch maps.csv --method psf -o clean',
             'batch maps.csv -o clean --scheduler tcp://192.0.2.1:8786',
@@ -36,11 +37,12 @@ def add_parser(commands: Commands) -> None:
     )
     command.add_argument(
         'maps', metavar='MAP', nargs='+',
-        help='FITS files or patterns; or one table (.csv, .ecsv) with columns map and, if wanted, '
-        'catalog, instrument, output, error and mask',
+        help='FITS files, folders or patterns; or one table (.csv, .ecsv) with columns map and, '
+        'if wanted, catalog, instrument, output, error and mask',
     )
     command.add_argument(
-        '--catalog', help='sources of the maps: table (ECSV, CSV, FITS, VOTable) or regions (.reg)'
+        '--catalog', help='sources of the maps: table (ECSV, CSV, FITS, VOTable) or regions (.reg) '
+        '[MAP.ecsv, MAP.csv or MAP.reg beside each MAP.fits]'
     )
     command.add_argument(
         '-o', '--output', required=True, metavar='FOLDER',
@@ -55,6 +57,10 @@ def add_parser(commands: Commands) -> None:
     options.add_find(command)
     options.add_errors(command)
     measuring.add_photometry(command)
+    command.add_argument(
+        '--subtract', action='store_true',
+        help='subtract sources that are fitted well, not inpaint them; see "remove --method"',
+    )
     command.add_argument(
         '--workers', type=int, metavar='N',
         help='processes; 0 for threads of this one [as many as processors]',
@@ -90,7 +96,8 @@ def run(args: Namespace) -> None:
         hdu=args.hdu,
         reading=reading,
         mask_radius=options.mask_radius(args),
-        photometry=measuring.photometry_options(args),
+        photometry=_photometry(args),
+        subtract=args.subtract,
         errors=args.errors,
         find=args.find,
         split=args.split,
@@ -106,3 +113,9 @@ def run(args: Namespace) -> None:
     if len(failed):
         raise RuntimeError(f'{len(failed)} of {len(manifest)} maps failed, see {path}')
     print(f'{len(manifest)} of {len(manifest)} maps done, see {path}')
+
+
+def _photometry(args):
+    if args.subtract and args.method not in ('psf', 'gaussian'):
+        raise ValueError('--subtract needs --method psf or gaussian.')
+    return measuring.photometry_options(args)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from csr_astro.commands.options import Commands
 
-__all__ = ['add_parser', 'run_accuracy', 'run_report', 'run_stars']
+__all__ = ['add_parser', 'run_accuracy', 'run_report', 'run_simulations', 'run_stars']
 
 
 def add_parser(commands: Commands) -> None:
@@ -27,6 +27,7 @@ def add_parser(commands: Commands) -> None:
     )
     _add_accuracy(kinds)
     _add_report(kinds)
+    _add_simulations(kinds)
     _add_stars(kinds)
 
 
@@ -133,7 +134,6 @@ def _add_report(kinds: Commands) -> None:
                          help='for report.html, PNG and ECSV')
     command.add_argument('--inject', type=int, nargs='?', const=2, metavar='N',
                          help='put sources onto the map, N times, and remove them [2]')
-    command.add_argument('--psf', metavar='FILE', help="of injected sources [the instrument's]")
     command.add_argument('--field', metavar='KIND',
                          help='inject into a synthetic field: power-law, lognormal, filaments ...')
     command.add_argument('--pixel-scale', type=float, metavar='ARCSEC',
@@ -169,6 +169,7 @@ def run_report(args: Namespace) -> None:
 def _evaluation(args):
     """Evaluation of a map with a catalogue, or with injected sources."""
     from csr_astro.evaluation.report import Evaluation
+    from csr_astro.evaluation.simulations import injected_flux
     from csr_astro.images import read_image
 
     settings = {
@@ -177,8 +178,6 @@ def _evaluation(args):
         'seed': args.seed,
     }
     inject = args.inject or args.field
-    if args.psf and not inject:
-        raise ValueError('--psf is of injected sources, and needs --inject or --field.')
     if inject and (args.catalog or args.position or args.pixel or args.truth or args.find):
         raise ValueError('sources are either injected (--inject, --field) or given, not both.')
     if (args.map is None) == (args.field is None):
@@ -188,7 +187,7 @@ def _evaluation(args):
     settings['apertures'] = _radii(args, image)
     if inject:
         return Evaluation.injected(
-            image, estimator, psf=args.psf, simulations=args.inject or 2, **settings
+            image, estimator, simulations=args.inject or 2, **settings
         )
     sources = options.read_sources(args, image, estimator)
     result = estimator.estimate(
@@ -197,7 +196,7 @@ def _evaluation(args):
     truth = flux = None
     if args.truth:
         truth = read_image(args.truth)[0].data
-        flux = _injected_flux(sources)
+        flux = injected_flux(sources)
     return Evaluation(result, truth, flux, **settings)
 
 
@@ -229,14 +228,54 @@ def _radii(args, image):
     ]
 
 
-def _injected_flux(sources):
-    """Fluxes of a simulation's catalogue, which are in mJy."""
-    from astropy import units as u
+def _add_simulations(kinds: Commands) -> None:
+    command = options.add_command(
+        kinds,
+        'simulations',
+        run_simulations,
+        'fluxes of the injected sources of many simulations: box plots and tables',
+        [
+            'evaluate simulations simulated -o report',
+            'evaluate simulations simulated/*mJy.fits --preset paper -o report',
+        ],
+        parents=[options.removal_options()],
+    )
+    command.add_argument(
+        'simulations', metavar='FOLDER', nargs='+',
+        help='folders of "csr-astro simulate" or of the published tool, or their maps',
+    )
+    command.add_argument('-o', '--output', required=True, metavar='FOLDER',
+                         help='for report.html, PNG and ECSV')
+    command.add_argument('--apertures', metavar='R[,R...]',
+                         help='radii for fluxes in pixels [of the paper for PACS]')
+    command.add_argument('--methods', metavar='NAME[,NAME...]',
+                         help='to compare with, see "evaluate accuracy" [the annulus]')
+    command.add_argument('--title', default='Fluxes of injected sources',
+                         help='heading of the page')
 
-    if 'flux' not in getattr(sources, 'colnames', ()):
-        return None
-    flux = u.Quantity(sources['flux'])
-    return flux.value * u.mJy if flux.unit == u.dimensionless_unscaled else flux
+
+def run_simulations(args: Namespace) -> None:
+    """Measure the sources of simulations and write the report."""
+    from csr_astro.evaluation.simulations import (
+        find_simulations,
+        measure_simulations,
+        write_simulations_report,
+    )
+
+    page = Path(args.output) / 'report.html'
+    if Path(args.output).is_dir():
+        options.refuse_overwrite(args, page)
+    table = measure_simulations(
+        find_simulations(*args.simulations),
+        apertures=options.numbers(args.apertures, '--apertures'),
+        methods=args.methods.split(',') if args.methods else (),
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        **options.estimator_options(args),
+    )
+    page = write_simulations_report(
+        args.output, table, title=args.title, overwrite=args.overwrite
+    )
+    print(f'written: {page}')
 
 
 def _add_stars(kinds: Commands) -> None:
@@ -252,6 +291,7 @@ def _add_stars(kinds: Commands) -> None:
     command.add_argument('--apertures', default='12arcsec', metavar='R[,R...]',
                          help='radii, as angles [%(default)s]')
     command.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
+    options.add_psf(command)
     command.add_argument('--weights', default='default', help='name or file [%(default)s]')
     command.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
     command.add_argument('--overwrite', action='store_true', help='replace an existing table')
@@ -275,7 +315,7 @@ def run_stars(args: Namespace) -> None:
         args.maps,
         apertures=u.Quantity(apertures),
         instrument=args.instrument,
-        estimator_options={'weights': args.weights, 'device': args.device},
+        estimator_options={'weights': args.weights, 'device': args.device, 'psf': args.psf},
     )
     if not len(table):
         raise ValueError('there is no standard star on these maps.')

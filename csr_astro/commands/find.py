@@ -39,7 +39,7 @@ def add_parser(commands: Commands) -> None:
     )
     command.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
     command.add_argument('--fwhm', help='beam of any other instrument: pixels, or 18arcsec')
-    command.add_argument('--psf', metavar='FILE', help='image of the PSF [that of the instrument]')
+    options.add_psf(command)
     command.add_argument('--hdu', help='extension of the image: name or number')
     command.add_argument('--overwrite', action='store_true', help='replace existing files')
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csr_astro.commands.options import length
@@ -31,10 +30,6 @@ def add_photometry(command: ArgumentParser) -> None:
         help='radii: pixels, or an angle such as 6arcsec; shapes such as '
         'ellipse(8arcsec,5arcsec,30), with the angle from North through East; regions for those '
         'of the catalogue; a file of regions, one for each source or one for all',
-    )
-    command.add_argument(
-        '--psf', metavar='FILE',
-        help='FITS image of the PSF, for --method psf and gaussian [by the instrument]',
     )
     command.add_argument(
         '--aperture-correction', metavar='KIND',
@@ -70,14 +65,11 @@ def photometry_options(args: Namespace) -> dict[str, Any] | None:
         if args.apertures or args.annulus:
             raise ValueError('--apertures and --annulus are for --method aperture.')
         return {
-            'psf_model': None if args.psf is None else str(Path(args.psf).absolute()),
             'shape': 'point' if args.method == 'psf' else 'gaussian',
             'aperture_correction': _correction(args.aperture_correction),
             'beam': _beam(args.beam),
             'flux_unit': args.flux_unit,
         }
-    if args.psf:
-        raise ValueError('--psf is for --method psf and gaussian.')
     if not args.apertures:
         if args.method or args.annulus or args.aperture_correction:
             raise ValueError('photometry needs --apertures, or --method psf or gaussian.')

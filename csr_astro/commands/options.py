@@ -141,6 +141,7 @@ def removal_options() -> ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
     options.add_argument('--fwhm', help='beam of any other instrument: pixels, or 18arcsec')
+    add_psf(options)
     options.add_argument(
         '--mask-radius', metavar='R', help='pixels, an angle, or snr [by SNR; regions as drawn]'
     )
@@ -177,6 +178,19 @@ def removal_options() -> ArgumentParser:
     options.add_argument('--batch-size', type=int, help='cutouts at a time')
     options.add_argument('--overwrite', action='store_true', help='replace existing files')
     return options
+
+
+def add_psf(command: ArgumentParser) -> None:
+    """Add the option for the PSF.
+
+    Parameters
+    ----------
+    command : `argparse.ArgumentParser`
+        Command that gets the option.
+    """
+    command.add_argument(
+        '--psf', metavar='FILE', help='FITS image of the PSF [by the instrument]'
+    )
 
 
 def add_find(command: ArgumentParser) -> None:
@@ -484,6 +498,7 @@ def estimator_options(args: Namespace) -> dict[str, Any]:
         'weights': args.weights,
         'instrument': args.instrument,
         'fwhm': None if args.fwhm is None else length(args.fwhm, '--fwhm'),
+        'psf': None if args.psf is None else str(Path(args.psf).absolute()),
         'preset': args.preset,
         'orientations': args.orientations,
         'centroid_func': _centroid_func() if args.refine else None,

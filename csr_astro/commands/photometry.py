@@ -49,7 +49,7 @@ def run(args: Namespace) -> None:
     output = options.output_path(args, '_photometry.ecsv')
     check_table_path(output)
     options.refuse_overwrite(args, output)
-    options.keep_inputs(output, args.map, args.catalog)
+    options.keep_inputs(output, args.map, args.catalog, args.psf)
     asked = measuring.photometry_options(args)
     if asked is None:
         raise ValueError('give --apertures, or --method psf or gaussian.')

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 __all__ = ['add_parser', 'run']
 
 
+_TABLES = {'.csv': 'ascii.csv', '.ecsv': 'ascii.ecsv'}
+# Columns of a table of fields, beside ``map``.
+_COLUMNS = {
+    'number': int, 'lowest': float, 'highest': float, 'instrument': str, 'avoid': str, 'split': str,
+}  # fmt: skip
+
+
 def add_parser(commands: Commands) -> None:
     """Add ``csr-astro simulate``."""
     command = options.add_command(
@@ -29,9 +36,15 @@ def add_parser(commands: Commands) -> None:
             'simulate map.fits --fwhm 18.2arcsec --random 10 --seed 7 -o simulated',
             'simulate --field power-law --slope -3 --shape 512 512 --random 1 -o simulated',
             'simulate maps/*.fits --instrument pacs-scanmap-red -o simulated --dataset cutouts',
+            'simulate fields.csv --instrument pacs-scanmap-blue -o simulated --dataset cutouts',
         ],
     )
-    command.add_argument('maps', metavar='MAP', nargs='*', help='FITS files with few sources')
+    command.add_argument(
+        'maps', metavar='MAP', nargs='*',
+        help='FITS files with few sources; or one table (.csv, .ecsv) of them with columns map '
+        'and, if wanted, number, lowest, highest, instrument, avoid and split: train, validation '
+        'or test',
+    )
     command.add_argument('-o', '--output', required=True, metavar='FOLDER', help='for the results')
     command.add_argument('--overwrite', action='store_true', help='replace existing files')
     command.add_argument('--seed', type=int, default=0, help='decides everything [%(default)s]')
@@ -92,9 +105,12 @@ def _add_field(command: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Write simulated maps, their tables and, if asked for, a dataset."""
-    from csr_astro.simulation.write import write_simulations
+    from csr_astro.simulation.write import FIELDS, write_simulations
 
-    fields = [_real_field(args, path) for path in args.maps]
+    if any(Path(path).suffix.lower() in _TABLES for path in args.maps):
+        fields = _table_fields(args)
+    else:
+        fields = [_real_field(args, path) for path in args.maps]
     if args.field or args.match:
         fields += _synthetic_fields(args)
     if not fields:
@@ -117,20 +133,54 @@ def run(args: Namespace) -> None:
         args.output, fields, dataset=args.dataset, layout=args.layout, overwrite=args.overwrite,
         progress=lambda line: print(line, flush=True), **settings,
     )  # fmt: skip
-    print(f'written: {written.n_maps} maps with tables in {args.output}')
+    print(f'written: {written.n_maps} maps with tables and {FIELDS} in {args.output}')
     for split, count in written.cutouts.items():
         print(f'{split}: {count} cutouts in {args.dataset}')
 
 
+def _table_fields(args):
+    """Fields of a table, with the settings of each."""
+    from astropy.table import Table
+    from numpy import ma
+
+    if len(args.maps) > 1:
+        raise ValueError('give maps or one table of maps, not both.')
+    path = Path(args.maps[0])
+    if not path.is_file():
+        raise ValueError(f'no such file: {str(path)!r}.')
+    table = Table.read(path, format=_TABLES[path.suffix.lower()])
+    if 'map' not in table.colnames:
+        raise ValueError(
+            f'the table {str(path)!r} must have a column map, and may have '
+            f'{", ".join(_COLUMNS)}; it has {", ".join(table.colnames)}.'
+        )
+    fields = []
+    for row in table:
+        field = _real_field(args, path.parent / str(row['map']))
+        for name, kind in _COLUMNS.items():
+            value = row[name] if name in table.colnames else ma.masked
+            if value is not ma.masked and str(value):
+                field[name] = kind(value)
+        if isinstance(field['avoid'], str):
+            field['avoid'] = _avoided(path.parent / field['avoid'])
+        fields.append(field)
+    return fields
+
+
 def _real_field(args, path):
     from csr_astro.images import read_image
-    from csr_astro.sources import read_sources
     from csr_astro.utils.files import stem
 
     image, header = read_image(path, args.hdu)
-    avoid = read_sources(args.avoid) if args.avoid else None
+    avoid = _avoided(args.avoid) if args.avoid else None
     name = stem(Path(path)).name
     return {'name': name, 'data': image, 'header': header, 'avoid': avoid}
+
+
+def _avoided(path):
+    from csr_astro.sources import read_sources
+
+    return read_sources(path)
 
 
 def _synthetic_fields(args):

@@ -140,7 +140,8 @@ def evaluate_accuracy(
         Whether to measure behind injected sources too.
     psf : optional
         PSF of the injected sources, see `~csr_astro.simulation.psf.psf_profile`;
-        by default that of the instrument.
+        by default that of the instrument. Estimators know it, and subtract the wings of bright
+        sources, unless it is only a beam.
     instrument : str or `~csr_astro.instruments.Instrument`, optional
         Instrument of the injected sources; maps are taken to have its pixels.
     levels, flux_levels : sequence of float, optional
@@ -193,8 +194,11 @@ def evaluate_accuracy(
     if len(chosen['injected']):
         band = get_instrument(instrument)
         profile = instrument_profile(band) if psf is None else psf_profile(psf, band.pixel_scale)
+        knowing = methods
+        if psf is not None or band.psf_model is not None:
+            knowing = {name: _with_psf(method, profile) for name, method in methods.items()}
         errors = injected_errors(
-            groups, chosen['injected'], methods, profile, instrument=band, levels=levels,
+            groups, chosen['injected'], knowing, profile, instrument=band, levels=levels,
             flux_levels=flux_levels, **options,
         )  # fmt: skip
         tables |= {'injected_errors': errors, 'injected': flux_ratios(errors)}
@@ -206,6 +210,10 @@ def evaluate_accuracy(
     if folder is not None:
         _write(Path(folder), tables)
     return tables
+
+
+def _with_psf(method, profile):
+    return method.replace(psf=profile) if hasattr(method, 'replace') else method
 
 
 def _with_kind(positions):

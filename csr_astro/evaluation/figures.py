@@ -26,6 +26,7 @@ __all__ = [
     'PAGE',
     'label',
     'plot_delta_variance',
+    'plot_flux_agreement',
     'plot_flux_ratios',
     'plot_leave_out',
     'plot_pixel_pdf',
@@ -200,6 +201,49 @@ def plot_flux_ratios(
         figure.supxlabel('injected flux' + (' [mJy]' if known else ' [sum of the map]'), fontsize=8)
         handles = [_patch(name, each) for name, each in _styled(methods)]
         figure.legend(handles=handles, loc='outside upper center', ncols=len(handles))
+    return figure
+
+
+def plot_flux_agreement(table: QTable, pixel_scale: float | None = None) -> Figure:
+    """Flux by fit over flux by aperture against SNR, a colour per aperture.
+
+    Parameters
+    ----------
+    table : `~astropy.table.QTable`
+        As from `~csr_astro.evaluation.measured_fluxes.measured_fluxes`.
+    pixel_scale : float, optional
+        Arcsec per pixel, for the legend.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+
+    Examples
+    --------
+    >>> from astropy.table import QTable
+    >>> from csr_astro.evaluation.figures import plot_flux_agreement
+    >>> table = QTable({'aperture': [4.0] * 2, 'snr': [9.0, 90.0], 'ratio': [0.98, 1.03],
+    ...                 'ratio_err': [0.1, 0.01]})
+    >>> len(plot_flux_agreement(table).axes)
+    1
+    """
+    with style():
+        figure, axes = _figure(PAGE, 2.4)
+        ax = axes[0, 0]
+        for k, aperture in enumerate(np.unique(table['aperture'])):
+            rows = table[table['aperture'] == aperture]
+            size = f'{aperture:.3g} pixels'
+            if pixel_scale is not None:
+                size = f'{aperture * pixel_scale:.3g}″'
+            color, _, marker, _ = _STYLES[k % len(_STYLES)]
+            ax.errorbar(rows['snr'], rows['ratio'], rows['ratio_err'], linestyle='none',
+                        color=color, marker=marker, elinewidth=0.6, label=size)  # fmt: skip
+        ax.axhline(1, color='0.55', linewidth=0.8, zorder=0)
+        near = np.asarray(table['ratio'])
+        low, high = np.nanpercentile(near[np.isfinite(near)], [5, 95])
+        ax.set(xscale='log', xlabel='SNR of the peak', ylabel='fit / aperture',
+               ylim=(min(low, 0.9) - 0.1, max(high, 1.1) + 0.1))  # fmt: skip
+        figure.legend(loc='outside upper center', ncols=7, title='aperture')
     return figure
 
 

@@ -15,18 +15,22 @@ from astropy.table import QTable, Table, vstack
 from csr_astro.cutouts import window_size
 from csr_astro.evaluation.statistics import median_and_iqr
 from csr_astro.evaluation.windows import circle_weights, cut_windows, window_center
-from csr_astro.photometry import InpaintedAperturePhotometry
+from csr_astro.photometry import InpaintedAperturePhotometry, InpaintedPSFPhotometry
+from csr_astro.simulation.psf import encircled_energy
 from csr_astro.simulation.units import map_units_per_millijansky
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import ArrayLike
+
     from csr_astro.background import NeuralBackground
     from csr_astro.instruments import Instrument
-    from csr_astro.typing import QuantityLike
+    from csr_astro.typing import PsfLike, QuantityLike
 
 __all__ = [
     'default_apertures',
+    'energy_fraction',
     'flux_levels_of',
     'ratio_columns',
     'recovered_fluxes',
@@ -70,8 +74,9 @@ def recovered_fluxes(
     flux: QuantityLike,
     apertures: Sequence[float] | None = None,
     *,
-    fraction: Callable[[float], float] | None = None,
+    fraction: Callable | None = None,
     methods: Mapping[str, Callable] | None = None,
+    psf: PsfLike | None = None,
 ) -> QTable:
     """Ratios of measured to injected flux of every source.
 
@@ -88,15 +93,19 @@ def recovered_fluxes(
         the instrument's table of injected PSFs, or a Gaussian of its beam.
     methods : dict of str to callable, optional
         Other methods, as from `~csr_astro.evaluation.baselines.get_baselines`.
+    psf : optional
+        PSF of the injected sources, for the fits, as in `~csr_astro.InpaintedPSFPhotometry`; by
+        default that of the estimator.
 
     Returns
     -------
     table : `~astropy.table.QTable`
         A row per source and aperture: ``id``, ``snr``, ``radius`` (of the mask) and
         ``aperture`` in pixels, ``flux``, the ratios ``network`` with its stated error
-        ``network_err``, ``annulus`` (the instrument's, on the map as it was) and those of
-        ``methods``; and ``flags``. NaN without a measurement. For an aperture larger than the
-        mask, the flux in the mask is divided by the fraction at the mask's radius.
+        ``network_err``, ``fit`` of the PSF with ``fit_err`` (the same in all apertures),
+        ``annulus`` (the instrument's, on the map as it was) and those of ``methods``; and
+        ``flags``. NaN without a measurement. For an aperture larger than the mask, the flux in
+        the mask is divided by the fraction at the mask's radius.
 
     Raises
     ------
@@ -131,6 +140,9 @@ def recovered_fluxes(
         flux_unit='map',
     )
     measured = photometry(result)
+    fit = InpaintedPSFPhotometry(
+        psf, estimator=result.estimator, aperture_correction='none', flux_unit='map'
+    )(result)
     radius = np.asarray(measured['mask_radius'])
     backgrounds = _background_sums(result, apertures, methods or {})
     parts = []
@@ -141,12 +153,43 @@ def recovered_fluxes(
         part['flux'] = flux
         part['network'] = _number(measured[f'flux_{k}']) / flux / inside
         part['network_err'] = _number(measured[f'flux_err_{k}']) / flux / inside
+        part['fit'] = _number(fit['flux']) / flux
+        part['fit_err'] = _number(fit['flux_err']) / flux
         part['annulus'] = _number(measured[f'annulus_flux_{k}']) / flux / fraction(aperture)
         for name, (total, background) in backgrounds.items():
             part[name] = (total[k] - background[k]) / flux / inside
         part['flags'] = np.asarray(measured['flags'])
         parts.append(part)
     return QTable(vstack(parts, metadata_conflicts='silent'))
+
+
+def energy_fraction(psf: Callable, radius: ArrayLike) -> np.ndarray:
+    """Enclosed-energy fraction of a PSF at radii, NaN at those that are not finite.
+
+    Parameters
+    ----------
+    psf : callable
+        The PSF, as from `~csr_astro.simulation.psf.psf_profile`.
+    radius : array-like of float
+        Radii in pixels.
+
+    Returns
+    -------
+    fraction : `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.evaluation.flux_recovery import energy_fraction
+    >>> from csr_astro.simulation.psf import gaussian_profile
+    >>> print(energy_fraction(gaussian_profile(6), [30, np.nan]).round(2))
+    [ 1. nan]
+    """
+    radius = np.asarray(radius, dtype=float)
+    known = np.isfinite(radius)
+    found = np.full(radius.shape, np.nan)
+    found[known] = encircled_energy(psf, radius[known])
+    return found
 
 
 def _number(values):
@@ -289,5 +332,8 @@ def ratio_columns(table: QTable) -> list[str]:
     >>> ratio_columns(QTable({'id': [1], 'aperture': [4.0], 'network': [1.01], 'annulus': [0.97]}))
     ['network', 'annulus']
     """
-    known = {'id', 'snr', 'radius', 'aperture', 'flux', 'flags', 'level', 'map', 'network_err'}
+    known = {
+        'id', 'snr', 'radius', 'aperture', 'flux', 'flags', 'level', 'map', 'network_err',
+        'fit_err', 'field', 'instrument', 'pixel_scale', 'injected',
+    }  # fmt: skip
     return [name for name in table.colnames if name not in known]

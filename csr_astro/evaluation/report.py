@@ -25,13 +25,14 @@ from csr_astro.utils.data import DATA
 from csr_astro.utils.files import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from csr_astro.background import NeuralBackground
     from csr_astro.estimator import NeuralBackgroundEstimator
+    from csr_astro.evaluation.report_sections import Section
     from csr_astro.typing import ImageLike, PathLike, ProfileLike, PsfLike, QuantityLike
 
-__all__ = ['Evaluation', 'write_report']
+__all__ = ['Evaluation', 'write_page', 'write_report']
 
 
 _REALIZATIONS = 4
@@ -107,9 +108,10 @@ class Evaluation:
         data : NDData, CCDData, image HDU, Quantity or array
             A map with few sources of its own.
         estimator : `~csr_astro.NeuralBackgroundEstimator`
-            Removes the sources, which have the PSF of its instrument.
+            Removes the sources, which have its PSF.
         psf : optional
-            Another PSF, see `~csr_astro.simulation.psf.psf_profile`.
+            PSF of the sources and of the estimator instead, see
+            `~csr_astro.simulation.psf.psf_profile`.
         simulations : int, optional
             Number of maps; the first is shown, all count for the fluxes.
         seed : int, optional
@@ -123,6 +125,10 @@ class Evaluation:
         """
         if simulations < 1:
             raise ValueError(f'simulations must be a positive number, got {simulations}.')
+        if psf is None:
+            psf = estimator.psf
+        else:
+            estimator = estimator.replace(psf=psf)
         done = []
         for each in simulate_levels(
             data, psf, instrument=estimator.instrument, random=simulations, seed=seed
@@ -223,6 +229,57 @@ def write_report(
     if not isinstance(evaluation, Evaluation):
         evaluation = Evaluation(evaluation)
     _check(evaluation)
+
+    def sections():
+        for make in SECTIONS:
+            section = make(evaluation)
+            if section is None:
+                continue
+            if progress is not None:
+                progress(section.title)
+            yield section
+
+    return write_page(folder, title, sections(), overwrite=overwrite)
+
+
+def write_page(
+    folder: PathLike, title: str, sections: Iterable[Section], *, overwrite: bool = False
+) -> Path:
+    """Write sections as a page, with their figures and tables beside it.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made if missing.
+    title : str
+        Heading.
+    sections : iterable of `~csr_astro.evaluation.report_sections.Section`
+        The sections in their order; files of each are written before the next is made.
+    overwrite : bool, optional
+        Whether an existing page is replaced.
+
+    Returns
+    -------
+    path : `pathlib.Path`
+        ``report.html``, which is written last.
+
+    Raises
+    ------
+    ValueError
+        If there is a page and ``overwrite`` is not set.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.evaluation.report import write_page
+    >>> from csr_astro.evaluation.report_sections import Section
+    >>> section = Section('Fluxes', 'fluxes')
+    >>> section.say('All are right.')
+    >>> with TemporaryDirectory() as folder:
+    ...     page = write_page(folder, 'A page', [section])
+    ...     'All are right.' in page.read_text()
+    True
+    """
     folder = Path(folder)
     page = folder / 'report.html'
     if page.exists() and not overwrite:
@@ -231,21 +288,16 @@ def write_report(
         )
     require_matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
-    sections = []
-    for make in SECTIONS:
-        section = make(evaluation)
-        if section is None:
-            continue
-        if progress is not None:
-            progress(section.title)
-        sections.append(section)
+    done = []
+    for section in sections:
+        done.append(section)
         for name, table in section.tables.items():
             write_table(folder / f'{name}.ecsv', table)
         for name, png in section.figures.items():
             with atomic_path(folder / f'{name}.png') as temporary:
                 temporary.write_bytes(png)
     with atomic_path(page) as temporary:
-        temporary.write_text(_page(title, sections), encoding='utf-8')
+        temporary.write_text(_page(title, done), encoding='utf-8')
     return page
 
 

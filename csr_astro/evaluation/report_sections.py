@@ -22,10 +22,12 @@ from csr_astro.evaluation import figures
 from csr_astro.evaluation.accuracy import background_errors
 from csr_astro.evaluation.baselines import get_baselines
 from csr_astro.evaluation.flux_recovery import (
+    energy_fraction,
     flux_levels_of,
     recovered_fluxes,
     summarize_recovery,
 )
+from csr_astro.evaluation.measured_fluxes import measured_fluxes, summarize_agreement
 from csr_astro.evaluation.pixel_pdf import disc_moments, pixel_histogram
 from csr_astro.evaluation.positions import draw_positions
 from csr_astro.evaluation.power_spectrum import (
@@ -39,7 +41,6 @@ from csr_astro.evaluation.standard_stars import find_stars, star_rows
 from csr_astro.evaluation.statistics import coverage, scatter_ratios, summarize
 from csr_astro.flags import FLAGS, NOT_INPAINTED
 from csr_astro.plotting import require_matplotlib
-from csr_astro.simulation.psf import encircled_energy
 from csr_astro.simulation.units import to_millijansky
 from csr_astro.utils.data import read_data
 
@@ -213,27 +214,20 @@ def _overview(evaluation):
     return section
 
 
-def _fraction(psf, radius):
-    radius = np.asarray(radius, dtype=float)
-    known = np.isfinite(radius)
-    found = np.full(radius.shape, np.nan)
-    found[known] = encircled_energy(psf, radius[known])
-    return found
-
-
 def _fluxes(evaluation):
     if evaluation.flux is None:
         return None
     section = Section('Are fluxes right?', 'fluxes')
     methods = get_baselines(evaluation.methods)
-    fraction = None if evaluation.psf is None else partial(_fraction, evaluation.psf)
+    fraction = None if evaluation.psf is None else partial(energy_fraction, evaluation.psf)
 
     parts = []
     simulations = [(evaluation.result, evaluation.flux), *evaluation.more]
     for number, (result, flux) in enumerate(simulations):
         part = recovered_fluxes(
-            result, flux, evaluation.apertures, fraction=fraction, methods=methods
-        )
+            result, flux, evaluation.apertures, fraction=fraction, methods=methods,
+            psf=evaluation.psf,
+        )  # fmt: skip
         part['level'] = np.tile(to_millijansky(flux), len(part) // max(len(result), 1))
         part['map'] = number
         parts.append(part)
@@ -241,12 +235,13 @@ def _fluxes(evaluation):
     table['level'] = flux_levels_of(table['level'])
     summary = summarize_recovery(table, seed=evaluation.seed)
     section.say(
-        'Measured over injected flux, by the predicted background and by the instrument’s '
+        'Measured over injected flux: in apertures on the predicted background (network), by fits '
+        'of the PSF (fit; the same in all apertures), and in apertures by the instrument’s '
         'classical annulus; 1 is right. Boxes hold the middle half of the sources, whiskers nine '
         'tenths.'
     )
     bright = summary[summary['snr'] >= 10]
-    for name in ('network', 'annulus'):
+    for name in ('network', 'fit', 'annulus'):
         rows = bright[bright['method'] == name]
         if len(rows):
             section.say(
@@ -258,6 +253,29 @@ def _fluxes(evaluation):
     section.show('flux_ratios', figure, f'Measured over injected flux, {n_sources} sources.')
     section.tables['fluxes'] = table
     section.tabulate('flux_ratios', summary)
+    return section
+
+
+def _measured(evaluation):
+    if evaluation.flux is not None:
+        return None
+    section = Section('Fluxes by aperture and by fit', 'measured')
+    table = measured_fluxes(evaluation.result, evaluation.apertures)
+    summary = summarize_agreement(table)
+    if not np.isfinite(table['ratio']).any():
+        section.say('No source was measured in both ways.')
+        return section
+    section.say(
+        'The flux by a fit of the PSF over that in an aperture on the predicted background, which '
+        'is divided by the enclosed energy. The table is of sources with more than 10 times the '
+        'error in both. Sources that are larger than the PSF, or have companions, lie below 1.'
+    )
+    figure = figures.plot_flux_agreement(table, evaluation.result.image.pixel_scale)
+    section.show('measured', figure, 'Flux by fit over flux in an aperture.')
+    section.tables['measured'] = table
+    section.tabulate('agreement', summary, summary.colnames)
+    link = '<a href="measured.ecsv">measured.ecsv</a>'
+    section.body.append(f'<p class="soft">All sources: {link}</p>')
     return section
 
 
@@ -510,5 +528,5 @@ def _provenance(evaluation):
 #: The sections in their order: functions of an `Evaluation` that return a `Section`, or None if
 #: they do not apply.
 SECTIONS = (
-    _overview, _fluxes, _leave_out, _stars, _spectra, _pixels, _sources, _provenance,
+    _overview, _fluxes, _measured, _leave_out, _stars, _spectra, _pixels, _sources, _provenance,
 )  # fmt: skip

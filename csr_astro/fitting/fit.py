@@ -35,6 +35,8 @@ class FitOptions:
         data ask for more than a point.
     mask_radius : float
         Radius of the pixels to fit, in FWHM of the source, for sources without a given mask.
+    smallest_mask : float
+        The same, at least, in pixels.
     position_error : float or (N,) array of float
         Standard deviation of the Gaussian prior on each coordinate of the positions, in FWHM of
         the PSF, of all sources or of each; 0 keeps positions fixed.
@@ -58,6 +60,7 @@ class FitOptions:
 
     shape: Literal['point', 'gaussian'] = 'point'
     mask_radius: float = 1.25
+    smallest_mask: float = 0.0
     position_error: float | np.ndarray = 0.1
     xy_bounds: tuple[float, float] = (np.inf, np.inf)
     width_error: float = 0.05
@@ -81,11 +84,17 @@ class SourceFits:
         1-sigma errors; 0 for fixed positions.
     width, width_err : (N,) `~numpy.ndarray` of float
         Width over that of the PSF.
-    extended, saturated : (N,) `~numpy.ndarray` of bool
-        Sources that were fitted as Gaussians; those of which the flat top was left out.
+    extended, saturated, ambiguous : (N,) `~numpy.ndarray` of bool
+        Sources that were fitted as Gaussians; those of which the flat top was left out; those so
+        close to others that little more than the sum of the fluxes is known.
     major, minor, angle, major_err, minor_err, angle_err : (N,) `~numpy.ndarray` of float
         FWHM of the axes of a Gaussian in pixels, before its convolution with the PSF, and
         angle of the major axis from the x axis in degrees; 0 for point sources.
+    shape : (N, 3) `~numpy.ndarray` of float
+        (a, b, c) of the second moments ``L Lᵀ`` of a Gaussian, with ``L = (a, 0; b, c)`` in
+        pixels; 0 for point sources.
+    covariance : (N, 7, 7) `~numpy.ndarray` of float
+        Of the flux, x, y, logarithm of the width, and the shape; 0 for fixed parameters.
     chi2, dof : (N,) `~numpy.ndarray` of float
         Goodness of fit in the pixels of the source's own mask, and their number less that of
         its free parameters.
@@ -99,6 +108,8 @@ class SourceFits:
         Masks that were fitted.
     background : list of (rows, columns, values) or None
         Predicted background in the trusted pixels of each mask.
+    left : list of (Q,) `~numpy.ndarray` of float or None
+        The map less all sources and the background in the same pixels.
     profile_error : float
         Relative error of the PSF in each pixel, as the residuals say; the mean of the tiles of a
         large map.
@@ -116,12 +127,15 @@ class SourceFits:
     width_err: np.ndarray
     extended: np.ndarray
     saturated: np.ndarray
+    ambiguous: np.ndarray
     major: np.ndarray
     minor: np.ndarray
     angle: np.ndarray
     major_err: np.ndarray
     minor_err: np.ndarray
     angle_err: np.ndarray
+    shape: np.ndarray
+    covariance: np.ndarray
     chi2: np.ndarray
     dof: np.ndarray
     rim: np.ndarray
@@ -130,6 +144,7 @@ class SourceFits:
     group_size: np.ndarray
     masks: list[SourceMask | None]
     background: list[tuple[np.ndarray, np.ndarray, np.ndarray] | None]
+    left: list[np.ndarray | None]
     profile_error: float
     make_residual: Callable[[], np.ndarray] = field(repr=False)
 

@@ -51,6 +51,11 @@ _ITERATIONS = 6
 # Steps that make the fit worse, by more than rounding, are shortened: close blends diverge.
 _FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.0)
 _WORSE = 1e-6
+# One source in the place of two is as good if χ² is larger by less than this, after so many steps
+# in which the flux of the fainter is held to this part of the sum; the standard deviation of a
+# share of which nothing is known, and the error of one of which little is.
+_AS_GOOD, _MERGED_ITERATIONS, _HELD = 9.0, 5, 1e-3
+_ANY_SHARE, _UNKNOWN_SHARE = 12**-0.5, 0.15
 # Combinations of parameters with less than this part of the largest eigenvalue of the normal matrix
 # are not constrained.
 _SINGULAR = 1e-10
@@ -88,10 +93,13 @@ class GroupFit:
         Sources with some flux in the pixels.
     errors : (n, 7) `~numpy.ndarray` of float
         1-sigma errors of the parameters; 0 for fixed ones.
-    shape_covariance : (n, 3, 3) `~numpy.ndarray` of float
-        Of (a, b, c).
+    covariance : (n, 7, 7) `~numpy.ndarray` of float
+        Of the parameters of each source; 0 for fixed ones.
     residual, background : (P,) `~numpy.ndarray` of float
         What is left of d_M − K d_O after the fit; the predicted background.
+    ambiguous : (n,) `~numpy.ndarray` of bool
+        Sources of which the data tell little more than the sum of their fluxes, by
+        `settle_blends`.
     profile_step : (float, float) or None
         Score and information of the variance of the profile.
     """
@@ -102,9 +110,11 @@ class GroupFit:
         self.masks = [scene.masks[i] for i in self.index]
         n = len(self.index)
         self.errors = np.full((n, SHAPE.stop), np.nan)
-        self.shape_covariance = np.full((n, 3, 3), np.nan)
+        self.covariance = np.full((n, SHAPE.stop, SHAPE.stop), np.nan)
         self.constrained = np.zeros(n, dtype=bool)
+        self.ambiguous = np.zeros(n, dtype=bool)
         self.profile_step, self._converged = None, False
+        self._held: dict[int, tuple[float, float]] = {}
         self._place_window()
         self._krige(rough)
 
@@ -209,13 +219,20 @@ class GroupFit:
         iterations : int, optional
             Their largest number.
         """
-        if self.weights is None:
-            return
-        scene = self._scene
+        if self.weights is not None:
+            self._finish(*self._iterate(iterations))
+
+    def _iterate(self, iterations, factor=None):
+        """Gauss-Newton steps, with the covariance of the errors as it is or as given.
+
+        Its factor and the images of the sources in the last step are returned.
+        """
+        scene, given = self._scene, factor
         for _ in range(iterations):
             templates, images = self._templates()
             self.constrained = np.abs(images).sum(axis=1) > _MIN_FRACTION
-            factor = self._factor(images)
+            factor = self._factor(images) if given is None else given
+            self._share_flux(templates, factor)
             step = self._step(templates, factor)
             before, start = self._objective(factor), scene.parameters[self.index]
             for fraction in _FRACTIONS:
@@ -225,7 +242,34 @@ class GroupFit:
             self._converged = (np.abs(step) <= _TOLERANCE * self.errors[:, : step.shape[1]]).all()
             if self._converged:
                 break
-        self._finish(factor, images)
+        return factor, images
+
+    def _share_flux(self, templates, factor):
+        """Set the prior of the fluxes of sources that are hardly told apart.
+
+        Each has its part of their sum, and any part is as likely.
+        """
+        self._shares = np.zeros(len(self.index)), np.full(len(self.index), np.inf)
+        place = {int(i): k for k, i in enumerate(self.index)}
+        for blend in self._scene.blends:
+            flux = self._scene.parameters[blend, FLUX]
+            inside = [place[int(i)] for i in blend if int(i) in place]
+            if not flux.any() or not inside:
+                continue
+            solved = linalg.cho_solve(factor, templates[inside, 0].T, check_finite=False)
+            noise = 1 / (templates[inside, 0] * solved.T).sum(axis=1)
+            n = len(blend)
+            spread = np.sqrt((n - 1) / (n + 1)) / n
+            self._shares[0][inside] = flux.sum() / n
+            self._shares[1][inside] = np.sqrt((spread * flux.sum()) ** 2 + noise)
+        for k, (flux, error) in self._held.items():
+            self._shares[0][k], self._shares[1][k] = flux, error
+
+    def _prior(self):
+        """Mean and standard deviation of the parameters before the fit, (n, 7)."""
+        mean, error = self._scene.prior(self.index)
+        mean[:, FLUX], error[:, FLUX] = self._shares
+        return mean, error
 
     def _design(self, templates):
         """Derivatives of the model with respect to all parameters, (n, k, P)."""
@@ -236,7 +280,7 @@ class GroupFit:
     def _step(self, templates, factor):
         """Changes of the parameters of every source, (n, k)."""
         n, k = templates.shape[:2]
-        mean, prior_error = self._scene.prior(self.index)
+        mean, prior_error = self._prior()
         offset = (mean - self._scene.parameters[self.index])[:, :k].ravel()
         prior_error = prior_error[:, :k].ravel()
         free = (prior_error > 0) & np.repeat(self.constrained, k)
@@ -257,16 +301,16 @@ class GroupFit:
         covariance[np.ix_(free, free)] = self._normal_inverse
         self.errors[:] = 0
         self.errors[:, :k] = np.sqrt(np.maximum(covariance.diagonal(), 0)).reshape(n, k)
-        if k == SHAPE.stop:
-            blocks = covariance.reshape(n, k, n, k)
-            for i in range(n):
-                self.shape_covariance[i] = blocks[i, SHAPE, i, SHAPE]
+        blocks = covariance.reshape(n, k, n, k)
+        self.covariance[:] = 0
+        for i in range(n):
+            self.covariance[i, :k, :k] = blocks[i, :, i]
 
     def _objective(self, factor):
         """χ² of the residuals and of the priors."""
         residual = self._residual()
         parameters = self._scene.parameters[self.index]
-        mean, error = self._scene.prior(self.index)
+        mean, error = self._prior()
         pull = np.divide(parameters - mean, error, out=np.zeros_like(mean), where=error > 0)
         return residual @ linalg.cho_solve(factor, residual, check_finite=False) + (pull**2).sum()
 
@@ -282,6 +326,46 @@ class GroupFit:
         parameters[:, POSITION] = np.clip(parameters[:, POSITION], given - bounds, given + bounds)
         for i, values in zip(self.index, parameters, strict=True):
             scene.move(i, values)
+
+    def settle_blends(self) -> None:
+        """Raise the errors of pairs of which only the sum of the fluxes is known.
+
+        Derivatives at the best fit do not tell of other fits that are as good: a pair of sources
+        closer than half the FWHM looks like one that is a little wider. So pairs count that one
+        source describes as well, fits that do not converge or have a negative flux, and large
+        errors.
+        """
+        if self.weights is None:
+            return
+        scene, place = self._scene, {int(i): k for k, i in enumerate(self.index)}
+        errors, covariance = self.errors.copy(), self.covariance.copy()
+        best, converged = scene.parameters[self.index], self._converged
+        pairs = [(place[i], place[j]) for i, j in scene.blended_pairs if {i, j} <= place.keys()]
+        if not pairs:
+            return
+        templates, images = self._templates()
+        factor = self._factor(images)
+        for pair in pairs:
+            total = best[pair, FLUX].sum()
+            if not total > 0:
+                continue
+            unclear = not converged or best[pair, FLUX].min() <= 0
+            unclear = unclear or errors[pair, FLUX].max() > _UNKNOWN_SHARE * total
+            # No share is likelier than another.
+            self._held = dict.fromkeys(pair, (0.0, np.inf))
+            self._share_flux(templates, factor)
+            lowest = self._objective(factor)
+            self._held[min(pair, key=lambda k: best[k, FLUX])] = 0.0, _HELD * total
+            self._iterate(_MERGED_ITERATIONS, factor)
+            if unclear or self._objective(factor) - lowest < _AS_GOOD:
+                self.ambiguous[list(pair)] = True
+                for k in pair:
+                    wanted = np.hypot(errors[k, FLUX], _ANY_SHARE * total)
+                    covariance[k] *= (wanted / errors[k, FLUX]) ** 2
+                    errors[k] *= wanted / errors[k, FLUX]
+            self._apply(best, np.zeros((len(best), 1)))
+        self._held, self._converged = {}, converged
+        self.errors, self.covariance = errors, covariance
 
     # --------------------------------------------------------------------------------- the results
 
@@ -376,6 +460,24 @@ class GroupFit:
         if not rim.any():
             rim[np.argmax(np.hypot(self.columns[held] - x, self.rows[held] - y))] = 1
         return held, float(chi2), float(rim @ residual / np.sqrt(rim @ covariance @ rim))
+
+    def shape_error(self, k: int) -> float:
+        """Error of the flux of a source whose shape is not that of the model.
+
+        Parameters
+        ----------
+        k : int
+            Number of the source in ``index``.
+
+        Returns
+        -------
+        error : float
+            Sum of the residuals in its own mask, as far as it exceeds their standard deviation.
+        """
+        held = self.masks[k].holds(self.rows, self.columns)
+        noise = self._lower[held].sum(axis=0)
+        excess = self.residual[held].sum() ** 2 - noise @ noise
+        return float(np.sqrt(max(excess, 0)) * self.window.block**2)
 
     def background_of(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predicted background in the trusted pixels of the mask of one source.

@@ -55,7 +55,7 @@ def fit_scene(scene: Scene) -> dict[str, Any]:
     Returns
     -------
     columns : dict of str to (N,) `~numpy.ndarray` or list
-        As in `~csr_astro.fitting.SourceFits`, and ``shape``: (a, b, c) of each source.
+        As in `~csr_astro.fitting.SourceFits`.
     """
     options = scene.options
     groups = _groups(scene)
@@ -72,6 +72,8 @@ def fit_scene(scene: Scene) -> dict[str, Any]:
         fits, solved = _fit_round(scene, groups, fits, number)
         if number >= options.rounds - 1 and not changed and not solved:
             break
+    for fit in fits.values():
+        fit.settle_blends()
     return _results(scene, fits)
 
 
@@ -168,7 +170,9 @@ def _results(scene, fits):
     n = len(scene.start)
     columns = {name: np.full(n, np.nan) for name in _COLUMNS}
     columns['group_id'] = np.zeros(n, dtype=int)
-    columns['background'] = [None] * n
+    columns['background'], columns['left'] = [None] * n, [None] * n
+    columns['ambiguous'] = np.zeros(n, dtype=bool)
+    columns['covariance'] = np.full((n, SHAPE.stop, SHAPE.stop), np.nan)
     for fit in fits.values():
         columns['group_id'][fit.group.members] = fit.group.number + 1
         for k, i in enumerate(fit.group.members):
@@ -184,19 +188,25 @@ def _results(scene, fits):
 
 def _row(scene, fit, k, i):
     flux, x, y, log_width = scene.parameters[i, :4]
-    errors = fit.errors[k]
+    errors, covariance = fit.errors[k], fit.covariance[k].copy()
+    flux_err = errors[FLUX]
     held, chi2, rim = fit.statistics(k)
     rows, columns, values = fit.background_of(k)
     nearest = np.argmin(np.hypot(columns - x, rows - y))
     axes, axes_err = np.zeros(3), np.zeros(3)
     if scene.extended[i]:
-        axes, axes_err = ellipse_axes(scene.parameters[i, SHAPE], fit.shape_covariance[k])
+        wrong = fit.shape_error(k)
+        flux_err = np.hypot(flux_err, wrong)
+        covariance[FLUX, FLUX] += wrong**2
+        axes, axes_err = ellipse_axes(scene.parameters[i, SHAPE], covariance[SHAPE, SHAPE])
     width = np.exp(log_width)
     return {
         'flux': flux, 'x': x, 'y': y, 'width': width,
-        'flux_err': errors[FLUX], 'x_err': errors[1], 'y_err': errors[2],
+        'flux_err': flux_err, 'x_err': errors[1], 'y_err': errors[2],
         'width_err': width * errors[WIDTH], 'chi2': chi2, 'dof': held.sum() - (errors > 0).sum(),
+        'covariance': covariance, 'ambiguous': fit.ambiguous[k],
         'rim': rim, 'local_bkg': values[nearest], 'background': (rows, columns, values),
+        'left': scene.residual[rows, columns] - values,
         **dict(zip(('major', 'minor', 'angle'), axes, strict=True)),
         **dict(zip(('major_err', 'minor_err', 'angle_err'), axes_err, strict=True)),
     }  # fmt: skip

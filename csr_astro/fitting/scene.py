@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
+from scipy.sparse import coo_array, csgraph
+from scipy.spatial import KDTree
 
 from csr_astro.cutouts import MAX_RADIUS, window_size
 from csr_astro.fitting.gaussian import (
@@ -35,6 +37,8 @@ FLUX, POSITION, WIDTH, SHAPE = 0, slice(1, 3), 3, slice(4, 7)
 _FLAT = 0.98
 _FLAT_PIXELS = 4
 _FLAT_CONTRAST = 150.0
+# Sources closer than this part of the FWHM share their flux by a prior.
+_BLEND = 0.5
 # Standard deviation of the prior of a source's size, in those of the PSF.
 _LARGEST = 5.0
 
@@ -72,6 +76,10 @@ class Scene:
     saturated : (N,) `~numpy.ndarray` of bool
         Sources with a flat top.
     masks : list of `~csr_astro.masking.SourceMask` or None
+    blended_pairs : list of (int, int)
+        Sources closer than half the FWHM.
+    blends : list of (n,) `~numpy.ndarray` of int
+        Sources that are connected by these.
     """
 
     def __init__(
@@ -98,6 +106,7 @@ class Scene:
         self.valid = image.valid((slice(None), slice(None))) & np.isfinite(image.data)
         self.residual = np.where(self.valid, image.data, 0.0).astype(float)
         self._find_saturated()
+        self.blended_pairs, self.blends = _blends(self.start, _BLEND * psf.fwhm)
         self.mask_scale = np.ones(n)
         self.masks = [self._mask(i) for i in range(n)] if masks is None else list(masks)
         self.outliers = np.zeros(image.shape, dtype=bool)
@@ -242,8 +251,12 @@ class Scene:
             return None
         x, y = self.parameters[i, POSITION]
         radius = self.options.mask_radius * self.mask_scale[i]
+        smallest = self.options.smallest_mask
         if self.extended[i]:
-            return elliptical_mask(x, y, self.second_moments(i), radius, self.image.shape)
+            second_moments = self.second_moments(i)
+            radius = max(radius, smallest / (FWHM * np.linalg.det(second_moments) ** 0.25))
+            return elliptical_mask(x, y, second_moments, radius, self.image.shape)
+        radius = max(radius, smallest / self.psf.fwhm)
         mask = disc(x, y, radius * self.psf.fwhm, self.image.shape)
         if mask is not None and not self.valid[mask.window][mask.pixels].all():
             mask = disc(x, y, (radius + 1) * self.psf.fwhm, self.image.shape)
@@ -313,6 +326,18 @@ class Scene:
                 self.saturated[i] = True
                 flat[core.window] |= top
         self.valid &= ~ndimage.binary_dilation(flat, np.ones((3, 3)))
+
+
+def _blends(positions, distance):
+    """Find pairs of sources closer than a limit, and the sources that are connected by them."""
+    placed = np.flatnonzero(np.isfinite(positions).all(axis=1))
+    if len(placed) < 2:
+        return [], []
+    pairs = KDTree(positions[placed]).query_pairs(distance, output_type='ndarray').T
+    graph = coo_array((np.ones(pairs.shape[1]), tuple(pairs)), shape=(len(placed),) * 2)
+    labels = csgraph.connected_components(graph, directed=False)[1]
+    groups = [placed[labels == k] for k in np.flatnonzero(np.bincount(labels) > 1)]
+    return [tuple(pair) for pair in placed[pairs.T].tolist()], groups
 
 
 def add_source(

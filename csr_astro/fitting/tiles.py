@@ -142,7 +142,6 @@ def fit_map(
     if image.data.size <= _LARGEST_MAP:
         scene, columns = _fit(image, catalogue, psf, options)
         residual = scene.residual
-        del columns['shape']
         return columns | {
             'profile_error': scene.profile_error, 'make_residual': partial(np.asarray, residual),
         }  # fmt: skip
@@ -166,10 +165,9 @@ def fit_map(
     graph = coo_array((np.ones(len(first)), (first, second)), shape=(n, n))
     labels = csgraph.connected_components(graph)[1] + 1
     columns['group_id'] = np.where(np.isin(np.arange(n), first), labels, 0)
-    shapes = columns.pop('shape')
     return columns | {
         'profile_error': float(np.mean(errors)),
-        'make_residual': partial(_residual, image, psf, columns, shapes),
+        'make_residual': partial(_residual, image, psf, columns),
     }
 
 
@@ -188,7 +186,7 @@ def _tiles(shape, catalogue, psf, options):
     """Numbers of the sources of each tile and of those near it, and the pixels to look at."""
     radius = max(
         [mask.radius for mask in catalogue.masks if mask is not None],
-        default=(options.mask_radius + 1) * psf.fwhm,
+        default=max(options.mask_radius * psf.fwhm, options.smallest_mask) + psf.fwhm,
     )
     if options.shape == 'gaussian':
         radius *= _GROWTH
@@ -212,11 +210,11 @@ def _tiles(shape, catalogue, psf, options):
         yield own, near, window
 
 
-def _residual(image, psf, columns, shapes):
+def _residual(image, psf, columns):
     """The whole map less all sources."""
     residual = np.where(image.valid((slice(None), slice(None))), image.data, 0.0).astype(float)
     for i in np.flatnonzero(np.isfinite(columns['flux'])):
-        source = psf.convolved(moments(shapes[i])) if columns['extended'][i] else psf
+        source = psf.convolved(moments(columns['shape'][i])) if columns['extended'][i] else psf
         place = columns['x'][i], columns['y'][i], np.log(columns['width'][i])
         add_source(residual, source, -columns['flux'][i], *place)
     return residual

@@ -211,6 +211,8 @@ class Inpainter(nn.Module):
                 f'fill={fill!r} needs a network that takes {FILLS[fill]} hints, not '
                 f'{network.n_hints}.'
             )
+        if fill == 'none':
+            network.use_single_precision()
         if wings_only and not fill.startswith('kriging'):
             raise ValueError(f'wings_only needs a fill of kriging, got fill={fill!r}.')
         self.wings_only = wings_only

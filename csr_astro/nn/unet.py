@@ -60,8 +60,18 @@ class _Block(nn.Module):
         self.conv = conv
         self.norm = nn.Identity() if last else nn.BatchNorm2d(conv.out_channels)
         self.activation = nn.Identity() if last else nn.ReLU(inplace=True)
+        # Whether the layer computes in single precision also where others do not.
+        self.single_precision = False
 
     def forward(self, tensors, masks):
+        if self.single_precision:
+            device = tensors[0].device.type
+            tensors = [tensor.float() for tensor in tensors]
+            with torch.autocast(device, enabled=False):
+                return self._forward(tensors, masks)
+        return self._forward(tensors, masks)
+
+    def _forward(self, tensors, masks):
         x, mask = self.conv(tensors, masks)
         return self.activation(self.norm(x)), mask
 
@@ -191,6 +201,15 @@ class PartialConvUNet(nn.Module):
         for block, size in zip(reversed(self.decoder), sizes, strict=True):
             spans.insert(0, list(map(block.conv.seen_by, spans[0], size)))
         return spans
+
+    def use_single_precision(self) -> None:
+        """Let the layers next to the images compute in single precision in any case.
+
+        An image that is normalised by its minimum and maximum varies by less than bfloat16
+        resolves where it holds a bright source.
+        """
+        for block in (self.encoder[0], self.decoder[-1]):
+            block.single_precision = True
 
     @property
     def n_parameters(self) -> int:

@@ -24,6 +24,7 @@ __all__ = [
     'convert_checkpoint',
     'list_weights',
     'load_model',
+    'preset_weights',
     'read_info',
     'read_state_dict',
     'save_weights',
@@ -108,6 +109,33 @@ def list_weights() -> list[str]:
     True
     """
     return sorted(read_data('weights.toml'))
+
+
+def preset_weights(preset: str, instrument: str | None = None) -> str:
+    """Return the name of the bundled weights that a preset uses for an instrument.
+
+    Parameters
+    ----------
+    preset : str
+        Preset of `~csr_astro.NeuralBackgroundEstimator`.
+    instrument : str, optional
+        Name of the instrument.
+
+    Returns
+    -------
+    name : str
+        Name of the preset's weights that are for this instrument, else of its first ones.
+
+    Examples
+    --------
+    >>> from csr_astro.nn.weights import preset_weights
+    >>> preset_weights('paper', 'pacs-parallel-blue'), preset_weights('paper', 'spire-250')
+    ('paper-parallel', 'paper-scanmap')
+    """
+    registry = read_data('weights.toml')
+    names = [name for name, entry in registry.items() if entry['preset'] == preset]
+    own = [name for name in names if instrument in registry[name].get('instruments', ())]
+    return (own or names)[0]
 
 
 def _locate(name_or_path):

@@ -104,6 +104,8 @@ class InpaintedPSFPhotometry:
         Table of the last call.
     fits : `~csr_astro.fitting.SourceFits` or None
         All that the last fit found, in pixels and in the unit of the map.
+    pixel_psf : `~csr_astro.fitting.PixelPSF` or None
+        The PSF of the last fit.
 
     Raises
     ------
@@ -170,7 +172,7 @@ class InpaintedPSFPhotometry:
         self.results: QTable | None = None
         self.fits: SourceFits | None = None
         self._image: Image | None = None
-        self._psf: PixelPSF | None = None
+        self.pixel_psf: PixelPSF | None = None
 
     def __repr__(self) -> str:
         return (
@@ -275,9 +277,9 @@ class InpaintedPSFPhotometry:
             else pixel_psf(self.psf_model, scale)
         )
         given = np.isin(names, ('fixed', 'region')) | by_snr
-        options, masks = self._masks(image, x, y, psf, masks, given, names)
+        options, masks = self._masks(image, x, y, masks, given, names)
         fits = fit_sources(image, x, y, psf, masks=masks, options=options)
-        self._image, self._psf, self.fits = image, psf, fits
+        self._image, self.pixel_psf, self.fits = image, psf, fits
         names = np.where(given, names, 'fit').astype('U16')
         kept = sum(BITS[name] for name in _FLAGS_OF_PLAN)
         self.results = self._table(instrument, (x, y), snr, names, np.asarray(flags) & kept)
@@ -287,7 +289,7 @@ class InpaintedPSFPhotometry:
         add_columns(self.results, None if catalog is None else catalog.table)
         return self.results
 
-    def _masks(self, image, x, y, psf, masks, given, names):
+    def _masks(self, image, x, y, masks, given, names):
         """Return the options and the masks of the fit, None for its own discs."""
         if self.fit_shape is not None:
             height, width = self.fit_shape
@@ -302,11 +304,13 @@ class InpaintedPSFPhotometry:
                 for box, *position in zip(boxes, x, y, strict=True)
             ]
         if not given.any():
-            return self.options, None
+            # Masks by SNR are larger at first: small ones would take what is outside a resolved
+            # source's core for background.
+            return self.options, masks if self.shape == 'gaussian' else None
         radii = {mask.radius for mask in masks if mask is not None}
         if self.shape == 'gaussian' and len(radii) == 1 and (names == 'fixed').all():
             # The first size of masks that grow.
-            return replace(self.options, mask_radius=radii.pop() / psf.fwhm), None
+            return replace(self.options, smallest_mask=radii.pop()), None
         return self.options, masks
 
     # ----------------------------------------------------------------------------------- the table
@@ -361,7 +365,7 @@ class InpaintedPSFPhotometry:
         flags = flag_masks(image, fits.masks) & ~(BITS['overlap'] | BITS['touching'])
         flags |= BITS['off_map'] * (nowhere & placed)
         flags |= BITS['not_fitted'] * (~nowhere & np.isnan(fits.flux))
-        flags |= BITS['saturated'] * fits.saturated
+        flags |= BITS['saturated'] * fits.saturated | BITS['blended'] * fits.ambiguous
         with np.errstate(invalid='ignore'):
             width_error = np.hypot(self.options.width_error, fits.width_err)
             flags |= BITS['poor_fit'] * (
@@ -401,9 +405,9 @@ class InpaintedPSFPhotometry:
             'width_error': options.width_error,
             'profile_error': options.profile_error,
             'background': 'kriging',
-            'psf': 'instrument' if self.psf_model is None else str(type(self.psf_model).__name__),
-            'psf_fwhm': self._psf.fwhm,
-            'psf_radius': self._psf.radius,
+            **({} if self.psf_model is None else {'psf': type(self.psf_model).__name__}),
+            'psf_fwhm': self.pixel_psf.fwhm,
+            'psf_radius': self.pixel_psf.radius,
             'psf_profile_error': self.fits.profile_error,
             'aperture_correction': self._correction(instrument),
         }
@@ -447,7 +451,7 @@ class InpaintedPSFPhotometry:
         fits = self._done()
         return model_image(
             fits,
-            cast('PixelPSF', self._psf),
+            cast('PixelPSF', self.pixel_psf),
             shape,
             psf_shape=psf_shape,
             include_local_bkg=include_local_bkg,

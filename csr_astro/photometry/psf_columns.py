@@ -10,11 +10,13 @@ from astropy import units as u
 from astropy.table import QTable
 from photutils.psf import CircularGaussianPRF, PSFPhotometry
 
+from csr_astro.fitting.gaussian import moments
+
 if TYPE_CHECKING:
     from csr_astro.fitting import PixelPSF, SourceFits
     from csr_astro.images import Image
 
-__all__ = ['ellipse_columns', 'fit_columns', 'model_image', 'photutils_columns']
+__all__ = ['ellipse_columns', 'fit_columns', 'model_image', 'photutils_columns', 'source_window']
 
 
 @cache
@@ -82,7 +84,7 @@ def fit_columns(
         rows, pixels, values = place
         n_pixels[i] = len(rows)
         columns['flux_init'][i] = (image.data[rows, pixels] - values).sum(dtype=float)
-        residual = fits.residual[rows, pixels] - values
+        residual = fits.left[i]
         center = np.argmin(np.hypot(pixels - fits.x[i], rows - fits.y[i]))
         with np.errstate(divide='ignore', invalid='ignore'):
             columns['qfit'][i] = np.abs(residual).sum() / fits.flux[i]
@@ -219,29 +221,52 @@ def model_image(
 def _draw(image, fits, i, psf, half):
     """Add one source to an image, inside a box of (rows, columns)."""
     if fits.extended[i]:
-        psf = psf.convolved(_second_moments(fits.major[i], fits.minor[i], fits.angle[i]))
+        psf = psf.convolved(moments(fits.shape[i]))
     width = fits.width[i]
+    window, dx, dy = source_window(fits, i, psf, image.shape, half)
+    image[window] += fits.flux[i] / width**2 * psf.evaluate(dx / width, dy / width)
+
+
+def source_window(
+    fits: SourceFits,
+    i: int,
+    psf: PixelPSF,
+    shape: tuple[int, int],
+    half: tuple[float, float] = (np.inf, np.inf),
+) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+    """Find the pixels of a map that a source reaches.
+
+    Parameters
+    ----------
+    fits : `~csr_astro.fitting.SourceFits`
+        The fit.
+    i : int
+        Number of the source, from 0.
+    psf : `~csr_astro.fitting.PixelPSF`
+        Its image.
+    shape : (int, int)
+        Shape of the map.
+    half : (float, float), optional
+        Largest distance of rows and columns from the source.
+
+    Returns
+    -------
+    window : (slice, slice)
+        Rows and columns.
+    dx, dy : `~numpy.ndarray` of float
+        Offsets of the columns and rows from the source.
+    """
     x, y = fits.x[i], fits.y[i]
-    reach = psf.radius * width + 1
+    reach = psf.radius * fits.width[i] + 1
     rows, columns = (
         _pixels_within(center, min(reach, limit), size)
-        for center, limit, size in zip((y, x), half, image.shape, strict=True)
+        for center, limit, size in zip((y, x), half, shape, strict=True)
     )
-    if len(rows) and len(columns):
-        values = psf.evaluate((columns - x) / width, (rows - y) / width)
-        image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += (
-            fits.flux[i] / width**2 * values
-        )
+    down, across = (slice(p[0], p[-1] + 1) if len(p) else slice(0, 0) for p in (rows, columns))
+    return (down, across), columns - x, rows - y
 
 
 def _pixels_within(center, reach, size):
     first, last = np.ceil(center - reach), np.floor(center + reach)
     return np.arange(max(int(first), 0), min(int(last) + 1, size))
 
-
-def _second_moments(major, minor, angle):
-    """Second moments of a Gaussian of given FWHM (pixels) and angle (degrees)."""
-    turn = np.radians(angle)
-    axes = np.array([major, minor]) / (2 * np.sqrt(2 * np.log(2)))
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    return rotation @ np.diag(axes**2) @ rotation.T

@@ -16,9 +16,10 @@ import numpy as np
 from astropy import units as u
 from astropy.table import QTable, Table
 
-from csr_astro.cutouts import extract, extract_mask
+from csr_astro.cutouts import extract, extract_mask, nearest_pixel
 from csr_astro.masking import combined_mask, disc, measure_snr
 from csr_astro.simulation.paper import paper_facts
+from csr_astro.simulation.published import PublishedCutouts, read_published
 from csr_astro.tables import versions
 from csr_astro.utils.files import atomic_path
 
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
     from csr_astro.simulation.result import Simulation
     from csr_astro.typing import PathLike
 
-__all__ = ['SPLITS', 'CutoutDataset', 'read_dataset', 'split_fields', 'write_dataset']
+__all__ = [
+    'SPLITS',
+    'CutoutDataset',
+    'is_dataset',
+    'read_dataset',
+    'split_fields',
+    'write_dataset',
+]
 
 
 SPLITS = ('train', 'validation', 'test')
@@ -325,7 +333,7 @@ class CutoutDataset:
     """The cutouts of a split, read from disk when they are asked for.
 
     A sequence of (input, mask, target), each (1, size, size) float32, as in `write_dataset`: a
-    dataset for `torch.utils.data.DataLoader`. `~csr_astro.training.data.DatasetSampler` makes
+    dataset for `torch.utils.data.DataLoader`. `~csr_astro.training.stored.DatasetSampler` makes
     batches for the training of this package.
 
     Parameters
@@ -394,26 +402,78 @@ class CutoutDataset:
         image, mask, target = np.array(self.cutouts[i])[:, np.newaxis]
         return image, mask, target
 
+    def stack(self, i: int) -> np.ndarray:
+        """Channels of a cutout: image, mask and target.
+
+        Parameters
+        ----------
+        i : int
+            Number of the cutout.
+
+        Returns
+        -------
+        stack : (3, size, size) `~numpy.ndarray` of float32
+        """
+        return self.cutouts[i]
+
+    def source(self, i: int) -> tuple[float, float, float]:
+        """Place of the central source and radius of its mask.
+
+        Parameters
+        ----------
+        i : int
+            Number of the cutout.
+
+        Returns
+        -------
+        dx, dy, radius : float
+            Offset from the middle pixel, ``size // 2``, at most half a pixel, and radius, in
+            pixels.
+        """
+        row = self.index[i]
+        dx, dy = (float(row[name] - nearest_pixel(row[name])) for name in ('x', 'y'))
+        return dx, dy, float(row['mask_radius'])
+
 
 def _describe(folder):
     """Description of the dataset in a folder."""
     try:
         return json.loads((folder / _DESCRIPTION).read_text(encoding='utf-8'))
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f'{str(folder)!r} holds no complete dataset.') from None
+        raise ValueError(
+            f'{str(folder)!r} holds no complete dataset, and no train_mask of the published tool.'
+        ) from None
 
 
-def read_dataset(folder: PathLike) -> dict[str, CutoutDataset]:
+def is_dataset(folder: PathLike) -> bool:
+    """Whether a folder holds a complete dataset of `write_dataset`.
+
+    Parameters
+    ----------
+    folder : path-like
+        The folder.
+
+    Examples
+    --------
+    >>> from csr_astro.simulation.dataset import is_dataset
+    >>> is_dataset('no-such-folder')
+    False
+    """
+    return (Path(folder) / _DESCRIPTION).is_file()
+
+
+def read_dataset(folder: PathLike) -> dict[str, CutoutDataset] | dict[str, PublishedCutouts]:
     """All splits of a dataset.
 
     Parameters
     ----------
     folder : path-like
-        As written by `write_dataset`.
+        As written by `write_dataset`, or as the published tool reads it, see
+        `~csr_astro.simulation.published.PublishedCutouts`.
 
     Returns
     -------
-    splits : dict of str to `CutoutDataset`
+    splits : dict of str to `CutoutDataset` or `~csr_astro.simulation.published.PublishedCutouts`
 
     Examples
     --------
@@ -429,5 +489,7 @@ def read_dataset(folder: PathLike) -> dict[str, CutoutDataset]:
     >>> {split: len(cutouts) for split, cutouts in splits.items()}
     {'test': 2}
     """
+    if published := read_published(folder):
+        return published
     names = _describe(Path(folder))['splits']
     return {split: CutoutDataset(folder, split) for split in SPLITS if split in names}

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from astropy import units as u
+from astropy.table import Table
 
 from csr_astro.instruments import get_instrument, identify_instrument
 from csr_astro.simulation.dataset import split_fields, write_dataset
 from csr_astro.simulation.simulate import simulate_levels
+from csr_astro.tables import write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from csr_astro.typing import PathLike
 
-__all__ = ['Written', 'write_simulations']
+__all__ = ['FIELDS', 'Written', 'write_simulations']
+
+
+#: Table of the fields of a folder of simulations: numbers of sources and fluxes, as the paper's
+#: Tables 6 to 8.
+FIELDS = 'fields.ecsv'
 
 
 @dataclass(frozen=True)
@@ -59,14 +68,16 @@ def write_simulations(
     ----------
     folder : path-like
         Folder for maps and tables, made if missing; see
-        `~csr_astro.simulation.result.Simulation.write`.
+        `~csr_astro.simulation.result.Simulation.write`. ``fields.ecsv`` has a row for each field
+        and instrument, as the paper's Tables 6 to 8.
     fields : list of dict
         Arguments of `~csr_astro.simulation.simulate.simulate_levels` for each field: ``name``
-        and ``data``, and optionally ``header`` and ``avoid``.
+        and ``data``, and optionally ``header``, ``avoid`` and any other, in place of that in
+        ``options``; and ``split``, the split of its cutouts.
     dataset : path-like, optional
         Folder for cutouts, split by field; see
         `~csr_astro.simulation.dataset.write_dataset`. A single field goes into the training
-        split.
+        split. Fields without a ``split`` are divided.
     layout : {'array', 'paper'}, optional
         Layout of the dataset.
     instrument : str, optional
@@ -101,33 +112,65 @@ def write_simulations(
     names = [each['name'] for each in fields]
     if len(set(names)) < len(names):
         raise ValueError(f'fields must have different names, got {names}.')
-    n_maps = 0
+    splits = {each['name']: each['split'] for each in fields if each.get('split')}
+    splits |= split_fields([name for name in names if name not in splits], seed=seed)
+    rows: dict[str, dict] = {}
 
     def simulations():
-        nonlocal n_maps
         for each in fields:
-            chosen = dict(options)
-            chosen['instrument'] = _instrument(each, chosen, instrument)
-            for simulation in simulate_levels(**each, **chosen, seed=seed):
+            chosen = options | {'instrument': instrument} | each
+            chosen.pop('split', None)
+            chosen['instrument'] = _instrument(each, chosen)
+            for simulation in simulate_levels(**chosen, seed=seed):
                 paths = simulation.write(folder, overwrite=overwrite)
-                n_maps += 1
+                _count(rows, simulation, splits)
                 if progress is not None:
                     progress(f'{len(simulation.sources)} sources: {paths[0]}')
                 yield simulation
 
+    counts = {}
     if dataset is None:
         for _ in simulations():
             pass
-        return Written(n_maps, {})
-    counts = write_dataset(
-        dataset, simulations(), split_fields(names, seed=seed), layout=layout, overwrite=overwrite
-    )
-    return Written(n_maps, counts)
+    else:
+        counts = write_dataset(
+            dataset, simulations(), splits, layout=layout, overwrite=overwrite
+        )
+    if rows:
+        _write_fields(Path(folder) / FIELDS, list(rows.values()))
+    return Written(sum(row['n_simulations'] for row in rows.values()), counts)
 
 
-def _instrument(field, options, instrument):
+def _count(rows, simulation, splits):
+    """Add a simulation to the row of its field, as in the paper's Tables 6 to 8."""
+    flux = simulation.sources['flux'].to_value(u.mJy)
+    row = rows.setdefault(simulation.field, {
+        'field': simulation.field, 'instrument': simulation.instrument.name,
+        'number': len(flux), 'lowest': np.inf, 'highest': 0.0,
+        'split': splits.get(simulation.field, ''), 'total_sources': 0, 'n_simulations': 0,
+    })  # fmt: skip
+    if len(flux):
+        row['lowest'] = min(row['lowest'], float(flux.min()))
+        row['highest'] = max(row['highest'], float(flux.max()))
+    row['total_sources'] += len(flux)
+    row['n_simulations'] += 1
+
+
+def _write_fields(path, rows):
+    """Write the table of the fields; those of other fields or instruments are kept."""
+    if path.exists():
+        new = {(row['field'], row['instrument']) for row in rows}
+        known = [dict(zip(row.colnames, row, strict=True)) for row in Table.read(path)]
+        rows = [row for row in known if (row['field'], row['instrument']) not in new] + rows
+    table = Table(rows)
+    for name in ('lowest', 'highest'):
+        table[name].unit = u.mJy
+    write_table(path, table)
+
+
+def _instrument(field, options):
     """The instrument of a field: the one given, by its beam, or by its header."""
-    psf = options.get('psf')
+    psf, instrument = options.get('psf'), options['instrument']
     if isinstance(psf, float | u.Quantity):
         if instrument is not None:
             raise ValueError('a beam is an instrument of its own; give one or the other.')

@@ -12,6 +12,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         'losses',
         'module',
         'recipe',
+        'simulated',
+        'stored',
         'widening',
     ],
 )

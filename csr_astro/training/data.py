@@ -1,9 +1,9 @@
 """Cutouts that the network learns from.
 
 `CutoutSampler` draws them from real maps and synthetic fields: discs are cut out, and sources put
-in whose wings reach outside the discs. `DatasetSampler` takes the cutouts of a dataset on disk.
-Both draw from a seed and the number of the batch, so that a resumed training sees the same
-cutouts as one that was never stopped.
+in whose wings reach outside the discs. `~csr_astro.training.stored.DatasetSampler` takes the
+cutouts of a dataset on disk. Both draw from a seed and the number of the batch, so that a resumed
+training sees the same cutouts as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from scipy import ndimage
 
 from csr_astro.conventions import file_conventions, meaning
 from csr_astro.cutouts import nearest_pixel
-from csr_astro.simulation.dataset import CutoutDataset, read_dataset
 from csr_astro.simulation.diffuse import detector_pattern, diffuse_field, power_law_field
 from csr_astro.simulation.pacs import pacs_profile
-from csr_astro.simulation.paper import paper_facts
 from csr_astro.simulation.profiles import gaussian_profile, image_profile, moffat_profile
 from csr_astro.simulation.psf import psf_pixels, psf_stamp
 from csr_astro.simulation.tiles import read_tiles
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 
     from csr_astro.typing import Maps, PathLike
 
-__all__ = ['CutoutSampler', 'DatasetSampler', 'dataset_samplers', 'read_maps']
+__all__ = ['LARGEST', 'SURROUNDINGS', 'CutoutSampler', 'read_maps']
 
 
 _FIELD_SIZE = 320
@@ -68,10 +66,10 @@ _AREA_POWER = 0.4
 # Peaks of injected sources and their wings at the rim, in scatters.
 _PEAKS = (3.0, 1e5)
 _RIMS = (0.03, 6.0)
-# Background within this distance of the central disc decides the scale, in pixels.
-_SURROUNDINGS = 12
-# Pixels of targets are clipped to this, in units of the scale.
-_LARGEST = 1e4
+#: Background within this distance of the central disc decides the scale, in pixels.
+SURROUNDINGS = 12
+#: Pixels of targets are clipped to this, in units of the scale.
+LARGEST = 1e4
 
 
 def read_maps(
@@ -397,7 +395,7 @@ class CutoutSampler:
             # sees any predicts too little of it.
             return False
         near = good & (
-            (yy - half) ** 2 + (xx - half) ** 2 <= (radii[0] + _SURROUNDINGS) ** 2
+            (yy - half) ** 2 + (xx - half) ** 2 <= (radii[0] + SURROUNDINGS) ** 2
         )
         if near.sum() < 30:
             return False
@@ -411,7 +409,7 @@ class CutoutSampler:
             if rng.random() < self.source_fraction:
                 self._inject(rng, dirty, y, x, r)
         image[:] = np.where(finite, dirty, 0)
-        target[:] = np.clip(clean, -_LARGEST, _LARGEST)
+        target[:] = np.clip(clean, -LARGEST, LARGEST)
         valid[:] = good
         hole[:] = finite & mask
         central[:] = discs[0]
@@ -476,178 +474,3 @@ def _detector(rng, shape):
     if rng.random() < _PATTERN:
         added += detector_pattern(shape, rng) * 10 ** rng.uniform(-1.5, 0.7)
     return added
-
-
-class DatasetSampler:
-    """Batches of the cutouts of a dataset.
-
-    Parameters
-    ----------
-    dataset : `~csr_astro.simulation.dataset.CutoutDataset`
-        A split of a dataset, as ``csr-astro simulate --dataset`` writes it.
-    size : int, optional
-        Pixels per side of a cutout, at most those of the dataset; by default the paper's 96, or
-        those of the dataset if it has fewer.
-    augment : bool, optional
-        Whether cutouts are shifted, rotated by quarter turns and flipped at random.
-    seed : int, optional
-        Decides the order and the augmentation, together with the number of the batch.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> import numpy as np
-    >>> from csr_astro.simulation.dataset import CutoutDataset, write_dataset
-    >>> from csr_astro.simulation.simulate import simulate_map
-    >>> from csr_astro.training.data import DatasetSampler
-    >>> noise = np.random.default_rng(0).normal(size=(200, 200))
-    >>> simulation = simulate_map(noise, 300, instrument='generic', number=3)
-    >>> with TemporaryDirectory() as folder:
-    ...     counts = write_dataset(folder, [simulation])
-    ...     sampler = DatasetSampler(CutoutDataset(folder))
-    ...     image, target, valid, hole, central, radius = sampler.batch(0, 2)
-    >>> print(image.shape, radius.shape)
-    (2, 1, 96, 96) (2,)
-    """
-
-    def __init__(
-        self,
-        dataset: CutoutDataset,
-        *,
-        size: int | None = None,
-        augment: bool = True,
-        seed: int = 0,
-    ) -> None:
-        if not len(dataset):
-            raise ValueError('the dataset has no cutouts.')
-        self.dataset = dataset
-        self.size = min(dataset.size, paper_facts()['cutout_size']) if size is None else int(size)
-        if not 0 < self.size <= dataset.size:
-            raise ValueError(f'size must be between 1 and {dataset.size}, got {size}.')
-        self.augment = augment
-        self.seed = seed
-        self._remember_orders()
-
-    def __repr__(self) -> str:
-        return (
-            f'<DatasetSampler: {self.size} x {self.size} pixels, {len(self.dataset)} cutouts, '
-            f'seed {self.seed}>'
-        )
-
-    def _remember_orders(self):
-        self._order = lru_cache(maxsize=2)(self._shuffled)
-
-    def __getstate__(self) -> dict:
-        # A cache cannot be sent to another process.
-        return {key: value for key, value in self.__dict__.items() if key != '_order'}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._remember_orders()
-
-    def _shuffled(self, epoch):
-        return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.dataset))
-
-    def batch(
-        self, number: int, batch_size: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Take one batch; every cutout is seen once before any is seen again.
-
-        Parameters
-        ----------
-        number, batch_size
-            As in `CutoutSampler.batch`.
-
-        Returns
-        -------
-        image, target, valid, hole, central, radius
-            As from `CutoutSampler.batch`; images are centred and scaled by the background around
-            the central disc.
-        """
-        rng = np.random.default_rng([self.seed, 1, number])
-        out = np.zeros((5, batch_size, 1, self.size, self.size), dtype=np.float32)
-        radius = np.zeros(batch_size, dtype=np.float32)
-        for i in range(batch_size):
-            epoch, place = divmod(number * batch_size + i, len(self.dataset))
-            chosen = self._order(epoch)[place]
-            radius[i] = np.ceil(self.dataset.index['mask_radius'][chosen])
-            image, mask, target, distance = self._crop(chosen, rng)
-            out[:, i, 0] = _scaled(image, mask, target, distance, radius[i])
-        return (*out, radius)
-
-    def _crop(self, chosen, rng):
-        """Channels of a cutout of the wanted size, and distances of the pixels from its source."""
-        stack = self.dataset.cutouts[chosen]
-        room = stack.shape[-1] - self.size
-        # Without a shift, the source's pixel is at size // 2.
-        y0 = x0 = stack.shape[-1] // 2 - self.size // 2
-        if self.augment:
-            y0, x0 = rng.integers(0, room + 1, 2)
-        stack = stack[:, y0 : y0 + self.size, x0 : x0 + self.size]
-        yy, xx = np.indices(stack.shape[1:])
-        center = self.dataset.size // 2
-        row = self.dataset.index[chosen]
-        # Sources lie within half a pixel of the pixel in the middle.
-        dy, dx = (row[name] - nearest_pixel(row[name]) for name in ('y', 'x'))
-        distance = np.hypot(yy + y0 - center - dy, xx + x0 - center - dx)
-        stack = np.concatenate([stack, distance[np.newaxis]])
-        if self.augment:
-            stack = np.rot90(stack, int(rng.integers(4)), axes=(1, 2))
-            if rng.random() < 0.5:
-                stack = stack[:, :, ::-1]
-        return stack
-
-
-def _scaled(image, mask, target, distance, radius):
-    """Arrays of a batch: image, target, valid, hole and central disc."""
-    finite = np.isfinite(image) & np.isfinite(target)
-    valid = finite & (mask > 0)
-    near = valid & (distance <= radius + _SURROUNDINGS)
-    around = image[near if near.sum() > 1 else valid]
-    location, scatter = (np.median(around), around.std()) if around.size else (0.0, 1.0)
-    scale = scatter if scatter > 0 else 1.0
-    image, target = (np.where(finite, (each - location) / scale, 0) for each in (image, target))
-    hole = finite & ~(mask > 0)
-    return image, np.clip(target, -_LARGEST, _LARGEST), valid, hole, hole & (distance <= radius)
-
-
-def dataset_samplers(folder: PathLike, *, seed: int = 0) -> tuple[DatasetSampler, DatasetSampler]:
-    """Samplers for a training on a dataset.
-
-    Parameters
-    ----------
-    folder : path-like
-        As written by ``csr-astro simulate --dataset`` or
-        `~csr_astro.simulation.dataset.write_dataset`, in either layout.
-    seed : int, optional
-        Decides the order of the cutouts and their augmentation.
-
-    Returns
-    -------
-    sampler, validation_sampler : `DatasetSampler`
-        Samplers of the splits ``'train'``, with augmentation, and ``'validation'``, without.
-
-    Raises
-    ------
-    ValueError
-        If the dataset lacks one of these splits, or its cutouts are too small.
-
-    Examples
-    --------
-    >>> from csr_astro.training.data import dataset_samplers
-    >>> from csr_astro.training.loop import train
-    >>> from csr_astro.training.recipe import read_recipe
-    >>> samplers = dataset_samplers('cutouts')  # doctest: +SKIP
-    >>> train(read_recipe('default'), *samplers, 'trained')  # doctest: +SKIP
-    """
-    splits = read_dataset(folder)
-    for split in ('train', 'validation'):
-        if split not in splits:
-            raise ValueError(
-                f'the dataset {str(folder)!r} has no cutouts for {split}; simulate more fields.'
-            )
-    size = paper_facts()['cutout_size']
-    return (
-        DatasetSampler(splits['train'], size=size, seed=seed),
-        DatasetSampler(splits['validation'], size=size, augment=False, seed=seed),
-    )

@@ -73,12 +73,45 @@ def _oriented_kernels(n_orientations):
     return (kernels / np.sqrt((kernels**2).sum(axis=(1, 2), keepdims=True)))[:, None]
 
 
-def _filter(image, kernels, stride=1):
-    """Convolve with NumPy kernels, (K_out, 1, K, K), the image mirrored at its edges."""
+def _blocked(kernels):
+    """Kernels of 9 x 9 pixels, (K, 1, 9, 9), for images whose 4 x 4 blocks are channels.
+
+    Each of the 16 pixels of a block has its own copy of a kernel, shifted in 3 x 3 blocks. One
+    channel in and few out are slow: the gradient takes a seventh of the time in blocks.
+    """
+    n = len(kernels)
+    blocked = np.zeros((n, _RADIUS, _RADIUS, _RADIUS**2, 3, 3))
+    for y, x in np.ndindex(_RADIUS, _RADIUS):
+        shifted = np.zeros((n, 3 * _RADIUS, 3 * _RADIUS))
+        shifted[:, y : y + 2 * _RADIUS + 1, x : x + 2 * _RADIUS + 1] = kernels[:, 0]
+        split = shifted.reshape(n, 3, _RADIUS, 3, _RADIUS).transpose(0, 2, 4, 1, 3)
+        blocked[:, y, x] = split.reshape(n, _RADIUS**2, 3, 3)
+    return blocked.reshape(n * _RADIUS**2, _RADIUS**2, 3, 3)
+
+
+@lru_cache
+def _blocked_bank(n_orientations):
+    return _blocked(_oriented_kernels(n_orientations))
+
+
+def _responses(image, bank):
+    """Convolve with kernels from `_blocked`, the image mirrored at its edges."""
+    height, width = image.shape[-2:]
+    padded = F.pad(image, [_RADIUS] * 4, mode='reflect')
+    # Whole blocks; what is added has no influence on the pixels that are kept.
+    padded = F.pad(padded, [0, -width % _RADIUS, 0, -height % _RADIUS])
+    weight = torch.as_tensor(bank, dtype=image.dtype, device=image.device)
+    maps = F.conv2d(F.pixel_unshuffle(padded, _RADIUS), weight)
+    return F.pixel_shuffle(maps, _RADIUS)[..., :height, :width]
+
+
+def _halve(image):
+    """Smooth with a binomial filter and keep every second pixel."""
+    taps = np.array([1, 4, 6, 4, 1]) / 16
     # Not cached: tensors made in inference mode cannot be used in training.
-    weight = torch.as_tensor(kernels, dtype=image.dtype, device=image.device)
-    padded = F.pad(image, [kernels.shape[-1] // 2] * 4, mode='reflect')
-    return F.conv2d(padded, weight, stride=stride)
+    weight = torch.as_tensor(np.outer(taps, taps), dtype=image.dtype, device=image.device)
+    padded = F.pad(image, [2] * 4, mode='reflect')
+    return F.conv2d(padded, weight[None, None], stride=2)
 
 
 def oriented_features(
@@ -125,12 +158,11 @@ def oriented_features(
             f'got {n_scales} and {n_orientations}.'
         )
     _check_image(image, smallest=_RADIUS * 2 ** (n_scales - 1) + 1)
-    bank = _oriented_kernels(n_orientations)
-    binomial = np.array([1, 4, 6, 4, 1]) / 16
-    features = [_filter(image, bank)]
+    bank = _blocked_bank(n_orientations)
+    features = [_responses(image, bank)]
     for _ in range(n_scales - 1):
-        image = _filter(image, np.outer(binomial, binomial)[None, None], stride=2)
-        features.append(_filter(image, bank))
+        image = _halve(image)
+        features.append(_responses(image, bank))
     return features
 
 

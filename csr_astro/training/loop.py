@@ -9,7 +9,7 @@ import threading
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +26,8 @@ from csr_astro.training.widening import widen_network
 from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
-    from csr_astro.training.data import CutoutSampler, DatasetSampler
+    from csr_astro.training.data import CutoutSampler
+    from csr_astro.training.stored import DatasetSampler
     from csr_astro.typing import PathLike
 
 __all__ = ['train']
@@ -144,7 +145,7 @@ def train(
     recipe : `~csr_astro.training.recipe.Recipe`
         The recipe.
     sampler, validation_sampler : `~csr_astro.training.data.CutoutSampler` or \
-            `~csr_astro.training.data.DatasetSampler`
+            `~csr_astro.training.stored.DatasetSampler`
         Give the cutouts to train on, and those to validate with.
     folder : path-like
         Output folder, made if missing.
@@ -185,6 +186,7 @@ def train(
     from csr_astro.training.module import CutoutData, TrainingModule
 
     folder = Path(folder)
+    recipe = _validated_per_pass(recipe, sampler, validation_sampler)
     state = _checkpoint_state(folder / callbacks.CHECKPOINT, recipe, resume=resume)
     device = resolve_device(device)
     if recipe.batch_size % devices or recipe.batch_size < 2 * devices:
@@ -214,6 +216,18 @@ def train(
     return folder / callbacks.WEIGHTS
 
 
+def _validated_per_pass(recipe, sampler, validation_sampler):
+    """Recipe with the cutouts of a pass over the data between two validations, if it says 0."""
+    if recipe.validate_every:
+        return recipe
+    if not hasattr(sampler, 'dataset'):
+        raise ValueError('validate_every = 0 needs a dataset, which has an end to validate after.')
+    n_validation = recipe.n_validation
+    if hasattr(validation_sampler, 'dataset'):
+        n_validation = min(n_validation, len(validation_sampler))
+    return replace(recipe, validate_every=len(sampler), n_validation=n_validation)
+
+
 def _fit(module, data, n_epochs, records, device, devices, *, progress):
     """Run Lightning's loop; an epoch ends with each validation."""
     from lightning import pytorch as pl
@@ -236,7 +250,7 @@ def _fit(module, data, n_epochs, records, device, devices, *, progress):
             max_epochs=n_epochs,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
-            gradient_clip_val=1.0,
+            gradient_clip_val=data.recipe.gradient_clip or None,
             callbacks=listeners,
             logger=callbacks.tensorboard_logger(records.folder) or False,
             log_every_n_steps=1,

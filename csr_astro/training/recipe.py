@@ -24,6 +24,7 @@ _CHOICES = {
     'loss': ['scaled', 'relative', 'paper'],
     'optimizer': ['adamw', 'adam'],
     'schedule': ['cosine', 'plateau'],
+    'data': ['discs', 'simulations'],
 }
 # Smallest and largest values.
 _RANGES = {
@@ -32,9 +33,11 @@ _RANGES = {
     'others': (0, float('inf')),
     'real_fraction': (0, 1),
     'source_fraction': (0, 1),
+    'gradient_clip': (0, float('inf')),
+    'validate_every': (0, float('inf')),
     'seed': (0, float('inf')),
 }
-_POSITIVE = ('width', 'n_cutouts', 'learning_rate', 'validate_every', 'n_validation')
+_POSITIVE = ('width', 'n_cutouts', 'learning_rate', 'n_validation', 'n_simulated')
 # Keys whose defaults are those of the weights to start from.
 _OF_WEIGHTS = ('width', 'normalization', 'fill')
 
@@ -82,16 +85,25 @@ class Recipe:
         than five validations, without warm-up.
     warmup : int
         Cutouts over which the rate rises.
+    gradient_clip : float
+        Largest norm of the gradient; larger ones are scaled down to it. 0 leaves them as they are.
     average : float
         Decay per step of the exponential moving average of the weights, which is written; 0
         writes the weights themselves.
+    data : {'discs', 'simulations'}
+        Cutouts that the network learns from: with 'discs' they are drawn during the training
+        (`~csr_astro.training.data.CutoutSampler`), with 'simulations' they are those of a dataset
+        of simulated sources (`~csr_astro.training.simulated.simulate_cutouts`).
+    n_simulated : int
+        Number of cutouts that are simulated, with 'simulations' and no dataset given.
     real_fraction : float
         Fraction of cutouts from real maps; the others are synthetic. Cutouts of a dataset are
         taken as they are.
     source_fraction : float
         Fraction of discs that hold a source, except in a dataset.
     validate_every : int
-        Number of cutouts between two validations and checkpoints.
+        Number of cutouts between two validations and checkpoints. 0 validates after each pass
+        over a dataset.
     n_validation : int
         Number of cutouts per validation.
     compile : bool
@@ -123,7 +135,10 @@ class Recipe:
     weight_decay: float = 1e-4
     schedule: str = 'cosine'
     warmup: int = 10_000
+    gradient_clip: float = 1.0
     average: float = 0.999
+    data: str = 'discs'
+    n_simulated: int = 209_305
     real_fraction: float = 0.6
     source_fraction: float = 0.2
     validate_every: int = 6_400

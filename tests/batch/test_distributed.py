@@ -57,8 +57,7 @@ def test_errors_are_worked_out_by_the_workers(large, options, processes, monkeyp
     assert_array_equal(result.background_rms, expected)
 
 
-@pytest.mark.filterwarnings('ignore:the preset')
-def test_spread_map_keeps_regions_and_blending(large, weights, threads):
+def test_spread_map_keeps_regions_and_blending(large, networks, threads):
     path, _ = large
     regions = [
         EllipsePixelRegion(PixCoord(100, 80), 30, 12, 30 * u.deg),
@@ -66,7 +65,7 @@ def test_spread_map_keeps_regions_and_blending(large, weights, threads):
         CirclePixelRegion(PixCoord(60, 60), 9),
         CirclePixelRegion(PixCoord(3, 150), 9),
     ]
-    estimator = NeuralBackgroundEstimator(weights, fwhm=3.3, preset='paper')
+    estimator = NeuralBackgroundEstimator(networks['minmax'], fwhm=3.3, preset='paper')
     expected = estimator.estimate(read_image(path)[0], regions)
     result = estimate_distributed(path, regions, estimator=estimator, client=threads, parts=4)
     assert_same(result, expected)

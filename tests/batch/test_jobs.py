@@ -39,6 +39,31 @@ def test_a_map_that_matches_twice_is_done_once(folder):
     assert [Path(job.map).stem for job in jobs] == NAMES
 
 
+def test_maps_are_paired_with_catalogues_of_their_name(folder, options, threads):
+    """As the published tool pairs them: MAP.fits with MAP.csv."""
+    write_catalog(folder / 'a.csv', [(40, 50)])
+    write_catalog(folder / 'b.ecsv', [(40, 50), (70, 20)])
+    # The first of the known formats.
+    write_catalog(folder / 'b.csv', [(1, 1)])
+    jobs = read_jobs([folder / 'a.fits', folder / 'b.fits'])
+    assert [Path(job.catalog).name for job in jobs] == ['a.csv', 'b.ecsv']
+    manifest = remove_many(jobs, folder / 'out', cluster=threads, **options)
+    assert list(manifest['n_sources']) == [1, 2]
+    with pytest.raises(ValueError, match=r"no catalogue for .*c\.fits'.*put c\.csv beside it"):
+        read_jobs(folder)
+    for name in ('c', 'd'):
+        write_catalog(folder / f'{name}.csv', [(9, 9)])
+    assert [Path(job.catalog).name for job in read_jobs(folder)] == [
+        'a.csv', 'b.ecsv', 'c.csv', 'd.csv',
+    ]  # fmt: skip
+    # One that is given is for all.
+    jobs = read_jobs(folder, folder / 'catalog.ecsv')
+    assert {Path(job.catalog).name for job in jobs} == {'catalog.ecsv'}
+    Table({'map': ['a.fits']}).write(folder / 'maps.csv')
+    assert Path(read_jobs(folder / 'maps.csv')[0].catalog).name == 'a.csv'
+    assert read_jobs(folder / 'a.fits', find=True)[0].catalog == ''
+
+
 @pytest.mark.parametrize(
     ('table', 'message'),
     [

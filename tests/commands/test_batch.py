@@ -77,6 +77,21 @@ def test_sources_are_fitted(shell, folder, method):
     assert list(table['flux']) == list(alone['flux'])
 
 
+def test_subtraction_is_that_of_remove(shell, folder):
+    given = ['--fwhm', '3.3', '--method', 'psf']
+    catalog = folder / 'catalog.ecsv'
+    code, _, err = shell('batch', folder / 'a.fits', '--catalog', catalog, '-o', folder / 'out',
+                         '--subtract', *given, *WORKERS)  # fmt: skip
+    assert code == 0, err
+    assert shell('remove', folder / 'a.fits', catalog, *given, '-o', folder / 'one.fits')[0] == 0
+    for name in ('CSR_MASK', 0):
+        paths = folder / 'out' / 'a_source_free.fits', folder / 'one.fits'
+        assert_array_equal(*(fits.getdata(path, name) for path in paths))
+    code, _, err = shell('batch', folder / 'a.fits', '--catalog', catalog, '-o', folder / 'new',
+                         '--subtract', '--apertures', '4')  # fmt: skip
+    assert (code, err) == (1, 'csr-astro: error: --subtract needs --method psf or gaussian.\n')
+
+
 def test_missing_dask_is_said_with_the_way_to_get_it(shell, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, 'distributed', None)
     code, _, err = shell('batch', folder / 'a.fits', '--catalog', 'c.ecsv', '-o', folder / 'out')

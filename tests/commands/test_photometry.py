@@ -135,7 +135,7 @@ def test_another_instrument_than_that_of_the_header_is_told(run, map_path):
         ([*PHOTOMETRY, '4', '--aperture-correction', '.5,.6'], 'one for each of the 1 apertures'),
         (PHOTOMETRY[:-1], 'give --apertures, or --method psf or gaussian'),
         ([*PHOTOMETRY, '4', '--method', 'psf'], '--apertures and --annulus are for --method aper'),
-        ([*PHOTOMETRY, '4', '--psf', 'psf.fits'], '--psf is for --method psf and gaussian'),
+        ([*PHOTOMETRY, '4', '--psf', 'none.fits'], 'no such file'),
         ([*PHOTOMETRY[:-1], '--method', 'psf', '--psf', 'none.fits'], 'no such file'),
         ([*PHOTOMETRY[:-1], '--method', 'aperture'], 'photometry needs --apertures, or --method'),
         ([*PHOTOMETRY, '4', '-o', 'list.doc'], "the table 'list.doc' must end in one of"),

@@ -10,7 +10,8 @@ from helpers_commands import PIXELS, SHAPE, SOURCES, discs, files, hdu_bytes
 from numpy.testing import assert_allclose, assert_array_equal
 from regions import CirclePixelRegion, PixCoord, Regions
 
-from csr_astro import NeuralBackgroundEstimator
+from csr_astro import InpaintedPSFPhotometry, NeuralBackgroundEstimator
+from csr_astro.photometry import subtract_sources
 
 REMOVE = ['remove', 'map.fits', *PIXELS]
 
@@ -98,18 +99,24 @@ def test_remove_agrees_with_the_estimator(run, map_path, tmp_path, weights):
         (['--instrument', 'spire-250'], lambda t: t.meta['instrument'] == 'spire-250'),
         (['--fwhm', '3.3'], lambda t: t.meta['instrument'] == 'generic'),
         (['--fwhm', '5.3arcsec'], lambda t: t.meta['instrument'] == 'generic'),
-        (['--preset', 'paper'], lambda t: t.meta['preset'] == 'paper'),
         (['--dtype', 'bfloat16'], lambda t: t.meta['dtype'] == 'bfloat16'),
         (['--batch-size', '1', '--device', 'cpu'], lambda t: len(t) == 2),
         (['--hdu', 'image'], lambda t: (t['flags'] == 0).all()),
         (['--hdu', '2'], lambda t: (t['flags'] == 0).all()),
     ],
 )
-@pytest.mark.filterwarnings('ignore:the preset', 'ignore:the header of the map is that of')
+@pytest.mark.filterwarnings('ignore:the header of the map is that of')
 def test_remove_regards_its_options(run, map_path, tmp_path, options, check):
     code, _, err = run('remove', map_path, *PIXELS, *options)
     assert code == 0, err
     assert check(QTable.read(tmp_path / 'map_source_free.ecsv'))
+
+
+def test_preset_of_the_paper_works_out_of_the_box(run, map_path, tmp_path):
+    code, _, err = run('remove', map_path, *PIXELS, '--preset', 'paper', options=False)
+    assert code == 0, err
+    meta = QTable.read(tmp_path / 'map_source_free.ecsv').meta
+    assert (meta['preset'], meta['weights']) == ('paper', 'paper-scanmap')
 
 
 def test_remove_refines_centers_on_request(run, map_path, tmp_path):
@@ -125,6 +132,32 @@ def test_errors_can_be_left_out(run, map_path, tmp_path):
     with fits.open(tmp_path / 'plain.fits') as plain, fits.open(tmp_path / 'full.fits') as full:
         assert [hdu.name for hdu in full] == [hdu.name for hdu in plain] + ['CSR_RMS']
         assert_array_equal(plain['image'].data, full['image'].data)
+
+
+@pytest.mark.parametrize('method', ['psf', 'gaussian'])
+def test_fitted_sources_are_subtracted(run, map_path, tmp_path, weights, method):
+    psf = tmp_path / 'psf.fits'
+    steps = np.arange(-9, 10)
+    fits.writeto(psf, np.exp(-np.add.outer(steps**2, steps**2) / 4))
+    code, out, err = run('remove', map_path, *PIXELS, '--method', method, '--psf', psf)
+    assert code == 0, err
+    assert '2 of them subtracted as fitted' in out
+    estimator = NeuralBackgroundEstimator(
+        weights, orientations=1, instrument='pacs-scanmap-blue', psf=str(psf)
+    )
+    shape = 'point' if method == 'psf' else 'gaussian'
+    with fits.open(map_path) as hdus:
+        result = estimator.estimate(hdus, SOURCES)
+    expected = subtract_sources(
+        result, InpaintedPSFPhotometry(estimator=estimator, shape=shape)
+    )
+    output = tmp_path / 'map_source_free.fits'
+    assert_array_equal(fits.getdata(output, 'image'), expected.background)
+    assert_array_equal(fits.getdata(output, 'CSR_RMS'), expected.background_rms)
+    assert set(np.unique(fits.getdata(output, 'CSR_MASK'))) == {0, 2}
+    table = QTable.read(tmp_path / 'map_source_free.ecsv')
+    assert_array_equal(table['flux'], expected.sources['flux'])
+    assert table.meta['psf'] == str(psf)
 
 
 def test_realization_fills_with_noise(run, map_path, tmp_path):

@@ -51,7 +51,7 @@ def test_real_map_is_simulated_by_its_header(run, map_path, tmp_path):
     assert 'written: 3 maps' in out
     names = {path.name for path in (tmp_path / 'out').iterdir()}
     levels = ('00100', '00125', '00150')
-    assert names == {'map_truth.fits'} | {
+    assert names == {'map_truth.fits', 'fields.ecsv'} | {
         f'map_{level}mJy{end}' for level in levels for end in ('.fits', '.ecsv', '.csv')
     }
     truth, _ = read_image(tmp_path / 'out' / 'map_truth.fits')
@@ -185,3 +185,51 @@ def test_help_has_examples(capsys):
         main(['simulate', '--help'])
     assert stopped.value.code == 0
     assert 'csr-astro simulate map.fits --instrument pacs-scanmap-blue' in capsys.readouterr().out
+
+
+# Tables of fields
+
+
+def test_each_field_has_its_own_settings(run, map_path, tmp_path):
+    """As the paper's Tables 6 to 8: number of sources, range of fluxes and split by hand."""
+    for name in ('one', 'two', 'three'):
+        (tmp_path / f'{name}.fits').write_bytes(map_path.read_bytes())
+    Table({
+        'map': ['one.fits', 'two.fits', 'three.fits'], 'number': [3, 2, 1],
+        'lowest': [100, 400, 60], 'highest': [150, 500, 60],
+        'split': ['train', 'validation', 'test'],
+    }).write(tmp_path / 'fields.csv')  # fmt: skip
+    code, out, err = run(f'{tmp_path}/fields.csv --dataset {tmp_path}/cutouts')
+    assert (code, err) == (0, '')
+    assert 'written: 6 maps' in out
+    fields = Table.read(tmp_path / 'out' / 'fields.ecsv')
+    assert list(fields['field']) == ['one', 'two', 'three']
+    assert list(fields['number']) == [3, 2, 1]
+    assert list(fields['lowest']) == [100, 400, 60]
+    assert list(fields['highest']) == [150, 500, 60]
+    assert list(fields['split']) == ['train', 'validation', 'test']
+    assert list(fields['n_simulations']) == [3, 2, 1]
+    assert list(fields['total_sources']) == [9, 4, 1]
+    assert set(fields['instrument']) == {'pacs-scanmap-blue'}
+    counts = {split: len(each) for split, each in read_dataset(tmp_path / 'cutouts').items()}
+    assert counts == {'train': 9, 'validation': 4, 'test': 1}
+    # Another band of the same fields is added.
+    code, *_ = run(f'{tmp_path}/fields.csv --instrument pacs-scanmap-green --overwrite')
+    assert code == 0
+    assert len(Table.read(tmp_path / 'out' / 'fields.ecsv')) == 6
+
+
+@pytest.mark.parametrize(
+    ('content', 'extra', 'sentence'),
+    [
+        ('name\none.fits\n', '', 'must have a column map'),
+        ('map\nno.fits\n', '', 'no.fits'),
+        ('map\nmap.fits\n', 'map.fits', 'give maps or one table of maps, not both'),
+    ],
+)
+@pytest.mark.usefixtures('map_path')
+def test_unusable_tables_of_fields_are_refused(run, tmp_path, content, extra, sentence):
+    (tmp_path / 'fields.csv').write_text(content)
+    code, _, err = run(f'{tmp_path}/fields.csv {extra}')
+    assert code == 1
+    assert sentence in err

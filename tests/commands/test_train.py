@@ -3,6 +3,10 @@ from pathlib import Path
 import pytest
 from helpers_commands import PIXELS, files
 
+from csr_astro.nn.weights import read_info
+
+INSTRUMENTS = ['pacs-scanmap-blue', 'pacs-scanmap-red']
+
 
 def test_training_is_not_started_twice_nor_resumed_from_nothing(run, tmp_path):
     code, _, err = run('train', 'tiny', '-o', tmp_path / 'run', '--resume')
@@ -35,6 +39,8 @@ def test_trained_weights_remove_a_source(run, map_path, tmp_path):
     [
         (['train', 'none-such', '-o', 'run'], 'recipe must be one of'),
         (['train', 'tiny', '--maps', 'none', '-o', 'run'], 'none'),
+        (['train', 'paper', '-o', 'run'], 'give their --instrument'),
+        (['train', 'tiny', '--instrument', 'spire-250', '-o', 'x'], '--instrument is for recipes'),
     ],
 )
 def test_wrong_input_gets_one_sentence(fails, arguments, sentence):
@@ -62,3 +68,17 @@ def test_training_learns_from_a_simulated_dataset(run, tmp_path, layout):
 def test_dataset_and_maps_are_not_mixed(fails, tmp_path):
     arguments = ['train', 'tiny', '--dataset', tmp_path, '--psf', 'psf.fits', '-o', 'run']
     fails(arguments, 'give no --maps, --validation, --psf')
+
+
+def test_sources_of_instruments_are_simulated_first(run, tmp_path):
+    recipe = tmp_path / 'recipe.toml'
+    recipe.write_text(
+        'data = "simulations"\nwidth = 0.125\nnormalization = "minmax"\nfill = "none"\n'
+        'n_cutouts = 8\nbatch_size = 4\nn_validation = 4\nn_simulated = 8\nvalidate_every = 0\n'
+    )
+    arguments = ['train', recipe, '--instrument', *INSTRUMENTS, '-o', tmp_path / 'run']
+    assert run(*arguments)[0] == 0
+    info = read_info(tmp_path / 'run' / 'weights.safetensors')
+    names = ', '.join(INSTRUMENTS)
+    assert info.training_data == f'simulated sources of {names} on synthetic fields'
+    assert run(*arguments, '--resume')[0] == 0

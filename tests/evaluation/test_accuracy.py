@@ -1,6 +1,9 @@
 """All measurements in one go."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 
 from csr_astro import get_instrument
@@ -9,6 +12,7 @@ from csr_astro.evaluation.positions import (
     blank_positions,
     read_groups,
 )
+from csr_astro.simulation.psf import moffat_profile
 
 
 def test_real_maps_are_measured(shared_data):
@@ -37,3 +41,33 @@ def test_pacs_psf_is_injected(shared_data, groups):
     # are wider than its own.
     expected = band.enclosed_energy([3, 5], 'vesta') / band.enclosed_energy(18 / 1.6, 'vesta')
     assert_allclose(fraction.reshape(3, 2), np.broadcast_to(expected, (3, 2)), rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ('options', 'known'),
+    [
+        ({'psf': moffat_profile(3.3, 2.5)}, True),
+        ({'instrument': 'pacs-scanmap-blue'}, True),
+        ({}, False),
+    ],
+)
+def test_estimators_know_the_psf_of_injected_sources(options, known):
+    given = []
+
+    class Estimator:
+        def replace(self, **changes):
+            given.append(changes['psf'])
+            return self
+
+        def estimate(self, image, positions, mask_radius):
+            del mask_radius
+            return SimpleNamespace(background=image, flags=np.zeros(len(positions), dtype=int))
+
+    groups = {'noise': [np.random.default_rng(0).normal(size=(160, 160))]}
+    tables = evaluate_accuracy(
+        groups, {'stub': Estimator()}, n=2, radii=[5], inject=True, levels=[20], **options
+    )
+    assert len(given) == known
+    assert len(tables['injected_errors']) == 2
+    if known:
+        assert given[0](np.zeros(1), np.zeros(1)) > 0

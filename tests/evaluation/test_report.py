@@ -50,7 +50,7 @@ def test_report_has_tables_beside_its_pictures(folder, simulation):
     expected = recovered_fluxes(
         result, catalog['flux'], [3.0, 5.0], methods=get_baselines(['plane'])
     )
-    for name in ('network', 'annulus', 'plane'):
+    for name in ('network', 'fit', 'annulus', 'plane'):
         assert_allclose(fluxes[name], expected[name])
     spectra = QTable.read(folder / 'power_spectra.ecsv')
     assert {'original', 'injected', 'source_free', 'realization'} <= set(spectra.colnames)
@@ -71,6 +71,8 @@ def test_report_of_a_real_map_has_no_truth(tmp_path):
     assert 'off the map' in text
     assert not (tmp_path / 'fluxes.ecsv').exists()
     assert (tmp_path / 'leave_out.ecsv').exists()
+    assert len(QTable.read(tmp_path / 'measured.ecsv')) == 3 * 4
+    assert 'Fluxes by aperture and by fit' in text
     with pytest.raises(ValueError, match='exists; overwrite it'):
         write_report(tmp_path, result)
     write_report(tmp_path, Evaluation(result, number=3), overwrite=True)

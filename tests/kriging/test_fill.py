@@ -205,7 +205,7 @@ def test_spline_follows_scale_and_offset():
 def test_spline_without_a_plane_is_the_mean_of_the_rim(rows):
     """Nothing, a single line, or two lines of pixels around the mask are measured."""
     values, hole = field(4), disc(3)
-    valid = (4 <= Y) & (4 + rows > Y) & (abs(X) < 2)
+    valid = (Y >= 4) & (4 + rows > Y) & (abs(X) < 2)
     found = spline_fill(values, valid, hole)
     if rows == 2:
         assert np.isfinite(found).all()

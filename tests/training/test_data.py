@@ -14,10 +14,9 @@ from csr_astro.simulation.psf import moffat_profile, psf_stamp
 from csr_astro.simulation.simulate import simulate_map
 from csr_astro.training.data import (
     CutoutSampler,
-    DatasetSampler,
-    dataset_samplers,
     read_maps,
 )
+from csr_astro.training.stored import DatasetSampler, dataset_samplers
 
 
 @pytest.fixture(scope='module')

@@ -17,11 +17,12 @@ from numpy.testing import assert_allclose
 from safetensors.torch import load_file
 
 from csr_astro.nn.inpainter import Inpainter
+from csr_astro.nn.unet import PartialConvUNet
 from csr_astro.nn.weights import load_model
 from csr_astro.simulation.dataset import write_dataset
 from csr_astro.simulation.field import synthetic_map
 from csr_astro.simulation.simulate import simulate_map
-from csr_astro.training.data import CutoutSampler, dataset_samplers
+from csr_astro.training.data import CutoutSampler
 from csr_astro.training.loop import train
 from csr_astro.training.losses import (
     PAPER_WEIGHTS,
@@ -29,6 +30,7 @@ from csr_astro.training.losses import (
 )
 from csr_astro.training.module import TrainingModule
 from csr_astro.training.recipe import Recipe, read_recipe
+from csr_astro.training.stored import dataset_samplers
 
 RECIPE = Recipe(
     width=0.125,
@@ -342,6 +344,21 @@ def test_paper_recipe_trains(go, tmp_path, weights):
     state = torch.load(tmp_path / 'checkpoint.pt', weights_only=True)
     for key, value in state['model'].items():
         assert torch.equal(value, state['average'][f'module.{key}'])
+
+
+def test_gradients_are_clipped_only_if_the_recipe_says_so(go, tmp_path):
+    """Adam hardly moves weights whose gradients are far below its epsilon."""
+    recipe = replace(PAPER, n_cutouts=4, loss_weights=LossWeights(style=0.0, ssim=0.0))
+    moved = []
+    for clip in (0.0, 1e-10):
+        go(tmp_path / str(clip), replace(recipe, gradient_clip=clip))
+        state = torch.load(tmp_path / str(clip) / 'checkpoint.pt', weights_only=True)
+        moved.append(state['model']['network.encoder.4.conv.weight'])
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        start = PartialConvUNet(recipe.width).encoder[4].conv.weight
+    far, near = ((each - start).abs().mean().item() for each in moved)
+    assert far > 0.5 * recipe.learning_rate > 100 * near
 
 
 def test_plateau_halves_the_rate_when_the_loss_stops_falling(go, sampler, tmp_path, monkeypatch):

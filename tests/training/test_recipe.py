@@ -12,7 +12,7 @@ from csr_astro.training.recipe import Recipe, list_recipes, read_recipe
 
 
 def test_bundled_recipes_are_read():
-    assert list_recipes() == ['default', 'fine-tune', 'paper', 'push-pull', 'tiny']
+    assert list_recipes() == ['default', 'fine-tune', 'paper', 'paper-half', 'push-pull', 'tiny']
     for name in list_recipes():
         assert isinstance(read_recipe(name), Recipe)
     assert read_recipe('tiny').n_cutouts == 512
@@ -31,6 +31,22 @@ def test_paper_recipe_is_the_paper():
     assert (recipe.loss, recipe.loss_weights) == ('paper', PAPER_WEIGHTS)
     assert (recipe.optimizer, recipe.schedule, recipe.learning_rate) == ('adam', 'plateau', 0.005)
     assert recipe.batch_size == 64
+    assert (recipe.data, recipe.gradient_clip, recipe.average) == ('simulations', 0, 0)
+    # Table 2, training and validation: all bands of the scan maps.
+    assert recipe.n_simulated == 72_570 + 72_345 + 64_390
+    assert recipe.n_validation == 14_755 + 17_095 + 14_430
+    # After each pass over the data.
+    assert recipe.validate_every == 0
+
+
+def test_half_of_the_paper_differs_in_width_time_and_schedule_only():
+    paper, half = read_recipe('paper'), read_recipe('paper-half')
+    same = {'normalization', 'fill', 'data', 'loss', 'loss_weights', 'optimizer', 'gradient_clip',
+            'weight_decay', 'average'}  # fmt: skip
+    assert {name: getattr(half, name) for name in same} == {
+        name: getattr(paper, name) for name in same
+    }
+    assert half.width == 0.5
 
 
 def test_terms_of_the_loss_are_switched_one_by_one(tmp_path):
