@@ -103,8 +103,8 @@ def test_folded_model_is_the_same_model():
     model = load_model()
     folded = model.folded()
     assert isinstance(folded, Inpainter)
-    assert (folded.fill, folded.normalization, folded.info) == (
-        model.fill, model.normalization, model.info
+    assert (folded.fill, folded.normalization, folded.info, folded.wings_only) == (
+        model.fill, model.normalization, model.info, model.wings_only
     )
     assert folded.network is not model.network
     assert vars(folded).keys() == vars(model).keys()
