@@ -55,10 +55,11 @@ class NeuralBackground:
     ----------
     sources : `~astropy.table.QTable`
         One row per source, in the order given: ``id`` (that of the catalogue, or 1 to N),
-        ``x_center``, ``y_center`` (pixels, zero-based), ``sky_center`` (with a WCS), ``snr``,
-        ``mask_name``, ``mask_radius`` (pixels), ``background`` (mean of the
-        prediction in its measured pixels), ``background_scatter`` (1-sigma scatter of
-        the pixels in the ring around the mask) and ``flags``
+        ``x_center``, ``y_center`` (pixels, zero-based), ``sky_center`` (with a WCS), ``snr``
+        (peak contrast: the peak minus the mean of a ring, over the scatter of the ring),
+        ``mask_name``, ``mask_radius`` (pixels), ``background`` (mean of the prediction in
+        its measured pixels), ``background_scatter`` (1-sigma scatter of the pixels in the ring
+        around the mask) and ``flags``
         (`~csr_astro.flags.FLAGS`); with ``keep=True`` the columns of the catalogue
         follow. ``meta`` holds versions, weights, arguments and the columns that were used.
     image : `~csr_astro.images.Image`

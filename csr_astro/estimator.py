@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import numbers
 import os
+import time
 import warnings
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -16,7 +18,8 @@ from astropy.utils.exceptions import AstropyUserWarning
 from photutils.background import LocalBackground
 
 from csr_astro.combine import combine
-from csr_astro.images import parse_image
+from csr_astro.flags import count_sources
+from csr_astro.images import parse_image, shape_text
 from csr_astro.instruments import get_instrument, require_instrument
 from csr_astro.plan import plan_removal
 from csr_astro.prediction import BATCH_SIZES, ORIENTATIONS, Predictor
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     from csr_astro.typing import ImageLike, PathLike, PsfLike, QuantityLike, SourcesLike, WcsLike
 
 __all__ = ['NeuralBackgroundEstimator']
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,8 @@ class NeuralBackgroundEstimator(LocalBackground):
     batch_size : int, optional
         Number of cutouts per forward pass; affects speed and memory, not results.
     progress : bool, optional
-        Whether to show a progress bar after two seconds.
+        Whether to show a progress bar after two seconds; by default on a terminal and in a
+        notebook.
 
     Examples
     --------
@@ -139,7 +146,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         device: str | None = None,
         dtype: Literal['float32', 'bfloat16'] | None = None,
         batch_size: int | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> None:
         if not isinstance(preset, str) or preset not in _PRESETS:
             raise ValueError(f'preset must be one of {sorted(_PRESETS)}, got {preset!r}.')
@@ -484,7 +491,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         ----------
         data : path-like, NDData, CCDData, Cutout2D, image HDU, HDUList, Quantity or array
             The map, (ny, nx); see `~csr_astro.images.parse_image`. It is not modified.
-        sources : SkyCoord, regions, table or (N, 2) array of (x, y)
+        sources : path-like, SkyCoord, regions, table or (N, 2) array of (x, y)
             The sources, see `~csr_astro.sources.parse_sources`.
         mask : (ny, nx) array of bool or path-like, optional
             True for invalid pixels, in addition to those that are not finite.
@@ -495,8 +502,8 @@ class NeuralBackgroundEstimator(LocalBackground):
         mask_radius : float, Quantity, array or 'snr', optional
             Radius of the masks in pixels or as an angle, one for all or one for
             each source. By default regions with an area are the masks
-            themselves, and all other masks are discs with a radius set by the SNR
-            (paper, Sect. 2.4.4); with ``'snr'`` all masks are such discs.
+            themselves, and all other masks are discs with a radius set by the peak contrast
+            (column ``snr``; paper, Sect. 2.4.4); with ``'snr'`` all masks are such discs.
         columns : str or sequence of str, optional
             Columns of a table that hold the positions, such as ``('RA', 'DEC')``, see
             `~csr_astro.columns.find_positions`; by default those with known names.
@@ -531,7 +538,13 @@ class NeuralBackgroundEstimator(LocalBackground):
             plane=plane,
         )
         known = self.for_image(plan.image)
-        return combine(plan, known.predictor.parts(plan, progress=self.progress), known)
+        started = time.perf_counter()
+        result = combine(plan, known.predictor.parts(plan, progress=self.progress), known)
+        _LOG.info(
+            '%s: %s, weights %s, %.1f s', shape_text(result.image),
+            count_sources(result.sources), self.weights, time.perf_counter() - started,
+        )  # fmt: skip
+        return result
 
 
 def _named(psf):

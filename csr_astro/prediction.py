@@ -16,6 +16,7 @@ from csr_astro.flags import BITS
 from csr_astro.masking import combined_mask
 from csr_astro.utils.forks import fork_safe
 from csr_astro.utils.outliers import isolated_outliers
+from csr_astro.utils.progress import progress_bar
 from csr_astro.utils.scatter import RING_WIDTH, ring_scatter
 from csr_astro.utils.threads import n_threads, spread
 
@@ -135,7 +136,7 @@ class Predictor:
     dtype: str = 'float32'
 
     def parts(
-        self, plan: Plan, batches: Batches | None = None, *, progress: bool = False
+        self, plan: Plan, batches: Batches | None = None, *, progress: bool | None = False
     ) -> Iterator[Part]:
         """Predict the background behind the masks of some batches.
 
@@ -145,16 +146,14 @@ class Predictor:
             The plan, including its map.
         batches : list of (index, size), optional
             Batches of the plan; all by default.
-        progress : bool, optional
-            Whether to show a progress bar.
+        progress : bool or None, optional
+            Whether to show a progress bar; None as in `~csr_astro.utils.progress.progress_bar`.
 
         Yields
         ------
         part : `Part`
             Prediction for each batch.
         """
-        from tqdm import tqdm
-
         batches = plan.batches if batches is None else batches
         if not batches:
             return
@@ -166,7 +165,7 @@ class Predictor:
         on_processor = next(model.parameters()).device.type == 'cpu'
         threads = min(n_threads(), len(batches)) if on_processor else 1
         parts = spread(lambda batch: self._part(model, plan, hole, *batch), batches, threads)
-        with tqdm(total=total, unit='source', delay=2, disable=not progress) as bar:
+        with progress_bar(progress=progress, total=total, unit='source', delay=2) as bar:
             for part in parts:
                 yield part
                 bar.update(len(part.index))

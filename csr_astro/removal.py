@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = [
     'check_subtraction', 'find_sources', 'make_estimator', 'make_photometry', 'remove_file',
 ]  # fmt: skip
+
+_LOG = logging.getLogger(__name__)
 
 
 def make_estimator(
@@ -162,6 +165,7 @@ def find_sources(
     table = NeuralSourceFinder(estimator, threshold).table(image)
     if not len(table):
         raise ValueError(f'no source of {threshold:g} standard errors was found in the map.')
+    _LOG.info('%d sources above %g standard errors found', len(table), threshold)
     return table
 
 
@@ -331,4 +335,5 @@ def remove_file(
             history=describe_removal(done, realization, errors=errors),
             errors=errors,
         )
+    _LOG.info('%s: written %s and %s', path, output, table)
     return done

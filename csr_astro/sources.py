@@ -6,9 +6,9 @@ as masks, and the identifiers and columns of the user's catalogue.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,8 +31,8 @@ __all__ = ['Sources', 'parse_sources', 'read_sources']
 
 
 _ACCEPTED = (
-    'a SkyCoord, one or many regions, a table with pixel or sky columns, or an (N, 2) array of '
-    '(x, y) pixels'
+    'a SkyCoord, one or many regions, a table with pixel or sky columns, an (N, 2) array of '
+    '(x, y) pixels, or the path of a catalogue'
 )
 # Kinds of dtype without real numbers: complex, times, time differences and structures.
 _NO_NUMBERS = 'cMmV'
@@ -208,10 +208,11 @@ def parse_sources(
 
     Parameters
     ----------
-    sources : SkyCoord, region, list of regions, `~regions.Regions`, table or array
-        Positions: coordinates on the sky; pixel or sky regions of any kind that has no hole;
-        a table (also a `~photutils.segmentation.SourceCatalog`, a structured array such as
-        that of ``sep.extract``, a table HDU or a DataFrame); (N, 2) pixels (x, y), zero-based.
+    sources : path-like, SkyCoord, region, list of regions, `~regions.Regions`, table or array
+        Positions: a file for `read_sources`; coordinates on the sky; pixel or sky regions of
+        any kind that has no hole; a table (also a `~photutils.segmentation.SourceCatalog`, a
+        structured array such as that of ``sep.extract``, a table HDU or a DataFrame);
+        (N, 2) pixels (x, y), zero-based.
         In a table, columns with known names are used: those on the sky first if the map has a
         WCS, else pixels. Columns of equal rank that disagree are an error.
     wcs : optional
@@ -239,6 +240,8 @@ def parse_sources(
     """
     if isinstance(sources, Sources):
         return sources
+    if isinstance(sources, str | os.PathLike):
+        sources = read_sources(sources)
     table = _as_table(sources)
     if table is not None:
         return _from_table(table, wcs, columns, keep)
@@ -265,11 +268,6 @@ def _from_others(sources: Any, wcs: WcsLike | None) -> Sources:
             icrs = [each.icrs.reshape(-1) for each in sources]
             ra, dec = (np.concatenate([getattr(c, a).deg for c in icrs]) for a in ('ra', 'dec'))
             return _from_sky(SkyCoord(ra, dec, unit='deg'), wcs)
-    if isinstance(sources, str | Path):
-        raise TypeError(
-            f'sources must be {_ACCEPTED}, got {type(sources).__name__}; '
-            'read_sources reads a file.'
-        )
     if sources is None or isinstance(sources, dict):
         raise TypeError(f'sources must be {_ACCEPTED}, got {type(sources).__name__}.')
     return _from_array(sources)

@@ -273,6 +273,6 @@ def _write_results(job, settings, folder, estimate):
         columns=settings.columns,
         keep=settings.keep,
         estimate=estimate,
-        **settings.estimator_options(job),
+        **{'progress': False} | settings.estimator_options(job),
     )
     return result.sources

@@ -33,9 +33,9 @@ def add_parser(commands: Commands) -> None:
         ],
         parents=[options.map_options(), options.removal_options()],
     )
-    command.add_argument('-o', '--output', help='source-free map [MAP_source_free.fits]')
+    command.add_argument('-o', '--output', help='source-free map to write [MAP_source_free.fits]')
     command.add_argument(
-        '--table', help='table of sources: .ecsv, .csv, .fits, .vot [by --output]'
+        '--table', help='table to write: .ecsv, .csv, .fits or .vot [beside --output]'
     )
     command.add_argument(
         '--method', choices=('inpaint', 'psf', 'gaussian'), default='inpaint',
@@ -44,8 +44,8 @@ def add_parser(commands: Commands) -> None:
     )
     command.add_argument(
         '--realization', type=int, metavar='SEED',
-        help="fill with the map's noise and texture too, for statistics of the map: the prediction "
-        'alone has 6 to 9%% too little standard deviation',
+        help='fill with noise and texture as well, for statistics of the map: the prediction alone '
+        'has 6 to 9%% too little standard deviation',
     )
     options.add_errors(command)
 

@@ -213,7 +213,7 @@ class InpaintedPSFPhotometry:
         ----------
         data : NDData, CCDData, image HDU, HDUList, Quantity, array, NeuralBackground
             The map, or a result that the estimator made from it.
-        sources : SkyCoord, regions, table or (N, 2) array
+        sources : path-like, SkyCoord, regions, table or (N, 2) array
             Initial positions, as in `NeuralBackgroundEstimator.estimate`.
         mask, error, wcs, columns, keep, hdu, plane : optional
             As in `NeuralBackgroundEstimator.estimate`.
@@ -231,7 +231,7 @@ class InpaintedPSFPhotometry:
             ``flux_fit``, their 1-sigma errors (NaN for fixed ones), the number of pixels,
             ``qfit``, ``cfit`` and ``reduced_chi2``. Fluxes are in the unit of a sum of pixels:
             Jy for Jy/pixel. They are followed by ``flux`` (equal to ``flux_fit``),
-            ``sky_center``, ``snr`` (of the peak), ``dof``, ``rim`` (residual at the rim of the
+            ``sky_center``, ``snr`` (peak contrast), ``dof``, ``rim`` (residual at the rim of the
             mask, in its standard deviations), ``width`` (over that of the PSF) and
             ``width_err``, ``mask_name``, ``mask_radius`` and ``flags``, which are
             `~csr_astro.flags.FLAGS`, not those of photutils.
