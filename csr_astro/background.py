@@ -105,7 +105,6 @@ class NeuralBackground:
         self._pixels, self._values = prediction.pixels, prediction.values
         self._shares = prediction.shares
         self._krigings = prediction.krigings
-        # Copied, because the user may change the map in place.
         self._measured = np.asarray(image.data).reshape(-1)[self._pixels].astype(image.dtype)
 
     @property

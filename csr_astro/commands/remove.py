@@ -53,7 +53,6 @@ def add_parser(commands: Commands) -> None:
 def run(args: Namespace) -> None:
     """Write the source-free map and the table of its sources."""
     from csr_astro.flags import count_sources
-    from csr_astro.photometry.subtraction import SourceSubtraction
     from csr_astro.products import describe_reading
     from csr_astro.removal import remove_file
     from csr_astro.tables import check_table_path
@@ -86,7 +85,7 @@ def run(args: Namespace) -> None:
         **options.estimator_options(args),
     )
     print(f'{count_sources(result.sources, "removed")}: {output}, {table}')
-    if isinstance(result, SourceSubtraction):
-        number = int(result.subtracted.sum())
+    if 'subtracted' in result.sources.meta:
+        number = int(result.sources['subtracted'].sum())
         print(f'{number} of them subtracted as fitted, the others inpainted')
     print(f'read: {describe_reading(result.sources.meta)}')
