@@ -76,10 +76,14 @@ def collect(estimator, injecting, profile, groups, n, seed):
     rng = np.random.default_rng(seed)
     found = {}
     for name, images in groups.items():
-        positions = draw_positions({name: images}, RADII, n, seed=seed)
         rows = []
         for radius in (*RADII, None):
-            chosen = positions[positions['radius'] == (radius or RADII[2])]
+            try:
+                chosen = draw_positions({name: images}, [radius or RADII[2]], n, seed=seed)
+            except ValueError as error:
+                # Islands of sky that are smaller than a disc with its surroundings.
+                print(error, flush=True)
+                continue
             for number in np.unique(chosen['map']):
                 part = chosen[chosen['map'] == number]
                 x, y = np.array(part['x'], dtype=float), np.array(part['y'], dtype=float)

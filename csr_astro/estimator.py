@@ -18,14 +18,11 @@ from astropy.utils.exceptions import AstropyUserWarning
 from photutils.background import LocalBackground
 
 from csr_astro.combine import combine
-from csr_astro.fitting.psf import pixel_psf
-from csr_astro.fitting.wings import fit_wings
 from csr_astro.flags import count_sources
 from csr_astro.images import parse_image, shape_text
 from csr_astro.instruments import get_instrument, require_instrument
 from csr_astro.plan import plan_removal
 from csr_astro.prediction import BATCH_SIZES, ORIENTATIONS, Predictor
-from csr_astro.simulation.psf import instrument_profile
 from csr_astro.sources import parse_sources
 from csr_astro.utils.representation import html_table
 from csr_astro.utils.sky import north_angle
@@ -255,6 +252,9 @@ class NeuralBackgroundEstimator(LocalBackground):
         >>> NeuralBackgroundEstimator(instrument='pacs-scanmap-blue').pixel_psf(1.6)
         <PixelPSF: FWHM 3.13 pixels, up to 37.8 pixels>
         """
+        from csr_astro.fitting.psf import pixel_psf
+        from csr_astro.simulation.psf import instrument_profile
+
         instrument = self.instrument.on_pixels(pixel_scale)
         scale = pixel_scale or instrument.pixel_scale
         psf = instrument_profile(instrument) if self.psf is None else self.psf
@@ -408,6 +408,8 @@ class NeuralBackgroundEstimator(LocalBackground):
         )
         if published or not wings or not known.knows_wings:
             return plan
+        from csr_astro.fitting.wings import fit_wings
+
         return replace(plan, model=fit_wings(plan, known.pixel_psf(image.pixel_scale)))
 
     def _check_beam(self, instrument):

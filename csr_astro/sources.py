@@ -16,11 +16,10 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Row, Table
-from regions import Region, Regions
 
 from csr_astro.catalogues import FILE_KEY, read_sources
 from csr_astro.columns import find_identifier, find_positions
-from csr_astro.drawings import has_area, only_sources, region_center, to_pixel
+from csr_astro.drawings import has_area, is_region, only_sources, region_center, to_pixel
 from csr_astro.utils.sky import sky_to_pixels
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def _from_sky(coordinates, wcs):
 
 def _from_regions(regions, wcs):
     for region in regions:
-        if not isinstance(region, Region):
+        if not is_region(region):
             raise TypeError(
                 f'sources must be {_ACCEPTED}, got a list with a {type(region).__name__}.'
             )
@@ -256,12 +255,12 @@ def parse_sources(
 def _from_others(sources: Any, wcs: WcsLike | None) -> Sources:
     if isinstance(sources, SkyCoord):
         return _from_sky(sources, wcs)
-    if isinstance(sources, Region):
+    if is_region(sources):
         return _from_regions([sources], wcs)
-    if isinstance(sources, Regions):
+    if is_region(sources, 'Regions'):
         return _from_regions(list(sources), wcs)
     if isinstance(sources, list | tuple) and len(sources):
-        if isinstance(sources[0], Region):
+        if is_region(sources[0]):
             return _from_regions(sources, wcs)
         if isinstance(sources[0], SkyCoord):
             if not all(isinstance(each, SkyCoord) for each in sources):

@@ -73,6 +73,10 @@ def add_parser(commands: Commands) -> None:
         '--scheduler', metavar='ADDRESS', help='address of a dask cluster [this machine]'
     )
     command.add_argument(
+        '--verify', action='store_true',
+        help='read all inputs and results of maps that are done, beyond sizes and times',
+    )
+    command.add_argument(
         '--split', type=int, metavar='N',
         help='spread each map over the workers in N parts, one map after the other',
     )
@@ -102,6 +106,7 @@ def run(args: Namespace) -> None:
         find=args.find,
         split=args.split,
         overwrite=args.overwrite,
+        verify=args.verify,
         **options.catalog_options(args),
         progress=True,
         **options.estimator_options(args),

@@ -10,7 +10,6 @@ import numpy as np
 from astropy.modeling import Model
 from astropy.nddata import NDData
 from astropy.table import QTable
-from regions import PixCoord, RectanglePixelRegion
 
 from csr_astro.fitting import FitOptions, PixelPSF, fit_sources, pixel_psf
 from csr_astro.flags import BITS
@@ -292,6 +291,8 @@ class InpaintedPSFPhotometry:
     def _masks(self, image, x, y, masks, given, names):
         """Return the options and the masks of the fit, None for its own discs."""
         if self.fit_shape is not None:
+            from regions import PixCoord, RectanglePixelRegion
+
             height, width = self.fit_shape
             boxes = [
                 RectanglePixelRegion(PixCoord(column, row), width - 0.5, height - 0.5)

@@ -53,8 +53,8 @@ _MAX_NEIGHBOURS = 5
 _MAX_RIM = 0.07
 # Number of draws of a cutout before the maps are taken to have none.
 _TRIES = 1000
-# Compact sources of real maps: FWHM in pixels, and peak in scatters of a box of so many pixels, above
-# which they are not background.
+# Compact sources of real maps: FWHM in pixels, and peak in scatters of a box of so many pixels,
+# above which they are not background.
 _SOURCE_FWHM, _SOURCE_PEAK, _SOURCE_BOX = 3.0, 8.0, 32
 # Exponents of the brightness above the faintest pixel, and their chance.
 _GAMMAS, _TRANSFORMED = (0.6, 1.8), 0.25
@@ -138,7 +138,7 @@ class _RealMap:
 
 
 def _compact_sources(image, finite):
-    """True at the peaks of compact sources, which are told from bright background by their shape."""
+    """True at the peaks of compact sources, told from bright background by their shape."""
     peaks = np.zeros(image.shape, dtype=bool)
     if min(image.shape) < _SOURCE_BOX or not finite.any():
         return peaks
