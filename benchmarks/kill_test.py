@@ -117,7 +117,7 @@ def results(folder):
     return {
         path.name: content(path)
         for path in folder.iterdir()
-        if path.is_file() and not path.name.startswith('.csr-astro-')
+        if path.is_file() and not path.name.startswith('.csr-astro')
     }
 
 

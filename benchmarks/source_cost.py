@@ -95,9 +95,11 @@ def measure(name, orientations, dtype):
 
 def measure_others(orientations, n=16):
     """Times of the textbook network, and of peers, for each source."""
+    from types import SimpleNamespace
+
+    import pipeline
     import torch
     from inference import Textbook, cutouts
-    from pipeline import time_peers
 
     from csr_astro.nn.unet import PartialConvUNet
 
@@ -107,9 +109,11 @@ def measure_others(orientations, n=16):
     with torch.inference_mode():
         textbook(*one)
         clock.call('textbook network', lambda: [textbook(*one) for _ in range(n)])
+    # Of the processor, as for all steps.
+    pipeline.time = SimpleNamespace(perf_counter=time.process_time)
     found = {'textbook network': orientations * clock.spent['textbook network'] / n}
     data, positions = make_field(512, n)
-    return found | {name: 1e3 * each for name, each in time_peers(data, positions).items()}
+    return found | {name: 1e3 * each for name, each in pipeline.time_peers(data, positions).items()}
 
 
 def run(tree, what):

@@ -9,6 +9,25 @@ try:
 except PackageNotFoundError:
     __version__ = 'unknown'
 
+# The paper of the method and this software; CITATION.cff says the same.
+__citation__ = __bibtex__ = rf"""@article{{Madarasz2025,
+    author = {{Madar{{\'a}}sz, M. and others}},
+    title = {{A deep neural network approach to compact source removal}},
+    journal = {{Astronomy \& Astrophysics}},
+    year = {{2025}},
+    volume = {{696}},
+    eid = {{A37}},
+    doi = {{10.1051/0004-6361/202453262}},
+}}
+
+@software{{csr_astro,
+    author = {{{{csr_astro developers}}}},
+    title = {{csr_astro}},
+    version = {{{__version__}}},
+    license = {{BSD-3-Clause}},
+}}
+"""
+
 __all__ = [
     'InpaintedAperturePhotometry',
     'InpaintedPSFPhotometry',
@@ -27,4 +46,4 @@ __getattr__, _lazy_names, _ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __dir__() -> list[str]:
-    return [*_lazy_names(), '__version__']
+    return [*_lazy_names(), '__bibtex__', '__citation__', '__version__']

@@ -53,4 +53,6 @@ from .photometry.apertures import InpaintedAperturePhotometry as InpaintedApertu
 from .photometry.finder import NeuralSourceFinder as NeuralSourceFinder
 from .photometry.psf import InpaintedPSFPhotometry as InpaintedPSFPhotometry
 
+__bibtex__: str
+__citation__: str
 __version__: str

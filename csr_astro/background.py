@@ -55,10 +55,11 @@ class NeuralBackground:
     ----------
     sources : `~astropy.table.QTable`
         One row per source, in the order given: ``id`` (that of the catalogue, or 1 to N),
-        ``x_center``, ``y_center`` (pixels, zero-based), ``sky_center`` (with a WCS), ``snr``,
-        ``mask_name``, ``mask_radius`` (pixels), ``background`` (mean of the
-        prediction under the mask), ``background_scatter`` (1-sigma scatter of
-        the pixels in the ring around the mask) and ``flags``
+        ``x_center``, ``y_center`` (pixels, zero-based), ``sky_center`` (with a WCS), ``snr``
+        (peak contrast: the peak minus the mean of a ring, over the scatter of the ring),
+        ``mask_name``, ``mask_radius`` (pixels), ``background`` (mean of the prediction in
+        its measured pixels), ``background_scatter`` (1-sigma scatter of the pixels in the ring
+        around the mask) and ``flags``
         (`~csr_astro.flags.FLAGS`); with ``keep=True`` the columns of the catalogue
         follow. ``meta`` holds versions, weights, arguments and the columns that were used.
     image : `~csr_astro.images.Image`
@@ -104,7 +105,6 @@ class NeuralBackground:
         self._pixels, self._values = prediction.pixels, prediction.values
         self._shares = prediction.shares
         self._krigings = prediction.krigings
-        # Copied, because the user may subtract the sources from the map in place.
         self._measured = np.asarray(image.data).reshape(-1)[self._pixels].astype(image.dtype)
 
     @property
@@ -117,8 +117,8 @@ class NeuralBackground:
         """Unit of the maps, or None."""
         return self.image.unit
 
-    def _map(self, fill, values):
-        flat = np.full(self.image.data.size, fill, dtype=self.image.dtype)
+    def _map(self, values):
+        flat = np.zeros(self.image.data.size, dtype=self.image.dtype)
         flat[self._pixels] = self._representable(values)
         return self.image.like_input(flat.reshape(self.image.shape))
 
@@ -150,7 +150,6 @@ class NeuralBackground:
         Returns
         -------
         background : `~numpy.ndarray`
-            Values in the unit of the map.
 
         Examples
         --------
@@ -174,10 +173,29 @@ class NeuralBackground:
         background[rows[here] - top, columns[here] - left] = predicted
         return background
 
+    def changed_pixels(self, *, errors: bool) -> tuple[np.ndarray, np.ndarray, tuple]:
+        """Return the inpainted pixels alone, without making a map.
+
+        Parameters
+        ----------
+        errors : bool
+            Whether to compute the errors.
+
+        Returns
+        -------
+        pixels, kinds : (P,) `~numpy.ndarray` of int
+            Flat indices, sorted, and 1 for each.
+        values : tuple of (P,) `~numpy.ndarray`
+            `background` and, with ``errors``, `background_rms`.
+        """
+        found = [self._values, self._rms] if errors else [self._values]
+        values = tuple(self._representable(each).astype(self.image.dtype) for each in found)
+        return self._pixels, np.ones(len(self._pixels), np.uint8), values
+
     @cached_property
     def source_image(self) -> np.ndarray:
         """The map minus `background`, (ny, nx); zero outside `mask`."""
-        return self._map(0, self._measured - self._values)
+        return self._map(self._measured - self._values)
 
     @cached_property
     def background_rms(self) -> np.ndarray:
@@ -188,6 +206,10 @@ class NeuralBackground:
         at first access. Errors of neighbouring pixels are correlated: use `covariance`
         for the error of a sum.
         """
+        return self._map(self._rms)
+
+    @cached_property
+    def _rms(self):
         rms, count = np.zeros(len(self._pixels)), np.zeros(len(self._pixels))
         x, y = (np.asarray(self.sources[name]) for name in ('x_center', 'y_center'))
         order = sorted_sources(x, y, self._distinct(self.source_masks))
@@ -203,7 +225,7 @@ class NeuralBackground:
             known = np.flatnonzero(count)
             places = np.column_stack(np.divmod(self._pixels, self.image.shape[1]))
             rms[count == 0] = rms[known][KDTree(places[known]).query(places[count == 0])[1]]
-        return self._map(0, rms * self._shares)
+        return rms * self._shares
 
     @cached_property
     def errors(self) -> BackgroundErrors:
@@ -227,7 +249,6 @@ class NeuralBackground:
         return [each if self.first[i] == i else None for i, each in enumerate(values)]
 
     def _index(self, rows, columns):
-        """Return the indices of pixels among the changed pixels."""
         return np.searchsorted(self._pixels, rows * self.image.shape[1] + columns)
 
     def covariance(
@@ -564,8 +585,6 @@ class NeuralBackground:
         if not cutouts['map'].size:
             raise ValueError(f'source {source_id} has no pixel on the map.')
         return plot_source(cutouts, window, wcs=self.image.wcs, unit=self.unit, axes=axes)
-
-
 
 
 def _clipped(center, reach, size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -22,11 +23,12 @@ from csr_astro.commands import (
     train,
     weights,
 )
+from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ['main']
+__all__ = ['main', 'make_parser']
 
 # In the order of the help.
 _COMMANDS = (remove, photometry, find, batch, demo, weights, instruments, simulate, evaluate, train)
@@ -55,14 +57,22 @@ class _Parser(argparse.ArgumentParser):
         super().error(f'{message}; did you mean {meant[0]}?' if meant else message)
 
 
+def _actions(parser):
+    """Yield the arguments of a parser and of those below it."""
+    for action in parser._actions:  # noqa: SLF001
+        yield action
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for below in action.choices.values():
+                yield from _actions(below)
+
+
 def _words(parser):
     """Return the options and commands of a parser and of those below it."""
-    words = set(parser._option_string_actions)  # noqa: SLF001
-    for action in parser._actions:  # noqa: SLF001
+    words = set()
+    for action in _actions(parser):
+        words |= set(action.option_strings)
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             words |= set(action.choices)
-            for below in action.choices.values():
-                words |= _words(below)
     return words
 
 
@@ -82,13 +92,45 @@ def _sentence(error):
     return _for_the_shell(' '.join(str(error).split()) or type(error).__name__)
 
 
-def _parser():
+class _PrintCompletion(argparse.Action):
+    """Print the completion script of a shell, and leave."""
+
+    def __call__(self, parser, _namespace, values, _option_string=None):
+        from csr_astro.instruments import list_instruments
+
+        shtab = require('shtab', 'shell completion needs', 'completion')
+        for action in _actions(parser):
+            if '--instrument' in action.option_strings:
+                action.choices = list_instruments()
+            elif action.nargs != 0 and action.choices is None:
+                action.complete = shtab.FILE
+        print(shtab.complete(parser, shell=values))
+        parser.exit()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of all commands.
+
+    Returns
+    -------
+    parser : `argparse.ArgumentParser`
+
+    Examples
+    --------
+    >>> from csr_astro.cli import make_parser
+    >>> make_parser().parse_args(['demo', '--seed', '7']).seed
+    7
+    """
     parser = _Parser(
         prog='csr-astro',
         description='Remove compact sources from astronomical maps, and measure them.',
         epilog='example: csr-astro demo',
     )
     parser.add_argument('--version', action='version', version=csr_astro.__version__)
+    parser.add_argument(
+        '--print-completion', action=_PrintCompletion, choices=('bash', 'zsh', 'tcsh'),
+        help='print the completion script of a shell',
+    )
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
     for command in _COMMANDS:
         command.add_parser(commands)
@@ -120,8 +162,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback with ``--debug``), 130 after Ctrl-C; argparse exits with 2
         after a wrong argument.
     """
-    args = _parser().parse_args(argv)
+    args = argparse.Namespace(debug=False)
     try:
+        args = make_parser().parse_args(argv)
+        if args.verbose:
+            logging.basicConfig(format='%(asctime)s %(name)s: %(message)s')
+            logging.getLogger('csr_astro').setLevel(logging.INFO)
         _split_map(args)
         args.function(args)
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections import Counter
 from itertools import pairwise
@@ -12,18 +13,6 @@ import numpy as np
 from astropy import units as u
 from astropy.utils.data import get_readable_fileobj
 from astropy.utils.exceptions import AstropyUserWarning
-from regions import (
-    EllipsePixelRegion,
-    EllipseSkyRegion,
-    PixCoord,
-    PixelRegion,
-    PointPixelRegion,
-    RectanglePixelRegion,
-    RectangleSkyRegion,
-    Region,
-    Regions,
-    SkyRegion,
-)
 
 from csr_astro.utils.sky import local_axes, require_wcs, sky_shape, sky_to_pixels
 from csr_astro.utils.warnings import ignored, one_at_a_time
@@ -32,9 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from regions import PixelRegion, Region, Regions
+
     from csr_astro.typing import WcsLike
 
-__all__ = ['drawing_kind', 'has_area', 'only_sources', 'read_regions', 'region_center', 'to_pixel']
+__all__ = [
+    'drawing_kind', 'has_area', 'is_region', 'only_sources', 'read_regions', 'region_center',
+    'to_pixel',
+]  # fmt: skip
 
 # Shapes of DS9 that mark no source, as they are named in a message; the plural where it differs.
 _DRAWN = {
@@ -53,6 +47,30 @@ _QUOTED = re.compile(r'\{[^}]*\}|"[^"]*"|\'[^\']*\'')
 _SKIPPED = re.compile(r',? *skipping\.?$|^Cannot parse', re.IGNORECASE)
 # A line with a shape: not a comment, not a global setting, more than the name of a frame.
 _UNREAD = re.compile(r'^[ \t]*(?!#|global\b)[^\s(]+[ \t(]+\S', re.MULTILINE | re.IGNORECASE)
+
+
+def is_region(value: object, kind: str = 'Region') -> bool:
+    """Return whether a value is a region.
+
+    The package regions, which takes long to import, is not imported for it: without it there are
+    no regions.
+
+    Parameters
+    ----------
+    value : object
+        Any value.
+    kind : {'Region', 'Regions'}, optional
+        Name of the class.
+
+    Examples
+    --------
+    >>> from csr_astro.drawings import is_region
+    >>> from regions import CirclePixelRegion, PixCoord
+    >>> is_region(CirclePixelRegion(PixCoord(20, 30), 3)), is_region((20, 30))
+    (True, False)
+    """
+    package = sys.modules.get('regions')
+    return package is not None and isinstance(value, getattr(package, kind))
 
 
 def drawing_kind(region: Region) -> str | None:
@@ -168,6 +186,14 @@ def to_pixel(region: Region, wcs: WcsLike | None) -> PixelRegion:
     -------
     region : `~regions.PixelRegion`
     """
+    from regions import (
+        EllipseSkyRegion,
+        PixCoord,
+        PointPixelRegion,
+        RectangleSkyRegion,
+        SkyRegion,
+    )
+
     if not isinstance(region, SkyRegion):
         return region
     require_wcs(wcs, 'sky regions')
@@ -189,6 +215,8 @@ def _turned(region, wcs):
 
     Older versions of regions take maps with East to the right for mirrored ones.
     """
+    from regions import EllipsePixelRegion, EllipseSkyRegion, PixCoord, RectanglePixelRegion
+
     (x,), (y,) = sky_to_pixels(region.center, wcs)
     ellipse = isinstance(region, EllipseSkyRegion)
     width, height, angle = sky_shape(
@@ -278,6 +306,8 @@ def read_regions(path: Path, kind: str) -> Regions:
     ValueError
         If a line cannot be read, or no region is a source.
     """
+    from regions import Regions
+
     with get_readable_fileobj(path, encoding='utf-8') as file:
         text = file.read()
     if kind == 'crtf' and not text.lstrip().startswith('#CRTF'):
@@ -342,6 +372,8 @@ def _ds9_kind(comment, sign, word, rest):
 
 def _parse(statements, kind):
     """Parse statements; an error for one that the reader would skip with a warning."""
+    from regions import Regions
+
     with one_at_a_time, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         regions = Regions.parse('\n'.join(line for _, line in statements), format=kind)

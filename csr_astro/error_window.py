@@ -166,7 +166,11 @@ class ErrorWindow:
         ):
             return
         self.kriging = kriging
-        self.places, self.number = self.blocks(*source.mask.on_map())
+        under: Any = source.mask.on_map()
+        self.places, self.number = self.blocks(*under)
+        # Pixels of the mask that are not measured tell no errors of those that are.
+        measured = image.valid(under)
+        self._told = measured if measured.any() else ~measured
         self._predicted = (source.predicted - location) / self.scale
 
     def _krige(self, image, hole, source, size, model):
@@ -206,10 +210,10 @@ class ErrorWindow:
     @cached_property
     def features(self) -> np.ndarray:
         """Features of the error model: logarithmic deviations from a Gaussian field."""
-        difference = np.abs(
-            self._predicted - self.kriging.predict(self.places)[self.number]
-        ).mean()
-        weights = np.bincount(self.number) / len(self.number)
+        difference = np.abs(self._predicted - self.kriging.predict(self.places)[self.number])
+        difference = difference[self._told].mean()
+        weights = np.bincount(self.number[self._told], minlength=len(self.places[0]))
+        weights = weights / weights.sum()
         expected = np.sqrt(self.kriging.variance(self.places, weights[np.newaxis])[0])
         # 1 also where the prediction is that of the kriging.
         disagreement = max(difference / expected, 1.0) if expected > 0 else 1.0

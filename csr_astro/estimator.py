@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import numbers
 import os
+import time
 import warnings
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -16,13 +18,11 @@ from astropy.utils.exceptions import AstropyUserWarning
 from photutils.background import LocalBackground
 
 from csr_astro.combine import combine
-from csr_astro.fitting.psf import pixel_psf
-from csr_astro.fitting.wings import fit_wings
-from csr_astro.images import parse_image
+from csr_astro.flags import count_sources
+from csr_astro.images import parse_image, shape_text
 from csr_astro.instruments import get_instrument, require_instrument
 from csr_astro.plan import plan_removal
 from csr_astro.prediction import BATCH_SIZES, ORIENTATIONS, Predictor
-from csr_astro.simulation.psf import instrument_profile
 from csr_astro.sources import parse_sources
 from csr_astro.utils.representation import html_table
 from csr_astro.utils.sky import north_angle
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from csr_astro.typing import ImageLike, PathLike, PsfLike, QuantityLike, SourcesLike, WcsLike
 
 __all__ = ['NeuralBackgroundEstimator']
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ class NeuralBackgroundEstimator(LocalBackground):
     batch_size : int, optional
         Number of cutouts per forward pass; affects speed and memory, not results.
     progress : bool, optional
-        Whether to show a progress bar after two seconds.
+        Whether to show a progress bar after two seconds; by default on a terminal and in a
+        notebook.
 
     Examples
     --------
@@ -142,7 +146,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         device: str | None = None,
         dtype: Literal['float32', 'bfloat16'] | None = None,
         batch_size: int | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> None:
         if not isinstance(preset, str) or preset not in _PRESETS:
             raise ValueError(f'preset must be one of {sorted(_PRESETS)}, got {preset!r}.')
@@ -248,6 +252,9 @@ class NeuralBackgroundEstimator(LocalBackground):
         >>> NeuralBackgroundEstimator(instrument='pacs-scanmap-blue').pixel_psf(1.6)
         <PixelPSF: FWHM 3.13 pixels, up to 37.8 pixels>
         """
+        from csr_astro.fitting.psf import pixel_psf
+        from csr_astro.simulation.psf import instrument_profile
+
         instrument = self.instrument.on_pixels(pixel_scale)
         scale = pixel_scale or instrument.pixel_scale
         psf = instrument_profile(instrument) if self.psf is None else self.psf
@@ -401,6 +408,8 @@ class NeuralBackgroundEstimator(LocalBackground):
         )
         if published or not wings or not known.knows_wings:
             return plan
+        from csr_astro.fitting.wings import fit_wings
+
         return replace(plan, model=fit_wings(plan, known.pixel_psf(image.pixel_scale)))
 
     def _check_beam(self, instrument):
@@ -482,7 +491,7 @@ class NeuralBackgroundEstimator(LocalBackground):
         ----------
         data : path-like, NDData, CCDData, Cutout2D, image HDU, HDUList, Quantity or array
             The map, (ny, nx); see `~csr_astro.images.parse_image`. It is not modified.
-        sources : SkyCoord, regions, table or (N, 2) array of (x, y)
+        sources : path-like, SkyCoord, regions, table or (N, 2) array of (x, y)
             The sources, see `~csr_astro.sources.parse_sources`.
         mask : (ny, nx) array of bool or path-like, optional
             True for invalid pixels, in addition to those that are not finite.
@@ -493,8 +502,8 @@ class NeuralBackgroundEstimator(LocalBackground):
         mask_radius : float, Quantity, array or 'snr', optional
             Radius of the masks in pixels or as an angle, one for all or one for
             each source. By default regions with an area are the masks
-            themselves, and all other masks are discs with a radius set by the SNR
-            (paper, Sect. 2.4.4); with ``'snr'`` all masks are such discs.
+            themselves, and all other masks are discs with a radius set by the peak contrast
+            (column ``snr``; paper, Sect. 2.4.4); with ``'snr'`` all masks are such discs.
         columns : str or sequence of str, optional
             Columns of a table that hold the positions, such as ``('RA', 'DEC')``, see
             `~csr_astro.columns.find_positions`; by default those with known names.
@@ -529,7 +538,13 @@ class NeuralBackgroundEstimator(LocalBackground):
             plane=plane,
         )
         known = self.for_image(plan.image)
-        return combine(plan, known.predictor.parts(plan, progress=self.progress), known)
+        started = time.perf_counter()
+        result = combine(plan, known.predictor.parts(plan, progress=self.progress), known)
+        _LOG.info(
+            '%s: %s, weights %s, %.1f s', shape_text(result.image),
+            count_sources(result.sources), self.weights, time.perf_counter() - started,
+        )  # fmt: skip
+        return result
 
 
 def _named(psf):

@@ -99,7 +99,7 @@ def header_wcs(header: fits.Header, hdus: fits.HDUList | None = None) -> WCS | N
         with one_at_a_time, ignored(FITSFixedWarning):
             wcs = WCS(header, fobj=hdus)
             return wcs.celestial if wcs.has_celestial else None
-    except (ValueError, TypeError, MemoryError, KeyError, OSError) as error:
+    except (ValueError, TypeError, MemoryError, KeyError, OSError, AttributeError) as error:
         lines = [line for line in str(error).split('\n') if line.strip(' .')]
         reason = lines[-1].strip().rstrip('.:') if lines else type(error).__name__
         raise ValueError(

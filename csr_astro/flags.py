@@ -60,8 +60,8 @@ FLAGS = (
     Flag(8192, 'no_correction', 'the mask is smaller than all radii of the enclosed-energy table'),
     Flag(16384, 'touching', 'the mask touches that of another source; their errors are correlated'),
     Flag(32768, 'saturated', 'the flat top of the source was left out of the fit'),
-    Flag(65536, 'poor_fit', 'the source is unlike the PSF: another width, or large residuals'),
-    Flag(131072, 'exceeds_mask', 'emission that is not in the fit stands at the rim of the mask'),
+    Flag(65536, 'poor_fit', 'the source differs from the PSF: another width, or large residuals'),
+    Flag(131072, 'exceeds_mask', 'emission that is not in the fit remains at the rim of the mask'),
     Flag(262144, 'not_fitted', 'too few valid pixels, or too little background; not measured'),
     Flag(524288, 'at_bound', 'the fitted position lies on a bound given by xy_bounds'),
     Flag(

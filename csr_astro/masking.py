@@ -57,6 +57,8 @@ class SourceMask:
         Radius of the disc, or the largest distance of a pixel from the source.
     clipped : bool
         Whether part of the mask is off the map.
+    beyond : (2, Q) `~numpy.ndarray` of int, optional
+        Rows and columns of that part, as if the map went on.
 
     Examples
     --------
@@ -71,6 +73,7 @@ class SourceMask:
     pixels: np.ndarray
     radius: float
     clipped: bool
+    beyond: np.ndarray | None = None
 
     def __repr__(self) -> str:
         clipped = ', clipped' if self.clipped else ''
@@ -90,7 +93,7 @@ class SourceMask:
         rows, columns = np.nonzero(self.pixels)
         return rows + self.y0, columns + self.x0
 
-    def in_window(self, x: float, y: float, size: int) -> Pixels:
+    def in_window(self, x: float, y: float, size: int, *, whole: bool = False) -> Pixels:
         """Return the rows and columns of the mask's pixels in the window around a position.
 
         Parameters
@@ -99,6 +102,8 @@ class SourceMask:
             Position in pixels of the map.
         size : int
             Width of the window in pixels, as in `~csr_astro.cutouts.extract`.
+        whole : bool, optional
+            Whether to include the part of the mask off the map, as far as it is in the window.
 
         Returns
         -------
@@ -106,7 +111,12 @@ class SourceMask:
         """
         rows, columns = self.on_map()
         x0, y0 = window_corner(x, y, size)
-        return rows - y0, columns - x0
+        rows, columns = rows - y0, columns - x0
+        if whole and self.beyond is not None:
+            beyond = self.beyond - np.array([[y0], [x0]])
+            beyond = beyond[:, ((beyond >= 0) & (beyond < size)).all(axis=0)]
+            rows, columns = np.concatenate([[rows, columns], beyond], axis=1)
+        return rows, columns
 
     def holds(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return whether pixels of the map are in the mask.
@@ -135,7 +145,14 @@ def _clip(y0, x0, pixels, radius, shape):
     kept = pixels[ya:yb, xa:xb]
     if not kept.any():
         return None
-    return SourceMask(y0 + ya, x0 + xa, kept, radius, bool(kept.sum() < pixels.sum()))
+    clipped = bool(kept.sum() < pixels.sum())
+    # A mask that is too large is only refused.
+    if not clipped or radius > MAX_RADIUS:
+        return SourceMask(y0 + ya, x0 + xa, kept, radius, clipped)
+    outside = pixels.copy()
+    outside[ya:yb, xa:xb] = False
+    beyond = np.stack(np.nonzero(outside)) + np.array([[y0], [x0]])
+    return SourceMask(y0 + ya, x0 + xa, kept, radius, clipped=True, beyond=beyond)
 
 
 def disc(x: float, y: float, radius: float, shape: tuple[int, int]) -> SourceMask | None:

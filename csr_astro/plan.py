@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from astropy import units as u
 from astropy.utils.exceptions import AstropyUserWarning
-from photutils.centroids import centroid_sources
 from scipy.spatial import KDTree
 
 from csr_astro.cutouts import (
@@ -306,8 +305,9 @@ def same_predictions(
         mask: Any = masks[i]
         position = np.array([sources.x[i], sources.y[i]])
         place = nearest_pixel(published_center(position) if published else position).tolist()
+        beyond = b'' if mask.beyond is None else mask.beyond.tobytes()
         key = (*place, mask.y0, mask.x0, mask.radius, mask.clipped, mask.pixels.shape,
-               mask.pixels.tobytes())  # fmt: skip
+               mask.pixels.tobytes(), beyond)  # fmt: skip
         first[i] = known.setdefault(key, int(i))
     return first
 
@@ -335,6 +335,8 @@ def refine_positions(
     flags : (N,) `~numpy.ndarray` of int
         ``centroid_failed`` where no centroid was found and the position was kept.
     """
+    from photutils.centroids import centroid_sources
+
     radius = min(instrument.mask_radii)
     half = int(radius)
     footprint = np.hypot(*np.ogrid[-half : half + 1, -half : half + 1]) <= radius

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy import units as u
 from astropy.wcs import WCS
 
-from csr_astro.utils.files import atomic_path
 from csr_astro.utils.optional import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import ModuleType
 
     from astropy.units import UnitBase
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
+    from matplotlib.colors import Colormap, Normalize
 
-    from csr_astro.typing import PathLike, WcsLike
+    from csr_astro.typing import WcsLike
 
 __all__ = [
     'color_map',
-    'figure',
     'plot_removal',
     'plot_source',
     'require_matplotlib',
+    'source_norm',
     'value_range',
 ]
 
@@ -70,27 +69,32 @@ def plot_removal(
     Returns
     -------
     axes : `~numpy.ndarray` of `~matplotlib.axes.Axes`
+        The first two share their colour range and its bar. The sources are on an asinh
+        scale, so that faint ones show beside bright ones.
     """
     plt = require_matplotlib('matplotlib.pyplot')
     if axes is None:
         projection = {'projection': wcs} if isinstance(wcs, WCS) else {}
         ny, nx = data.shape
-        width = min(max(4.2 * nx / ny, 3.0), 6.0)
+        width = min(max(3.6 * nx / ny, 2.6), 5.0)
         _, axes = plt.subplots(
-            1, 3, figsize=(3 * width, 4.4), subplot_kw=projection, layout='constrained',
+            1, 3, figsize=(3 * width, 3.8), subplot_kw=projection, layout='constrained',
             sharex=True, sharey=True,
         )
     axes = np.asarray(axes, dtype=object).ravel()
     if len(axes) != 3:
         raise ValueError(f'axes must be three, got {len(axes)}.')
-    shared = value_range(background, percentile)
-    panels = (
-        ('map', np.asarray(data, dtype=float), shared),
-        ('without sources', background, shared),
-        ('sources', source_image, value_range(np.append(source_image[mask], 0), 99.5)),
-    )
-    for ax, (title, values, limits) in zip(axes, panels, strict=True):
-        _show(ax, title, values, limits, unit)
+    low, high = value_range(background, percentile)
+    shown = [
+        _show(ax, title, values, _linear(low, high))
+        for ax, title, values in zip(
+            axes, ('map', 'without sources'), (np.asarray(data, dtype=float), background),
+            strict=False,
+        )
+    ]  # fmt: skip
+    removed = _show(axes[2], 'sources', source_image, source_norm(source_image[mask], high - low))
+    _add_bar(axes[:2], shown[0], unit, extend='both')
+    _add_bar(axes[2:], removed, unit, ', asinh scale')
     _label(axes)
     return axes
 
@@ -131,7 +135,7 @@ def plot_source(
     Returns
     -------
     axes : `~numpy.ndarray` of `~matplotlib.axes.Axes`
-        The first three share the colour range of the background.
+        The first three share the colour range of the background, and its colour bar.
     """
     plt = require_matplotlib('matplotlib.pyplot')
     if axes is None:
@@ -143,13 +147,22 @@ def plot_source(
     axes = np.asarray(axes, dtype=object).ravel()
     if len(axes) != len(CUTOUTS):
         raise ValueError(f'axes must be five, got {len(axes)}.')
-    shared = value_range(cutouts['background'], 99.5)
+    low, high = value_range(cutouts['background'], 99.5)
     extent = (window[1].start - 0.5, window[1].stop - 0.5, window[0].start - 0.5,
               window[0].stop - 0.5)  # fmt: skip
-    for ax, (name, title) in zip(axes, CUTOUTS.items(), strict=True):
-        limits = value_range(cutouts[name], 100) if name in ('source', 'rms') else shared
-        place = None if hasattr(ax, 'coords') else extent
-        _show(ax, title, cutouts[name], limits, unit, extent=place)
+    norms = dict.fromkeys(CUTOUTS, _linear(low, high)) | {
+        'source': source_norm(cutouts['source'], high - low),
+        'rms': _linear(*value_range(cutouts['rms'], 100)),
+    }
+    shown = {
+        name: _show(
+            ax, title, cutouts[name], norms[name], None if hasattr(ax, 'coords') else extent
+        )
+        for ax, (name, title) in zip(axes, CUTOUTS.items(), strict=True)
+    }
+    _add_bar(axes[:3], shown['map'], unit, extend='both')
+    _add_bar(axes[3:4], shown['source'], unit, ', asinh scale')
+    _add_bar(axes[4:], shown['rms'], unit)
     _label(axes)
     return axes
 
@@ -189,14 +202,71 @@ def value_range(values: np.ndarray, percentile: float) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _show(ax, title, values, limits, unit, extent=None):
-    """Draw one map with its colour bar."""
-    shown = ax.imshow(values, origin='lower', cmap=color_map(), vmin=limits[0], vmax=limits[1],
-                      interpolation='nearest', extent=extent)  # fmt: skip
+def _linear(low, high):
+    return require_matplotlib('matplotlib.colors').Normalize(low, high)
+
+
+def source_norm(values: np.ndarray, contrast: float) -> Normalize:
+    """Make the asinh stretch of an image of sources, which shows faint beside bright ones.
+
+    Parameters
+    ----------
+    values : `~numpy.ndarray`
+        Pixels under the masks; values that are not finite are ignored.
+    contrast : float
+        Range of the background; the stretch is linear up to a tenth of it and logarithmic
+        beyond.
+
+    Returns
+    -------
+    norm : `~matplotlib.colors.AsinhNorm`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.plotting import source_norm
+    >>> norm = source_norm(np.array([0.0, 100.0]), 10)
+    >>> print(f'{norm(0.0):.1f} {norm(5.0):.2f} {norm(100.0):.1f}')
+    0.0 0.44 1.0
+    """
+    AsinhNorm = require_matplotlib('matplotlib.colors').AsinhNorm
+    values = values[np.isfinite(values)]
+    low = np.percentile(values, 1) if values.size else 0.0
+    high = values.max() if values.size else 1.0
+    width = contrast / 10
+    return AsinhNorm(width, min(low, 0.0), high if high > 0 else width)
+
+
+def _show(ax, title, values, norm, extent=None):
+    """Draw one map."""
+    shown = ax.imshow(
+        values, origin='lower', cmap=color_map(), norm=norm, interpolation='nearest', extent=extent
+    )
     ax.set_title(title)
-    bar = ax.figure.colorbar(shown, ax=ax, shrink=0.85, pad=0.02)
-    if unit is not None:
-        bar.set_label(unit.to_string('latex_inline'))
+    return shown
+
+
+def _add_bar(axes, shown, unit, scale='', extend='neither'):
+    """Draw the colour bar that panels share, with the unit of the map."""
+    bar = axes[0].figure.colorbar(shown, ax=list(axes), shrink=0.85, pad=0.02, extend=extend)
+    text = 'map value' if unit in (None, u.dimensionless_unscaled) else f'{unit:latex_inline}'
+    bar.set_label(text + scale)
+    if scale:
+        ticks = _ticks(shown.norm.vmin, shown.norm.vmax, shown.norm.linear_width)
+        bar.set_ticks(ticks, labels=[f'{tick:g}' for tick in ticks])
+        bar.ax.minorticks_off()
+
+
+def _ticks(low, high, width):
+    """Zero, the powers of ten, and three times these if they are few, of a stretched bar."""
+    first, last = np.floor(np.log10(width)), np.ceil(np.log10(max(high, width)))
+    powers = 10 ** np.arange(first, last + 1)
+    for steps in ((1,), (1, 3)):
+        ticks = np.outer(powers, steps).ravel()
+        ticks = ticks[(ticks >= 2 * width) & (ticks <= high)]
+        if len(ticks) > 2:
+            break
+    return np.array([*([0.0] if low <= 0 else []), *ticks])
 
 
 def _label(axes):
@@ -216,28 +286,6 @@ def _label(axes):
         if number:
             latitude.set_ticklabel_visible(False)
             latitude.set_axislabel('')
-
-
-@contextmanager
-def figure(n_panels: int, path: PathLike) -> Iterator[np.ndarray]:
-    """Make a row of panels that is saved when the block ends, without a display.
-
-    Parameters
-    ----------
-    n_panels : int
-        Number of panels.
-    path : path-like
-        Image file to write, replaced atomically.
-
-    Yields
-    ------
-    axes : `~numpy.ndarray` of `~matplotlib.axes.Axes`
-    """
-    Figure = require_matplotlib('matplotlib.figure').Figure
-    drawing = Figure(figsize=(4.6 * n_panels, 4.2), layout='constrained')
-    yield drawing.subplots(1, n_panels, squeeze=False)[0]
-    with atomic_path(path) as temporary:
-        drawing.savefig(temporary, dpi=150)
 
 
 def require_matplotlib(module: str = 'matplotlib') -> ModuleType:

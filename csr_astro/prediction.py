@@ -14,7 +14,9 @@ from csr_astro.cutouts import extract, extract_mask, prediction_reach, window_co
 from csr_astro.error_window import NormalizedKriging
 from csr_astro.flags import BITS
 from csr_astro.masking import combined_mask
+from csr_astro.utils.forks import fork_safe
 from csr_astro.utils.outliers import isolated_outliers
+from csr_astro.utils.progress import progress_bar
 from csr_astro.utils.scatter import RING_WIDTH, ring_scatter
 from csr_astro.utils.threads import n_threads, spread
 
@@ -43,7 +45,7 @@ BATCH_SIZES = {'cpu': 32, 'cuda': 128, 'mps': 32}
 # Factors of covariances up to this size in all are kept for the errors; others are computed anew.
 _KEPT_BYTES = 256 * 2**20
 # Lets each process load a model only once, also from several threads.
-_LOADING = threading.Lock()
+_LOADING = fork_safe(threading.Lock())
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,7 @@ class Predictor:
     dtype: str = 'float32'
 
     def parts(
-        self, plan: Plan, batches: Batches | None = None, *, progress: bool = False
+        self, plan: Plan, batches: Batches | None = None, *, progress: bool | None = False
     ) -> Iterator[Part]:
         """Predict the background behind the masks of some batches.
 
@@ -144,16 +146,14 @@ class Predictor:
             The plan, including its map.
         batches : list of (index, size), optional
             Batches of the plan; all by default.
-        progress : bool, optional
-            Whether to show a progress bar.
+        progress : bool or None, optional
+            Whether to show a progress bar; None as in `~csr_astro.utils.progress.progress_bar`.
 
         Yields
         ------
         part : `Part`
             Prediction for each batch.
         """
-        from tqdm import tqdm
-
         batches = plan.batches if batches is None else batches
         if not batches:
             return
@@ -165,7 +165,7 @@ class Predictor:
         on_processor = next(model.parameters()).device.type == 'cpu'
         threads = min(n_threads(), len(batches)) if on_processor else 1
         parts = spread(lambda batch: self._part(model, plan, hole, *batch), batches, threads)
-        with tqdm(total=total, unit='source', delay=2, disable=not progress) as bar:
+        with progress_bar(progress=progress, total=total, unit='source', delay=2) as bar:
             for part in parts:
                 yield part
                 bar.update(len(part.index))
@@ -202,8 +202,10 @@ class Predictor:
             for i, column, row in zip(index, x, y, strict=True)
         ]
         central = np.zeros_like(covered)
-        for k, places in enumerate(inside):
-            central[(k, *places)] = True
+        for k, i in enumerate(index):
+            # Beyond the map's end, too, where pixels are as unknown as NaN.
+            whole = masks[i].in_window(x[k], y[k], size, whole=not self.blend)
+            central[(k, *whole)] = True
         radius = np.array([masks[i].radius for i in index])
         # All sources of a batch have the same reach, see `csr_astro.plan.plan_batches`.
         reach = int(prediction_reach(radius.max()))
@@ -221,7 +223,9 @@ class Predictor:
             if not valid[k].any():
                 flags[k] |= BITS['no_background']
                 continue
-            mean[k] = prediction[k][places].mean()
+            under = prediction[k][places]
+            measured = np.isfinite(values[k][places])
+            mean[k] = under[measured].mean() if measured.any() else under.mean()
             drawn = None if plan.mask_names[index[k]] == 'region' else radius[k]
             rows, columns, weight = self._weights(*places, size, np.isfinite(values[k]), drawn)
             x0, y0 = window_corner(x[k], y[k], size)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy import units as u
 from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning
 
 from csr_astro.fits_files import find_image_hdu, take_plane
 from csr_astro.flags import count_sources
-from csr_astro.photometry.subtraction import SourceSubtraction
 from csr_astro.tables import printable
-from csr_astro.utils.files import atomic_path
+from csr_astro.utils.files import atomic_path, open_fits
 from csr_astro.utils.warnings import ignored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from csr_astro.background import NeuralBackground
+    from csr_astro.photometry.subtraction import SourceSubtraction
     from csr_astro.typing import PathLike, QuantityLike
 
 __all__ = ['describe_reading', 'describe_removal', 'write_source_free']
@@ -72,30 +74,21 @@ def write_source_free(
     errors : bool, optional
         Whether to write ``CSR_RMS``.
     """
-    background = result.background if background is None else background
-    background = u.Quantity(background).value
-    with _quiet(), fits.open(template) as hdus:
+    pixels, kinds, (values, *rms) = result.changed_pixels(errors=errors)
+    if background is not None:
+        values = getattr(background, 'value', background).reshape(-1)[pixels]
+    with _quiet(), open_fits(template) as hdus:
         index = find_image_hdu(hdus, hdu, plane=plane)
         image = hdus[index]
-        replaced = _replacement(image, _inserted(image, background, plane), history)
+        replaced = _replacement(image, _inserted(image, pixels, values, plane), history)
         # The added extensions share the celestial WCS of the image.
         wcs = WCS(image.header, fobj=hdus).celestial.to_header(relax=True)
-        # The file may be the output of an earlier removal.
-        earlier = {
-            name: np.array(hdus[name].data)
-            for name in ('CSR_MASK', 'CSR_RMS')
-            if name in hdus and hdus[name].shape == background.shape
-        }
-    pixels = result.mask.astype(np.uint8)
-    if isinstance(result, SourceSubtraction):
-        pixels[result.mask & ~result.inpainted] = 2
-    added = [fits.ImageHDU(pixels, wcs, name='CSR_MASK')]
-    if errors:
-        rms = fits.ImageHDU(u.Quantity(result.background_rms).value, wcs, name='CSR_RMS')
-        if 'BUNIT' in replaced.header:
-            rms.header['BUNIT'] = replaced.header['BUNIT']
-        added.append(rms)
-    added = [_with_earlier(each, result.mask, earlier) for each in added]
+        shape = image.shape[-2:]
+        added = [_added(hdus, 'CSR_MASK', wcs, shape, pixels, kinds, kinds)]
+        if errors:
+            added.append(_added(hdus, 'CSR_RMS', wcs, shape, pixels, kinds, *rms))
+            if 'BUNIT' in replaced.header:
+                added[-1].header['BUNIT'] = replaced.header['BUNIT']
     # Neither scaled nor decompressed, so that the other extensions stay the same bit for bit.
     untouched = {'do_not_scale_image_data': True, 'disable_image_compression': True}
     with atomic_path(path) as temporary, _quiet(), fits.open(template, **untouched) as hdus:
@@ -108,11 +101,23 @@ def write_source_free(
         hdus.writeto(temporary, overwrite=True, output_verify='silentfix', checksum=checksums)
 
 
-def _with_earlier(hdu, mask, earlier):
-    """Keep the values of an earlier removal outside the mask."""
-    if hdu.name in earlier:
-        hdu.data = np.where(mask, hdu.data, earlier[hdu.name]).astype(hdu.data.dtype)
-    return hdu
+def _added(hdus, name, wcs, shape, pixels, kinds, values):
+    """Return an extension that is 0 in all but some pixels, or there as an earlier removal left it.
+
+    It has the byte order of FITS, and takes memory only in those pages that are not 0.
+    """
+    dtype = values.dtype.newbyteorder('>')
+    if name in hdus and hdus[name].shape == shape:
+        data = hdus[name].data.astype(dtype)
+        # Wings of subtracted sources change neither.
+        pixels, values = pixels[kinds > 0], values[kinds > 0]
+    else:
+        # numpy would ask the system for pages of 2 MB; shared ones take memory when they are read.
+        kind = {'flags': mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == 'posix' else {}
+        pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, **kind)
+        data = np.frombuffer(pages, dtype).reshape(shape)
+    data.reshape(-1)[pixels] = values
+    return fits.ImageHDU(data, wcs, name=name)
 
 
 def describe_removal(
@@ -155,13 +160,17 @@ def describe_removal(
     return [printable(line) for line in lines]
 
 
-def _inserted(image, background, plane):
-    """Return the data of an image with another map or plane; leading axes of length 1 are kept."""
-    if plane is None:
-        return background.reshape(image.shape)
-    cube = np.array(image.data, dtype=np.result_type(image.data.dtype, background.dtype))
-    take_plane(cube, plane, 'the cube')[:] = background
-    return cube
+def _inserted(image, pixels, values, plane):
+    """Return the data of an image with other values in some pixels of it or of a plane.
+
+    Of a memory-mapped file only what is changed is in memory.
+    """
+    data = image.data
+    dtype = np.result_type(data.dtype.newbyteorder('='), values.dtype)
+    if data.dtype.newbyteorder('=') != dtype or not data.flags.writeable:
+        data = data.astype(dtype)
+    take_plane(data, plane, 'the cube').reshape(-1)[pixels] = values
+    return data
 
 
 def describe_reading(meta: Mapping[str, Any]) -> str:

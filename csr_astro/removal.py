@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from csr_astro.diagnosis import require_success
 from csr_astro.estimator import NeuralBackgroundEstimator
 from csr_astro.images import read_image
 from csr_astro.instruments import require_instrument, warn_of_another
-from csr_astro.photometry.apertures import InpaintedAperturePhotometry
-from csr_astro.photometry.finder import NeuralSourceFinder
-from csr_astro.photometry.psf import InpaintedPSFPhotometry
-from csr_astro.photometry.subtraction import subtract_sources
 from csr_astro.products import describe_removal, write_source_free
 from csr_astro.sources import parse_sources, read_sources
 from csr_astro.tables import write_table
@@ -29,12 +26,16 @@ if TYPE_CHECKING:
     from csr_astro.background import NeuralBackground
     from csr_astro.images import Image
     from csr_astro.instruments import Instrument
+    from csr_astro.photometry.apertures import InpaintedAperturePhotometry
+    from csr_astro.photometry.psf import InpaintedPSFPhotometry
     from csr_astro.photometry.subtraction import SourceSubtraction
     from csr_astro.typing import PathLike, QuantityLike, SourcesLike
 
 __all__ = [
     'check_subtraction', 'find_sources', 'make_estimator', 'make_photometry', 'remove_file',
 ]  # fmt: skip
+
+_LOG = logging.getLogger(__name__)
 
 
 def make_estimator(
@@ -115,7 +116,11 @@ def make_photometry(
     'InpaintedPSFPhotometry'
     """
     if 'apertures' in options:
+        from csr_astro.photometry.apertures import InpaintedAperturePhotometry
+
         return InpaintedAperturePhotometry(estimator=estimator, **options)
+    from csr_astro.photometry.psf import InpaintedPSFPhotometry
+
     return InpaintedPSFPhotometry(estimator=estimator, **options)
 
 
@@ -155,9 +160,12 @@ def find_sources(
         ...
     ValueError: no source of 5 standard errors was found in the map.
     """
+    from csr_astro.photometry.finder import NeuralSourceFinder
+
     table = NeuralSourceFinder(estimator, threshold).table(image)
     if not len(table):
         raise ValueError(f'no source of {threshold:g} standard errors was found in the map.')
+    _LOG.info('%d sources above %g standard errors found', len(table), threshold)
     return table
 
 
@@ -303,9 +311,12 @@ def remove_file(
     background = None if realization is None else result.realization(realization)
     done: NeuralBackground | SourceSubtraction = result
     fluxes = None
-    if subtract and isinstance(measure, InpaintedPSFPhotometry):
-        done = subtract_sources(result, measure)
-        fluxes = measure.results
+    if subtract:
+        from csr_astro.photometry.subtraction import subtract_sources
+
+        # A fit, as was checked.
+        fit = cast('InpaintedPSFPhotometry', measure)
+        done, fluxes = subtract_sources(result, fit), fit.results
         background = None if background is None else done.background_of(background)
     elif measure is not None:
         fluxes = measure(result)
@@ -324,4 +335,5 @@ def remove_file(
             history=describe_removal(done, realization, errors=errors),
             errors=errors,
         )
+    _LOG.info('%s: written %s and %s', path, output, table)
     return done

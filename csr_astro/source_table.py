@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 __all__ = ['find_row', 'source_table']
 
 
+_DESCRIPTIONS = {
+    'snr': 'peak contrast: peak minus mean of the ring, over the standard deviation of the ring',
+    'mask_name': 'category of the mask (Madarasz et al. 2025), by snr; "region" if drawn, "fixed" '
+    'if mask_radius was given',
+    'mask_radius': 'radius of the mask in pixels',
+    'background': 'mean of the prediction under the mask',
+    'background_scatter': 'standard deviation of the ring around the mask',
+}
+
+
 def source_table(
     plan: Plan, prediction: Prediction, provenance: dict[str, object]
 ) -> QTable:
@@ -58,6 +68,8 @@ def source_table(
     table['background'] = image.with_unit(prediction.mean)
     table['background_scatter'] = image.with_unit(prediction.scatter)
     table['flags'] = np.where(bad, flags & NOT_INPAINTED, flags)
+    for name, description in _DESCRIPTIONS.items():
+        table[name].info.description = description
     asked = 'as drawn, else by SNR' if plan.mask_radius is None else str(plan.mask_radius)
     used = {'mask_radius': asked} | sources.provenance | image.meta
     table.meta.update(versions() | provenance | used)

@@ -6,9 +6,9 @@ as masks, and the identifiers and columns of the user's catalogue.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +16,10 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Row, Table
-from regions import Region, Regions
 
 from csr_astro.catalogues import FILE_KEY, read_sources
 from csr_astro.columns import find_identifier, find_positions
-from csr_astro.drawings import has_area, only_sources, region_center, to_pixel
+from csr_astro.drawings import has_area, is_region, only_sources, region_center, to_pixel
 from csr_astro.utils.sky import sky_to_pixels
 
 if TYPE_CHECKING:
@@ -32,8 +31,8 @@ __all__ = ['Sources', 'parse_sources', 'read_sources']
 
 
 _ACCEPTED = (
-    'a SkyCoord, one or many regions, a table with pixel or sky columns, or an (N, 2) array of '
-    '(x, y) pixels'
+    'a SkyCoord, one or many regions, a table with pixel or sky columns, an (N, 2) array of '
+    '(x, y) pixels, or the path of a catalogue'
 )
 # Kinds of dtype without real numbers: complex, times, time differences and structures.
 _NO_NUMBERS = 'cMmV'
@@ -97,7 +96,7 @@ def _from_sky(coordinates, wcs):
 
 def _from_regions(regions, wcs):
     for region in regions:
-        if not isinstance(region, Region):
+        if not is_region(region):
             raise TypeError(
                 f'sources must be {_ACCEPTED}, got a list with a {type(region).__name__}.'
             )
@@ -209,10 +208,11 @@ def parse_sources(
 
     Parameters
     ----------
-    sources : SkyCoord, region, list of regions, `~regions.Regions`, table or array
-        Positions: coordinates on the sky; pixel or sky regions of any kind that has no hole;
-        a table (also a `~photutils.segmentation.SourceCatalog`, a structured array such as
-        that of ``sep.extract``, a table HDU or a DataFrame); (N, 2) pixels (x, y), zero-based.
+    sources : path-like, SkyCoord, region, list of regions, `~regions.Regions`, table or array
+        Positions: a file for `read_sources`; coordinates on the sky; pixel or sky regions of
+        any kind that has no hole; a table (also a `~photutils.segmentation.SourceCatalog`, a
+        structured array such as that of ``sep.extract``, a table HDU or a DataFrame);
+        (N, 2) pixels (x, y), zero-based.
         In a table, columns with known names are used: those on the sky first if the map has a
         WCS, else pixels. Columns of equal rank that disagree are an error.
     wcs : optional
@@ -240,6 +240,8 @@ def parse_sources(
     """
     if isinstance(sources, Sources):
         return sources
+    if isinstance(sources, str | os.PathLike):
+        sources = read_sources(sources)
     table = _as_table(sources)
     if table is not None:
         return _from_table(table, wcs, columns, keep)
@@ -253,12 +255,12 @@ def parse_sources(
 def _from_others(sources: Any, wcs: WcsLike | None) -> Sources:
     if isinstance(sources, SkyCoord):
         return _from_sky(sources, wcs)
-    if isinstance(sources, Region):
+    if is_region(sources):
         return _from_regions([sources], wcs)
-    if isinstance(sources, Regions):
+    if is_region(sources, 'Regions'):
         return _from_regions(list(sources), wcs)
     if isinstance(sources, list | tuple) and len(sources):
-        if isinstance(sources[0], Region):
+        if is_region(sources[0]):
             return _from_regions(sources, wcs)
         if isinstance(sources[0], SkyCoord):
             if not all(isinstance(each, SkyCoord) for each in sources):
@@ -266,11 +268,6 @@ def _from_others(sources: Any, wcs: WcsLike | None) -> Sources:
             icrs = [each.icrs.reshape(-1) for each in sources]
             ra, dec = (np.concatenate([getattr(c, a).deg for c in icrs]) for a in ('ra', 'dec'))
             return _from_sky(SkyCoord(ra, dec, unit='deg'), wcs)
-    if isinstance(sources, str | Path):
-        raise TypeError(
-            f'sources must be {_ACCEPTED}, got {type(sources).__name__}; '
-            'read_sources reads a file.'
-        )
     if sources is None or isinstance(sources, dict):
         raise TypeError(f'sources must be {_ACCEPTED}, got {type(sources).__name__}.')
     return _from_array(sources)

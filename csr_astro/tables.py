@@ -43,6 +43,7 @@ _FITS_NAMES = {
     'image_hdu': 'imagehdu',
     'error_hdu': 'errorhdu',
     'mask_hdu': 'maskhdu',
+    'id_column': 'idcolumn',
 }
 
 

@@ -57,7 +57,7 @@ ImageLike = (
 #: World coordinate system of astropy, or of another package with the same interface.
 WcsLike = BaseHighLevelWCS | BaseLowLevelWCS
 #: Input of `~csr_astro.sources.parse_sources`.
-SourcesLike = SkyCoord | Table | Region | Regions | Sequence[Region] | ArrayLike
+SourcesLike = PathLike | SkyCoord | Table | Region | Regions | Sequence[Region] | ArrayLike
 #: One or more radii, apertures or regions.
 AperturesLike = QuantityLike | Aperture | Region | Sequence[u.Quantity | Aperture | Region]
 #: Surface brightness at offsets ``(dx, dy)`` in pixels.

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.nddata import CCDData, VarianceUncertainty
-from astropy.table import QTable
+from astropy.table import QTable, Table
 from helpers_removal import SHAPE, SOURCES, assert_same, make_sky, make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -236,6 +237,13 @@ def test_ccddata_can_be_written(make_estimator, networks, sky, tmp_path):
     assert_array_equal(ccd.data, result.background)
     assert ccd.header['SHA256'] == result.sources.meta['weights_sha256']
     assert ccd.uncertainty.uncertainty_type == 'std'
+
+
+def test_keywords_of_a_header_are_short(make_estimator, sky, tmp_path):
+    fits.writeto(tmp_path / 'map.fits', sky)
+    Table(np.array(SOURCES), names=['x', 'y']).write(tmp_path / 'stars.csv')
+    result = make_estimator().estimate(tmp_path / 'map.fits', tmp_path / 'stars.csv')
+    assert max(len(name) for name in result.to_ccddata().meta) <= 8
 
 
 def test_meta_says_how_it_was_made(make_estimator, networks, sky):

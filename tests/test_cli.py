@@ -249,3 +249,19 @@ def test_plane_of_a_cube_is_cleaned_and_the_others_are_kept(tmp_path, capsys):
         assert (clean[plane] == data[plane]).all()
     assert (clean[1][~mask] == data[1][~mask]).all()
     assert clean[1, 30, 30] < 10
+
+
+@pytest.mark.parametrize('shell', ['bash', 'zsh', 'tcsh'])
+def test_completion_knows_commands_options_and_instruments(capsys, shell):
+    pytest.importorskip('shtab')
+    with pytest.raises(SystemExit) as stopped:
+        main(['--print-completion', shell])
+    script = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert all(word in script for word in ('photometry', '--mask-radius', 'spire-250'))
+
+
+def test_completion_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'shtab', None)
+    assert main(['--print-completion', 'bash']) == 1
+    assert 'pip install "csr_astro[completion]"' in capsys.readouterr().err

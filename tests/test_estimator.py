@@ -831,7 +831,7 @@ def test_options_are_keyword_only():
         ({'data': np.zeros((20, 20), complex)}, 'data must hold real numbers'),
         ({'data': 'map.fits'}, "no such file: 'map.fits'"),
         ({'data': u.Magnitude(np.zeros((20, 20)))}, 'data are in mag, which is logarithmic'),
-        ({'sources': 'catalog.csv'}, 'sources must be .* got str'),
+        ({'sources': 'catalog.csv'}, "no such file: 'catalog.csv'"),
         ({'sources': None}, 'sources must be .* got NoneType'),
         ({'sources': [(1, 2, 3)]}, 'sources must be .* got shape'),
         ({'sources': SkyCoord(0 * u.deg, 0 * u.deg)}, 'need a WCS'),
@@ -851,3 +851,12 @@ def test_wrong_arguments_are_refused_with_a_sentence(estimator, arguments, sente
     data, sources = arguments.pop('data'), arguments.pop('sources')
     with pytest.raises((ValueError, TypeError), match=sentence):
         estimator.estimate(data, sources, **arguments)
+
+
+def test_log_tells_what_was_done(make_estimator, caplog):
+    estimator = make_estimator()
+    with caplog.at_level('INFO', logger='csr_astro'):
+        estimator.estimate(make_sky(), SOURCES)
+    (record,) = caplog.records
+    assert record.name == 'csr_astro.estimator'
+    assert f'{len(SOURCES)} of {len(SOURCES)} sources' in record.getMessage()

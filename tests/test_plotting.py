@@ -96,3 +96,24 @@ def test_colours_have_a_range_whatever_the_map(values):
     low, high = value_range(np.array(values), 99)
     assert np.isfinite([low, high]).all()
     assert low < high
+
+
+@pytest.mark.parametrize('with_unit', [False, True])
+def test_panels_that_share_a_scale_share_its_bar(estimator, sky, with_unit):
+    data = CCDData(sky, unit='Jy/pixel') if with_unit else sky
+    axes = estimator.estimate(data, SOURCES).plot()
+    first, second, third = (ax.images[0] for ax in axes)
+    assert first.colorbar is not None
+    assert second.colorbar is None
+    assert first.get_clim() == second.get_clim()
+    text = r'$\mathrm{Jy\,pix^{-1}}$' if with_unit else 'map value'
+    assert first.colorbar.ax.get_ylabel() == text
+    assert third.colorbar.ax.get_ylabel() == f'{text}, asinh scale'
+
+
+def test_scale_of_the_sources_shows_faint_ones(result):
+    norm = result.plot()[2].images[0].norm
+    low, high = norm.vmin, norm.vmax
+    # A twentieth of the brightest pixel is far above a twentieth of the range of colours.
+    assert norm(high / 20) - norm(0.0) > 0.15
+    assert low <= 0 < high

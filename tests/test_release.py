@@ -9,6 +9,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+import csr_astro
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -50,7 +52,7 @@ def floors(requirements):
 def test_oldest_versions_are_those_that_are_tested(project, tox):
     extras = project['optional-dependencies']
     wanted = floors(project['dependencies'])
-    for name in ('plot', 'dask', 'train', 'evaluate', 'test'):
+    for name in set(extras) - {'all', 'docs'}:
         wanted |= floors(extras[name])
     deps = tox['testenv']['deps']
     pins = re.findall(r'oldestdeps: ([\w-]+)==([\d.]+?)(?:\.\*)?$', deps, re.MULTILINE)
@@ -123,3 +125,14 @@ def test_readme_has_one_line_that_installs_and_runs_the_tests():
     lines = [line.strip() for line in read('README.rst').splitlines()]
     command = 'python -m pip install -c constraints.txt ".[test]" && python -m pytest '
     assert sum(line.startswith(command) for line in lines) == 1
+
+
+def test_bibtex_is_that_of_the_citation_file():
+    assert csr_astro.__bibtex__ is csr_astro.__citation__
+    paper_entry = csr_astro.__bibtex__.partition('@software')[0]
+    fields = dict(re.findall(r'^    (\w+) = \{(.+)\},$', paper_entry, re.MULTILINE))
+    paper = read('CITATION.cff').partition('\nreferences:')[2]
+    for name, key in (('title', 'title'), ('year', 'year'), ('volume', 'volume'), ('eid', 'start'),
+                      ('doi', 'doi')):  # fmt: skip
+        assert f'{key}: "{fields[name]}"' in paper or f'{key}: {fields[name]}\n' in paper, name
+    assert f'version = {{{csr_astro.__version__}}}' in csr_astro.__bibtex__

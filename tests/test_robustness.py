@@ -2,6 +2,8 @@
 
 import copy
 import errno
+import gzip
+import io
 import json
 import os
 import pickle
@@ -226,6 +228,42 @@ def test_truncated_catalogues_are_refused(tmp_path, suffix):
             read_sources(path)
 
 
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('suffix', ['.fits', '.fits.gz'])
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('BITPIX', 7), ('BITPIX', 'x'), ('NAXIS', -1), ('NAXIS', 'x'), ('NAXIS1', -3),
+        ('NAXIS1', 'x'), ('NAXIS1', 10**15), ('BSCALE', 'x'), ('BLANK', 'x'), ('CRPIX1', 'x'),
+        ('CTYPE1', 5), ('PCOUNT', 'x'), ('BUNIT', 5),
+    ],
+)  # fmt: skip
+def test_damaged_headers_are_one_sentence_that_names_the_file(tmp_path, key, value, suffix):
+    header = fits.Header({'BUNIT': 'Jy', 'CTYPE1': 'RA---TAN', 'CTYPE2': 'DEC--TAN', 'CRPIX1': 1})
+    hdus = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((9, 9), 'i2'), header)])
+    buffer = io.BytesIO()
+    hdus.writeto(buffer)
+    content = buffer.getvalue()
+    place = content.index(b'XTENSION') if key not in ('BSCALE', 'BLANK') else -1
+    card = f'{key:8s}= {value!r:>20}'.ljust(80).encode()
+    if place < 0:
+        # A card of its own.
+        content = content.replace(b"BUNIT   = 'Jy      '".ljust(80), card)
+    else:
+        place = content.index(f'{key:8s}='.encode(), place)
+        content = content[:place] + card + content[place + 80 :]
+    path = tmp_path / f'map{suffix}'
+    path.write_bytes(gzip.compress(content) if suffix == '.fits.gz' else content)
+    try:
+        read_image(path)
+    except ValueError as error:
+        assert repr(str(path)) in str(error)  # noqa: PT017
+        assert '\n' not in str(error)  # noqa: PT017
+    else:
+        # What does not matter to the map.
+        assert key in ('PCOUNT', 'BUNIT', 'CRPIX1', 'BLANK')
+
+
 @pytest.mark.filterwarnings('ignore:File may have been truncated')
 def test_truncated_maps_are_refused(map_path):
     content = map_path.read_bytes()
@@ -292,7 +330,7 @@ def test_folder_that_cannot_be_written_to_is_one_error(
     def refuse(path, *_):
         raise PermissionError(errno.EACCES, 'Permission denied', str(path))
 
-    monkeypatch.setattr(os, 'open', refuse)
+    monkeypatch.setattr(os, 'mkdir', refuse)
     assert remove(map_path, weights, '-o', tmp_path / 'clean.fits') == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith('csr-astro: error: ')

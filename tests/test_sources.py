@@ -1,6 +1,7 @@
 """Tests of reading sources."""
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -382,7 +383,7 @@ def test_positions_on_the_sky_need_a_wcs(sources, what):
     ('sources', 'exception', 'sentence'),
     [
         (None, TypeError, 'sources must be a SkyCoord, .*got NoneType'),
-        ('catalog.csv', TypeError, 'sources must be a SkyCoord, .*got str'),
+        ('catalog.csv', ValueError, "no such file: 'catalog.csv'"),
         ({1, 2}, TypeError, 'sources must be a SkyCoord, .*got set'),
         ([['a', 'b']], TypeError, 'sources must be a SkyCoord, .*array of'),
         ([(1, 2), (3,)], TypeError, 'sources must be a SkyCoord, .*array of'),
@@ -554,6 +555,14 @@ def test_what_is_drawn_beside_sources_is_left_out(tmp_path):
     with pytest.warns(AstropyUserWarning, match='3 of 5 regions of .* are no sources'):
         regions = read_sources(path)
     assert_at(parse_sources(regions), [10, 30], [20, 40])
+
+
+@pytest.mark.parametrize('kind', [str, Path])
+def test_path_of_a_catalogue_is_read(tmp_path, kind):
+    (tmp_path / 'stars.csv').write_text('id,x,y\na,10,20\nb,30,40\n')
+    sources = parse_sources(kind(tmp_path / 'stars.csv'))
+    assert_at(sources, [10, 30], [20, 40])
+    assert list(sources.ids) == ['a', 'b']
 
 
 def test_dictionary_of_columns_is_a_table():

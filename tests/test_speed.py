@@ -143,10 +143,10 @@ def test_bfloat16_is_the_default_where_the_device_computes_in_it():
 
 
 @pytest.mark.usefixtures('fast_device')
-@pytest.mark.filterwarnings('ignore:the preset')
-def test_images_in_the_range_of_their_sources_are_never_rounded_by_default():
+def test_images_in_the_range_of_their_sources_are_never_rounded_by_default(networks):
     """Steps of bfloat16 are larger than the background beside a bright source."""
-    assert NeuralBackgroundEstimator(fwhm=3.5, preset='paper').dtype == 'float32'
+    assert NeuralBackgroundEstimator(networks['minmax'], fwhm=3.5).dtype == 'float32'
+    assert NeuralBackgroundEstimator(networks['local'], fwhm=3.5).dtype == 'bfloat16'
 
 
 def test_precision_does_not_change_with_the_processor_by_itself(sky, monkeypatch):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from csr_astro.batch.distributed import estimate_distributed
-from csr_astro.batch.manifest import Manifest
+from csr_astro.batch.manifest import Manifest, describe_files
 from csr_astro.batch.settings import Settings
 from csr_astro.batch.workers import check_number, connect, found_anywhere, require_dask
 from csr_astro.flags import count_sources
 from csr_astro.removal import remove_file
-from csr_astro.utils.files import sweep
+from csr_astro.utils.files import locked, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from csr_astro.typing import PathLike
 
 __all__ = ['remove_many']
+
+# In the output folder while a batch runs.
+_LOCK = '.csr-astro.lock'
 
 
 def remove_many(
@@ -45,6 +49,7 @@ def remove_many(
     keep: bool = True,
     split: int | None = None,
     overwrite: bool = False,
+    verify: bool = False,
     progress: bool = False,
     **estimator: Any,
 ) -> Table:
@@ -60,7 +65,7 @@ def remove_many(
     jobs : list of `Job`
         From `read_jobs`.
     folder : path-like
-        Folder for the results, made if missing. It belongs to one batch at a time.
+        Folder for the results, made if missing. Another batch in it is refused meanwhile.
     cluster : `distributed.Client` or dict, optional
         Client of the cluster that does the work, or arguments of `open_client`, which is
         called if there is work to do.
@@ -89,6 +94,9 @@ def remove_many(
         `estimate_distributed`.
     overwrite : bool, optional
         Whether to do everything anew, and to replace files of others.
+    verify : bool, optional
+        Whether to read all inputs and results of maps that are done. By default they are
+        known by their sizes, and inputs by their times.
     progress : bool, optional
         Whether to show a progress bar, and the address of dask's dashboard.
     **estimator
@@ -101,14 +109,20 @@ def remove_many(
         One row per map, in the order given: ``map``, ``catalog``, ``instrument``,
         ``status`` (pending, done or failed), ``message``, ``n_sources``,
         ``seconds``, names of the files written (``output``, ``table``,
-        ``photometry``), and a ``fingerprint`` of everything that the results
-        depend on. Rows of earlier batches in the folder follow.
+        ``photometry``) with their sizes and hashes, a ``fingerprint`` of everything that
+        the results depend on, and a hash of the inputs. Rows of earlier batches in the
+        folder follow.
 
     Raises
     ------
     ValueError
-        Before anything is written: if two maps have the same output, or files of
-        others would be replaced.
+        Before anything is written: if two maps have the same output, files of others
+        would be replaced, the manifest is damaged, or another batch writes to the folder.
+
+    Warns
+    -----
+    AstropyUserWarning
+        If a result is no longer as it was written: its map is done again.
 
     Examples
     --------
@@ -125,20 +139,39 @@ def remove_many(
     # A wrong argument is one error here, and not that of every map.
     settings.check()
     folder = Path(folder).absolute()
-    manifest = Manifest(folder, jobs, settings, overwrite=overwrite)
-    todo = manifest.todo()
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest.save()
-    try:
-        if todo:
-            with connect(cluster, progress=progress) as client:
-                spread = _side_by_side if split is None else partial(_one_by_one, split=split)
-                work = spread(client, [(i, jobs[i]) for i in todo], settings, folder)
-                manifest.collect(work, progress=progress)
-    finally:
-        # Workers that died, now or in an earlier run, left files half written.
-        sweep(folder)
+    start = partial(Manifest, folder, jobs, settings, overwrite=overwrite)
+    if not folder.is_dir():
+        # Jobs that clash leave no folder behind.
+        start()
+        folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        manifest = start(verify=verify, progress=progress)
+        todo = manifest.todo()
+        manifest.save()
+        try:
+            if todo:
+                with connect(cluster, progress=progress) as client:
+                    spread = _side_by_side if split is None else partial(_one_by_one, split=split)
+                    work = spread(client, [(i, jobs[i]) for i in todo], settings, folder)
+                    manifest.collect(work, progress=progress)
+        finally:
+            # Workers that died left files half written.
+            sweep(folder)
     return manifest.table()
+
+
+@contextmanager
+def _alone_in(folder):
+    """Keep other batches out of a folder."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / _LOCK))
+        except BlockingIOError:
+            raise ValueError(
+                f'another batch is writing to {str(folder)!r}; wait until it has ended, or give '
+                'another folder.'
+            ) from None
+        yield
 
 
 def _side_by_side(client, jobs, settings, folder):
@@ -204,7 +237,9 @@ def _remove_sources(job, settings, folder, estimate=None):
     """Do one map; returns the columns of its row that change."""
     started = time.monotonic()
     try:
+        inputs = settings.inputs_sha256(job)
         table = _write_results(job, settings, folder, estimate)
+        written = describe_files(folder, settings.outputs(job))
     except Exception as error:  # noqa: BLE001  (a bad map stops no other)
         outcome = {'status': 'failed', 'message': _sentence(error)}
     else:
@@ -213,6 +248,8 @@ def _remove_sources(job, settings, folder, estimate=None):
             'message': count_sources(table, 'removed'),
             'n_sources': len(table),
             'instrument': table.meta['instrument'],
+            'inputs_sha256': inputs,
+            **written,
         }
     return outcome | {'seconds': round(time.monotonic() - started, 2)}
 
@@ -236,6 +273,6 @@ def _write_results(job, settings, folder, estimate):
         columns=settings.columns,
         keep=settings.keep,
         estimate=estimate,
-        **settings.estimator_options(job),
+        **{'progress': False} | settings.estimator_options(job),
     )
     return result.sources

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from csr_astro.photometry.finder import NeuralSourceFinder
 from csr_astro.removal import check_subtraction, make_photometry
 from csr_astro.simulation.psf import psf_profile
 from csr_astro.tables import versions
-from csr_astro.utils.files import stem
+from csr_astro.utils.files import file_sha256, stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,22 +123,45 @@ class Settings:
             instrument = job.instrument or bound.arguments['instrument']
             name = getattr(instrument, 'name', instrument)
             weights = preset_weights(bound.arguments['preset'], name)
-        facts['estimator']['weights'] = read_info(weights).sha256
+        if weights not in self._hashes:
+            # Once for all maps.
+            self._hashes[weights] = read_info(weights).sha256
+        facts['estimator']['weights'] = self._hashes[weights]
         facts['instrument'] = job.instrument
-        psfs = (self.photometry or {}).get('psf_model'), self.estimator.get('psf')
-        files = [job.map, job.catalog, *psfs, *job.files.values()]
-        facts['files'] = [_state(path) for path in files if path and isinstance(path, str)]
+        facts['files'] = [_state(path) for path in self._files(job)]
         text = json.dumps(facts, sort_keys=True, default=_describe)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def inputs_sha256(self, job: Job) -> str:
+        """Hash of the content of all files that the results of a map depend on.
+
+        Parameters
+        ----------
+        job : `~csr_astro.batch.Job`
+            The map.
+        """
+        together = ' '.join(file_sha256(path) for path in self._files(job))
+        return hashlib.sha256(together.encode()).hexdigest()
+
+    @cached_property
+    def _hashes(self):
+        return {}
+
+    def _files(self, job):
+        """Return the files that the results of a map depend on, without the weights."""
+        options = (
+            self.estimator | {'weights': None}, self.reading, self.photometry or {}, job.files,
+        )  # fmt: skip
+        given = [job.map, job.catalog, *(each for some in options for each in some.values())]
+        names = [os.fspath(each) for each in given if isinstance(each, str | os.PathLike)]
+        # Other texts are names of instruments and the like.
+        return [name for name in names if os.path.isfile(name)]  # noqa: PTH113
+
 
 def _state(path):
-    """Size and time of a file; maps of a survey are too large to be read for it."""
-    try:
-        state = Path(path).stat()
-    except OSError:
-        return None
-    return [state.st_size, state.st_mtime_ns]
+    """Name, size and time of a file; maps of a survey are too large to be read for it."""
+    state = Path(path).stat()
+    return [path, state.st_size, state.st_mtime_ns]
 
 
 def _describe(value):

@@ -37,16 +37,16 @@ def add_parser(commands: Commands) -> None:
     )
     command.add_argument(
         'maps', metavar='MAP', nargs='+',
-        help='FITS files, folders or patterns; or one table (.csv, .ecsv) with columns map and, '
-        'if wanted, catalog, instrument, output, error and mask',
+        help='FITS files, folders or patterns; or one table (.csv, .ecsv) with the column map and, '
+        'optionally, catalog, instrument, output, error and mask',
     )
     command.add_argument(
-        '--catalog', help='sources of the maps: table (ECSV, CSV, FITS, VOTable) or regions (.reg) '
+        '--catalog', help='sources of all maps: table (ECSV, CSV, FITS, VOTable) or regions (.reg) '
         '[MAP.ecsv, MAP.csv or MAP.reg beside each MAP.fits]'
     )
     command.add_argument(
         '-o', '--output', required=True, metavar='FOLDER',
-        help='for source-free maps, tables and manifest.ecsv',
+        help='folder for source-free maps, tables and manifest.ecsv',
     )
     for name in ('error', 'mask'):
         command.add_argument(
@@ -63,18 +63,22 @@ def add_parser(commands: Commands) -> None:
     )
     command.add_argument(
         '--workers', type=int, metavar='N',
-        help='processes; 0 for threads of this one [as many as processors]',
+        help='number of processes; 0 for threads of this one [one per processor]',
     )
     command.add_argument(
         '--threads', type=int, default=1, metavar='N',
-        help='maps at a time in each process, which share one model [%(default)s]',
+        help='maps at a time in each process [%(default)s]',
     )
     command.add_argument(
-        '--scheduler', metavar='ADDRESS', help='dask cluster that does the work [this machine]'
+        '--scheduler', metavar='ADDRESS', help='address of a dask cluster [this machine]'
+    )
+    command.add_argument(
+        '--verify', action='store_true',
+        help='read all inputs and results of maps that are done, beyond sizes and times',
     )
     command.add_argument(
         '--split', type=int, metavar='N',
-        help='one map after the other, each spread over the workers in N parts',
+        help='spread each map over the workers in N parts, one map after the other',
     )
 
 
@@ -102,6 +106,7 @@ def run(args: Namespace) -> None:
         find=args.find,
         split=args.split,
         overwrite=args.overwrite,
+        verify=args.verify,
         **options.catalog_options(args),
         progress=True,
         **options.estimator_options(args),

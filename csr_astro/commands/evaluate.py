@@ -48,36 +48,38 @@ def _add_accuracy(kinds: Commands) -> None:
         'maps', metavar='MAP', nargs='*',
         help='FITS files or folders; files whose names differ by _tileNN are one group',
     )
-    command.add_argument('-o', '--output', metavar='FOLDER', help='for the tables')
-    command.add_argument('--weights', default='default', help='name or file [%(default)s]')
+    command.add_argument('-o', '--output', metavar='FOLDER', help='folder for the tables')
+    command.add_argument(
+        '--weights', default='default', help='name or file of weights [%(default)s]'
+    )
     command.add_argument('--orientations', type=int, choices=(1, 2, 4, 8),
                          help='flips and rotations to average over [8]')
-    command.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
+    command.add_argument('--device', help='cpu, cuda or mps [a GPU if present]')
     command.add_argument(
         '--methods', metavar='NAME[,NAME...]',
         help='network, annulus_mean, annulus_median, plane, background_2d, biharmonic, maskfill, '
-        'lpi; the first is compared with the others [all that are installed]',
+        'lpi; the first is compared with the others [all installed]',
     )
     command.add_argument(
         '--number', type=int, default=300,
         help='positions for each group and radius [%(default)s]',
     )
     command.add_argument('--radii', type=float, nargs='+', default=[5.0, 9.0, 12.0], metavar='R',
-                         help='of the discs in pixels [5 9 12]')
+                         help='radii of the discs in pixels [5 9 12]')
     command.add_argument('--aperture', type=float, nargs='+', default=[4.0], metavar='R',
-                         help='radii in pixels [4]')
+                         help='radii of the apertures in pixels [4]')
     command.add_argument('--gaussian', action='store_true',
-                         help='Gaussian fields too, against the best possible prediction')
-    command.add_argument('--inject', action='store_true', help='behind injected sources too')
-    command.add_argument('--instrument', help='whose PSF and masks the sources have [generic]')
-    command.add_argument('--psf', metavar='FILE', help="FITS image of the PSF [the instrument's]")
+                         help='also on Gaussian fields, with the best possible prediction')
+    command.add_argument('--inject', action='store_true', help='also behind injected sources')
+    command.add_argument('--instrument', help='instrument of the injected sources [generic]')
+    command.add_argument('--psf', metavar='FILE', help='FITS image of the PSF [of the instrument]')
     command.add_argument('--fwhm', type=float, metavar='PIXELS',
-                         help='beam of any other instrument')
+                         help='beam (FWHM) of any other instrument')
     command.add_argument('--flux-levels', metavar='F[,F...]',
-                         help="in units of the map's sum [SNR 3 to 1000]")
+                         help='injected fluxes, as sums of the map [contrasts of 3 to 1000]')
     command.add_argument('--positions', metavar='FILE',
                          help='positions.ecsv of an earlier evaluation')
-    command.add_argument('--seed', type=int, default=0, help='decides positions [%(default)s]')
+    command.add_argument('--seed', type=int, default=0, help='seed of the positions [%(default)s]')
 
 
 def run_accuracy(args: Namespace) -> None:
@@ -131,22 +133,24 @@ def _add_report(kinds: Commands) -> None:
         parents=[options.map_options(nargs='?'), options.removal_options()],
     )
     command.add_argument('-o', '--output', required=True, metavar='FOLDER',
-                         help='for report.html, PNG and ECSV')
+                         help='folder for report.html, figures and tables')
     command.add_argument('--inject', type=int, nargs='?', const=2, metavar='N',
-                         help='put sources onto the map, N times, and remove them [2]')
+                         help='inject N sets of sources and remove them [2]')
     command.add_argument('--field', metavar='KIND',
-                         help='inject into a synthetic field: power-law, lognormal, filaments ...')
+                         help='inject into a synthetic field: power-law, lognormal, filaments, ...')
     command.add_argument('--pixel-scale', type=float, metavar='ARCSEC',
-                         help="of the synthetic field [the instrument's]")
+                         help='pixels of the synthetic field [of the instrument]')
     command.add_argument('--truth', metavar='FILE',
-                         help='the map without sources; "flux" of the catalog is then in mJy')
+                         help='map without sources; flux of the catalogue is then in mJy')
     command.add_argument('--apertures', metavar='R[,R...]',
-                         help='radii for fluxes: pixels, or 6arcsec [of the paper for PACS]')
+                         help='radii: pixels, or 6arcsec [those of the paper, or by the beam]')
     command.add_argument('--methods', metavar='NAME[,NAME...]',
-                         help='to compare with, see "evaluate accuracy" [the annulus]')
+                         help='methods of "evaluate accuracy" to compare with [annulus]')
     command.add_argument('--number', type=int, default=40,
-                         help='discs to leave out, for each radius [%(default)s]')
-    command.add_argument('--seed', type=int, default=0, help='of all that is random [%(default)s]')
+                         help='number of masked discs of each radius [%(default)s]')
+    command.add_argument(
+        '--seed', type=int, default=0, help='seed of all random numbers [%(default)s]'
+    )
     command.add_argument('--title', help='heading of the page')
 
 
@@ -289,11 +293,13 @@ def _add_stars(kinds: Commands) -> None:
     command.add_argument('maps', metavar='MAP', nargs='+', help='FITS files')
     command.add_argument('-o', '--output', metavar='FILE', help='table to write')
     command.add_argument('--apertures', default='12arcsec', metavar='R[,R...]',
-                         help='radii, as angles [%(default)s]')
-    command.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
+                         help='radii as angles [%(default)s]')
+    command.add_argument('--instrument', help='name from "csr-astro instruments" [from the header]')
     options.add_psf(command)
-    command.add_argument('--weights', default='default', help='name or file [%(default)s]')
-    command.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
+    command.add_argument(
+        '--weights', default='default', help='name or file of weights [%(default)s]'
+    )
+    command.add_argument('--device', help='cpu, cuda or mps [a GPU if present]')
     command.add_argument('--overwrite', action='store_true', help='replace an existing table')
 
 

@@ -31,14 +31,14 @@ def add_parser(commands: Commands) -> None:
     command.add_argument('map', metavar='MAP', help='FITS file')
     command.add_argument('-o', '--output', help='table to write [MAP_sources.ecsv]')
     command.add_argument(
-        '--threshold', type=float, default=5.0, help='smallest significance [%(default)s]'
+        '--threshold', type=float, default=5.0, help='lowest significance [%(default)s]'
     )
     command.add_argument(
         '--max-size', type=float, default=1.0, metavar='S',
         help='largest width of a source, in beams [%(default)s]',
     )
-    command.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
-    command.add_argument('--fwhm', help='beam of any other instrument: pixels, or 18arcsec')
+    command.add_argument('--instrument', help='name from "csr-astro instruments" [from the header]')
+    command.add_argument('--fwhm', help='beam (FWHM) of any other instrument: pixels, or 18arcsec')
     options.add_psf(command)
     command.add_argument('--hdu', help='extension of the image: name or number')
     command.add_argument('--overwrite', action='store_true', help='replace existing files')

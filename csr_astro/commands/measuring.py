@@ -22,8 +22,8 @@ def add_photometry(command: ArgumentParser) -> None:
     """
     command.add_argument(
         '--method', choices=('aperture', 'psf', 'gaussian'),
-        help='sums in apertures; fits of the PSF; or, for resolved sources, of Gaussians '
-        'convolved with it [aperture]',
+        help='sums in apertures, fits of the PSF, or fits of Gaussians convolved with it for '
+        'resolved sources [aperture]',
     )
     command.add_argument(
         '--apertures', metavar='R[,R...]',
@@ -37,14 +37,15 @@ def add_photometry(command: ArgumentParser) -> None:
         'fractions [eef if known, else gaussian]',
     )
     command.add_argument(
-        '--annulus', action='store_true', help='give the aperture fluxes by an annulus too'
+        '--annulus', action='store_true', help='add the fluxes over a classical annulus'
     )
     command.add_argument(
         '--beam', metavar='FWHM[,FWHM]',
-        help='beam of a map per beam, such as 18arcsec [by the header, else the instrument]',
+        help='beam of a map per beam, such as 18arcsec [from the header or the instrument]',
     )
     command.add_argument(
-        '--flux-unit', metavar='UNIT', help='unit of fluxes, such as mJy; map for plain sums [Jy]'
+        '--flux-unit', metavar='UNIT',
+        help='unit of fluxes, such as mJy, or map for plain sums [Jy]',
     )
 
 

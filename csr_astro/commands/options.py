@@ -106,6 +106,7 @@ def _sentence(text):
 def _debug_options():
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    options.add_argument('--verbose', action='store_true', help='tell what is done, and when')
     return options
 
 
@@ -121,14 +122,15 @@ def map_options(**map_argument: Any) -> ArgumentParser:
     options.add_argument('map', metavar='MAP', help='FITS file', **map_argument)
     options.add_argument(
         'catalog', metavar='CATALOG', nargs='?',
-        help='table (ECSV, CSV, FITS, VOTable) or regions (.reg)',
+        help='table (ECSV, CSV, FITS, VOTable) or DS9 regions (.reg)',
     )
     options.add_argument(
-        '--position', action='append', metavar='"RA DEC"', help='a source on the sky; repeatable'
+        '--position', action='append', metavar='"RA DEC"',
+        help='one source on the sky; can be repeated',
     )
     options.add_argument(
         '--pixel', action='append', nargs=2, type=float, metavar=('X', 'Y'),
-        help='a source in pixels, zero-based; repeatable',
+        help='one source in zero-based pixels; can be repeated',
     )
     add_find(options)
     options.add_argument('--error', metavar='FILE', help='FITS file of the errors of the map')
@@ -139,27 +141,32 @@ def map_options(**map_argument: Any) -> ArgumentParser:
 def removal_options() -> ArgumentParser:
     """Options for the prediction of backgrounds."""
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
-    options.add_argument('--fwhm', help='beam of any other instrument: pixels, or 18arcsec')
+    options.add_argument('--instrument', help='name from "csr-astro instruments" [from the header]')
+    options.add_argument('--fwhm', help='beam (FWHM) of any other instrument: pixels, or 18arcsec')
     add_psf(options)
     options.add_argument(
-        '--mask-radius', metavar='R', help='pixels, an angle, or snr [by SNR; regions as drawn]'
+        '--mask-radius', metavar='R',
+        help='pixels, an angle, or snr [by peak contrast; regions as drawn]',
     )
     options.add_argument(
         '--columns', metavar='RA,DEC',
-        help='columns of the catalogue with the positions [those with known names]; a third word '
-        'says what they hold: pixel, pixel1, icrs, fk5, fk4, galactic or ecliptic',
+        help='columns of the catalogue that hold the positions [those with known names]; a third '
+        'word says what they hold: pixel, pixel1, icrs, fk5, fk4, galactic or ecliptic',
     )
     options.add_argument(
         '--keep', action=argparse.BooleanOptionalAction, default=True,
-        help='write all columns of the catalogue',
+        help='write all columns of the catalogue to the tables',
     )
-    options.add_argument('--refine', action='store_true', help='refine centres before')
-    options.add_argument('--hdu', help='extension of the image: name or number [by its name]')
-    options.add_argument('--error-hdu', metavar='HDU', help='extension of the error [by its name]')
+    options.add_argument(
+        '--refine', action='store_true', help='refine the positions on the map first'
+    )
+    options.add_argument('--hdu', help='extension of the image: name or number [found by name]')
+    options.add_argument(
+        '--error-hdu', metavar='HDU', help='extension of the error [found by name]'
+    )
     options.add_argument(
         '--mask-hdu', metavar='HDU',
-        help='extension of the mask, quality, weight or coverage; none for none [by their names]',
+        help='extension of the mask, quality, weight or coverage, or none [found by name]',
     )
     options.add_argument(
         '--ignore-errors', action='store_true', help='do not read the errors of the map'
@@ -167,15 +174,18 @@ def removal_options() -> ArgumentParser:
     options.add_argument(
         '--plane', metavar='N[,N...]', help='plane of a cube, zero-based; one for each leading axis'
     )
-    options.add_argument('--unit', help='unit of the map, such as MJy/sr [by the header]')
-    options.add_argument('--weights', default='default', help='name or file [%(default)s]')
-    options.add_argument('--preset', default='default', choices=('default', 'paper'))
+    options.add_argument('--unit', help='unit of the map, such as MJy/sr [from the header]')
+    options.add_argument(
+        '--weights', default='default', help='name or file of weights [%(default)s]'
+    )
+    options.add_argument('--preset', default='default', choices=('default', 'paper'),
+                         help='paper: normalise and blend as in the method paper [%(default)s]')
     options.add_argument('--orientations', type=int, choices=(1, 2, 4, 8),
                          help='flips and rotations to average over [8]')
-    options.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
+    options.add_argument('--device', help='cpu, cuda or mps [a GPU if present]')
     options.add_argument('--dtype', choices=('float32', 'bfloat16'),
-                         help='precision of the network [bfloat16 where the device has it]')
-    options.add_argument('--batch-size', type=int, help='cutouts at a time')
+                         help='precision of the network [bfloat16 if the device supports it]')
+    options.add_argument('--batch-size', type=int, help='cutouts per forward pass [by the device]')
     options.add_argument('--overwrite', action='store_true', help='replace existing files')
     return options
 
@@ -203,7 +213,7 @@ def add_find(command: ArgumentParser) -> None:
     """
     command.add_argument(
         '--find', nargs='?', type=float, const=5.0, metavar='THRESHOLD',
-        help='find the sources of the map, above so many standard errors [5]',
+        help='find sources above this number of standard errors, instead of a catalogue [5]',
     )
 
 
@@ -217,7 +227,7 @@ def add_errors(command: ArgumentParser) -> None:
     """
     command.add_argument(
         '--errors', action=argparse.BooleanOptionalAction, default=True,
-        help='write the 1-sigma errors of the filled pixels, extension CSR_RMS',
+        help='write the 1-sigma errors of the filled pixels to the extension CSR_RMS',
     )
 
 

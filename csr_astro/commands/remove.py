@@ -33,9 +33,9 @@ def add_parser(commands: Commands) -> None:
         ],
         parents=[options.map_options(), options.removal_options()],
     )
-    command.add_argument('-o', '--output', help='source-free map [MAP_source_free.fits]')
+    command.add_argument('-o', '--output', help='source-free map to write [MAP_source_free.fits]')
     command.add_argument(
-        '--table', help='table of sources: .ecsv, .csv, .fits, .vot [by --output]'
+        '--table', help='table to write: .ecsv, .csv, .fits or .vot [beside --output]'
     )
     command.add_argument(
         '--method', choices=('inpaint', 'psf', 'gaussian'), default='inpaint',
@@ -44,8 +44,8 @@ def add_parser(commands: Commands) -> None:
     )
     command.add_argument(
         '--realization', type=int, metavar='SEED',
-        help="fill with the map's noise and texture too, for statistics of the map: the prediction "
-        'alone has 6 to 9%% too little standard deviation',
+        help='fill with noise and texture as well, for statistics of the map: the prediction alone '
+        'has 6 to 9%% too little standard deviation',
     )
     options.add_errors(command)
 
@@ -53,7 +53,6 @@ def add_parser(commands: Commands) -> None:
 def run(args: Namespace) -> None:
     """Write the source-free map and the table of its sources."""
     from csr_astro.flags import count_sources
-    from csr_astro.photometry.subtraction import SourceSubtraction
     from csr_astro.products import describe_reading
     from csr_astro.removal import remove_file
     from csr_astro.tables import check_table_path
@@ -86,7 +85,7 @@ def run(args: Namespace) -> None:
         **options.estimator_options(args),
     )
     print(f'{count_sources(result.sources, "removed")}: {output}, {table}')
-    if isinstance(result, SourceSubtraction):
-        number = int(result.subtracted.sum())
+    if 'subtracted' in result.sources.meta:
+        number = int(result.sources['subtracted'].sum())
         print(f'{number} of them subtracted as fitted, the others inpainted')
     print(f'read: {describe_reading(result.sources.meta)}')

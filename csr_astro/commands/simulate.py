@@ -41,20 +41,24 @@ def add_parser(commands: Commands) -> None:
     )
     command.add_argument(
         'maps', metavar='MAP', nargs='*',
-        help='FITS files with few sources; or one table (.csv, .ecsv) of them with columns map '
-        'and, if wanted, number, lowest, highest, instrument, avoid and split: train, validation '
+        help='FITS files with few sources; or one table (.csv, .ecsv) of them with the column map '
+        'and, optionally, number, lowest, highest, instrument, avoid and split: train, validation '
         'or test',
     )
-    command.add_argument('-o', '--output', required=True, metavar='FOLDER', help='for the results')
+    command.add_argument(
+        '-o', '--output', required=True, metavar='FOLDER', help='folder for the results'
+    )
     command.add_argument('--overwrite', action='store_true', help='replace existing files')
-    command.add_argument('--seed', type=int, default=0, help='decides everything [%(default)s]')
+    command.add_argument(
+        '--seed', type=int, default=0, help='seed of all random numbers [%(default)s]'
+    )
     command.add_argument('--hdu', help='extension of the image: name or number')
     command.add_argument(
-        '--dataset', metavar='FOLDER', help='write cutouts too, split by field, for training'
+        '--dataset', metavar='FOLDER', help='also write cutouts for training, split by field'
     )
     command.add_argument(
         '--layout', default='array', choices=('array', 'paper'),
-        help="one array for each split, or the paper's file for each cutout [%(default)s]",
+        help='one array per split, or one file per cutout as in the paper [%(default)s]',
     )
     _add_sources(command)
     _add_field(command)
@@ -62,45 +66,57 @@ def add_parser(commands: Commands) -> None:
 
 def _add_sources(command: ArgumentParser) -> None:
     sources = command.add_argument_group('sources')
-    sources.add_argument('--instrument', help='see "csr-astro instruments" [by the header]')
+    sources.add_argument('--instrument', help='name from "csr-astro instruments" [from the header]')
     sources.add_argument('--psf', metavar='FILE', help='FITS image of the PSF')
     sources.add_argument('--fwhm', help='Gaussian beam instead: pixels, or 18arcsec')
     sources.add_argument('--fast-scan', action='store_true',
                          help='PSF elongated as by parallel mode at 60 arcsec/s (PACS)')
-    sources.add_argument('--elongation', type=float, default=1.0, help='of any PSF [%(default)s]')
-    sources.add_argument('--angle', type=float, metavar='DEG', help='of every PSF [random]')
-    sources.add_argument('--flux-levels', metavar='F[,F...]', help="in mJy [the paper's]")
+    sources.add_argument(
+        '--elongation', type=float, default=1.0, help='elongation of the PSF [%(default)s]'
+    )
+    sources.add_argument(
+        '--angle', type=float, metavar='DEG', help='position angle of the PSFs [random]'
+    )
+    sources.add_argument(
+        '--flux-levels', metavar='F[,F...]', help='flux levels in mJy [those of the paper]'
+    )
     sources.add_argument('--lowest', type=float, metavar='F', help='lowest level [just visible]')
-    sources.add_argument('--highest', type=float, metavar='F', help='highest level [SNR 1000]')
+    sources.add_argument('--highest', type=float, metavar='F', help='highest level [contrast 1000]')
     sources.add_argument('--random', type=int, nargs='?', const=1, metavar='N',
-                         help='N maps with a random level for each source, not a map per level')
-    sources.add_argument('--number', type=int, help='of sources [25 to 210, by the area]')
+                         help='N maps with a random level per source, not one map per level')
+    sources.add_argument('--number', type=int, help='number of sources [25 to 210, by the area]')
     sources.add_argument('--separation', type=float, metavar='PIXELS',
-                         help='smallest distance between two [no masks overlap]')
-    sources.add_argument('--avoid', metavar='CATALOG', help='sources of the map to stay away from')
+                         help='smallest distance of two sources [no masks overlap]')
+    sources.add_argument('--avoid', metavar='CATALOG', help='sources of the map to keep clear of')
 
 
 def _add_field(command: ArgumentParser) -> None:
     field = command.add_argument_group('synthetic fields')
     field.add_argument('--field', metavar='KIND',
                        help='power-law, lognormal, filaments, gradient, mixed or flat')
-    field.add_argument('--match', metavar='MAP', help='power spectrum and histogram of this map')
-    field.add_argument('--fields', type=int, default=1, help='how many [%(default)s]')
+    field.add_argument(
+        '--match', metavar='MAP', help='field with the power spectrum and histogram of this map'
+    )
+    field.add_argument('--fields', type=int, default=1, help='number of fields [%(default)s]')
     field.add_argument('--shape', type=int, nargs=2, metavar=('NY', 'NX'),
                        help='pixels [512 512, or those of the matched map]')
-    field.add_argument('--pixel-scale', type=float, metavar='ARCSEC', help="[the instrument's]")
-    field.add_argument('--slope', type=float, help='of the power spectrum [-3]')
-    field.add_argument('--contrast', type=float, help='of a lognormal field [0.6]')
-    field.add_argument('--width', type=float, help='of filaments, in pixels [3]')
-    field.add_argument('--level', type=float, default=5e-3, help='mean, Jy/pixel [%(default)s]')
+    field.add_argument(
+        '--pixel-scale', type=float, metavar='ARCSEC', help='pixel scale [of the instrument]'
+    )
+    field.add_argument('--slope', type=float, help='slope of the power spectrum [-3]')
+    field.add_argument('--contrast', type=float, help='contrast of a lognormal field [0.6]')
+    field.add_argument('--width', type=float, help='width of filaments in pixels [3]')
+    field.add_argument('--level', type=float, default=5e-3, help='mean in Jy/pixel [%(default)s]')
     field.add_argument('--scatter', type=float, default=1e-3,
-                       help='of the emission, Jy/pixel [%(default)s]')
-    field.add_argument('--gradient', type=float, default=0.0, help='over the scatter [%(default)s]')
+                       help='scatter of the emission in Jy/pixel [%(default)s]')
+    field.add_argument('--gradient', type=float, default=0.0,
+                       help='gradient over the scatter [%(default)s]')
     field.add_argument('--faint', type=float, default=0.0,
                        help='unresolved sources, over the scatter [%(default)s]')
-    field.add_argument('--noise', type=float, default=0.1, help='over the scatter [%(default)s]')
-    field.add_argument('--noise-kind', default='white', help='white, correlated or striped')
-    field.add_argument('--gaps', action='store_true', help='an irregular edge, and gaps')
+    field.add_argument('--noise', type=float, default=0.1,
+                       help='noise over the scatter [%(default)s]')
+    field.add_argument('--noise-kind', default='white', help='white, correlated or striped [white]')
+    field.add_argument('--gaps', action='store_true', help='an irregular edge and gaps')
 
 
 def run(args: Namespace) -> None:

@@ -50,19 +50,23 @@ def add_parser(commands: Commands) -> None:
     command.add_argument(
         '--psf', nargs='+', default=[], metavar='FILE', help='FITS images of the PSF'
     )
-    command.add_argument('-o', '--output', required=True, metavar='FOLDER', help='for the results')
-    command.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
-    command.add_argument('--device', help='cpu, cuda, ... [a GPU if there is one]')
+    command.add_argument(
+        '-o', '--output', required=True, metavar='FOLDER', help='folder for the results'
+    )
+    command.add_argument('--resume', action='store_true', help='continue from the last checkpoint')
+    command.add_argument('--device', help='cpu, cuda or mps [a GPU if present]')
     command.add_argument(
         '--devices', type=int, default=1, metavar='N', help='GPUs that share each batch [1]'
     )
     command.add_argument(
         '--workers', type=int, default=0, metavar='N',
-        help='processes per device that prepare batches: several for a GPU [a thread]',
+        help='processes per device that prepare batches; a GPU needs several [a thread]',
     )
-    command.add_argument('--title', default='', help='for the model card')
-    command.add_argument('--licence', default='', help='for the model card')
-    command.add_argument('--training-data', help='for the model card [kinds of maps]')
+    command.add_argument('--title', default='', help='title in the header of the weights')
+    command.add_argument('--licence', default='', help='licence in the header of the weights')
+    command.add_argument(
+        '--training-data', help='data in the header of the weights [kinds of maps]'
+    )
 
 
 def run(args: Namespace) -> None:

@@ -36,8 +36,8 @@ def add_parser(commands: Commands) -> None:
     )
     convert.add_argument('checkpoint', help='PyTorch state dict')
     convert.add_argument('output', help='.safetensors file to write')
-    convert.add_argument('--title', default='', help='for the model card')
-    convert.add_argument('--licence', default='', help='for the model card')
+    convert.add_argument('--title', default='', help='title in the header of the weights')
+    convert.add_argument('--licence', default='', help='licence in the header of the weights')
     convert.add_argument('--overwrite', action='store_true', help='replace an existing file')
 
 

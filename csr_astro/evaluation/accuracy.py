@@ -116,7 +116,7 @@ def evaluate_accuracy(
     flux_levels: Sequence[float] | None = None,
     positions: Table | None = None,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> dict[str, Table]:
     """Compare methods behind blank discs, in Gaussian fields and behind injected sources.
 
@@ -152,7 +152,7 @@ def evaluate_accuracy(
     seed : int, optional
         Decides the positions and the Gaussian fields.
     progress : bool, optional
-        Whether to show progress bars.
+        Whether to show progress bars; by default on a terminal and in a notebook.
 
     Returns
     -------

@@ -14,6 +14,7 @@ from csr_astro.evaluation.windows import circle_weights, cut_windows, window_cen
 from csr_astro.flags import NOT_INPAINTED
 from csr_astro.images import parse_image
 from csr_astro.masking import combined_mask, disc
+from csr_astro.utils.progress import progress_bar
 from csr_astro.utils.scatter import ring_scatter
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def background_errors(
     methods: Methods,
     *,
     apertures: Sequence[float] = (4.0,),
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Table:
     """Errors of the background sum behind discs without sources.
 
@@ -52,7 +53,7 @@ def background_errors(
     apertures : sequence of float, optional
         Radii of the apertures in pixels. Pixels of an aperture outside the disc have no error.
     progress : bool, optional
-        Whether to show a progress bar.
+        Whether to show a progress bar; by default on a terminal and in a notebook.
 
     Returns
     -------
@@ -80,7 +81,7 @@ def background_errors(
     check_positions(positions, groups)
     check_radii(positions['radius'], max(apertures))
     parts = []
-    with progress_bar(len(positions), progress) as bar:
+    with progress_bar(progress=progress, total=len(positions), unit='disc', delay=2) as bar:
         discs = zip(positions['group'], positions['radius'], strict=True)
         for group, radius in dict.fromkeys(discs):
             rows = positions[(positions['group'] == group) & (positions['radius'] == radius)]
@@ -128,22 +129,6 @@ def row_per_aperture(table, apertures, columns):
     for name, column in columns.items():
         repeated[name] = np.ravel(column)
     return repeated
-
-
-def progress_bar(total, progress):
-    """A progress bar that counts discs.
-
-    Parameters
-    ----------
-    total : int
-        Number of discs.
-    progress : bool
-        Whether the bar is shown.
-    """
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit='disc', disable=not progress)
-
 
 def errors_together(image, truth, x, y, radius, methods, apertures, reach=0.0):
     """Errors of the sums behind discs that are all masked at once.

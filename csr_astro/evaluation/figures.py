@@ -67,6 +67,8 @@ _PLACES = {
 # The axis of ratios is linear within this distance of 1 and logarithmic beyond: faint sources
 # scatter a hundred times more than bright ones. Ticks on either side of 1, and the largest range.
 _LINEAR, _TICKS, _FARTHEST = 0.02, (0.02, 0.1, 0.5), 1.0
+# Fewest values that are drawn as a box; fewer are drawn as points.
+_FEWEST = 10
 
 
 @contextmanager
@@ -145,10 +147,11 @@ def _styled(names):
 def plot_flux_ratios(
     table: QTable, *, pixel_scale: float | None = None, methods: Sequence[str] | None = None
 ) -> Figure:
-    """Box plots of measured over injected flux per flux level, a panel per aperture.
+    """Plot measured over injected flux per flux level, a panel per aperture.
 
     As the paper's Figs. 11 and 12. Boxes are quartiles, whiskers the 5th and 95th
-    percentiles. The axis of ratios is linear within 0.02 of 1, and logarithmic beyond.
+    percentiles; fewer than ten values are drawn as points. Triangles are values outside the
+    panel. The axis of ratios is linear within 0.02 of 1, and logarithmic beyond.
 
     Parameters
     ----------
@@ -199,7 +202,10 @@ def plot_flux_ratios(
             above.tick_params(labelbottom=True)
         figure.supylabel('measured / injected flux', fontsize=8)
         figure.supxlabel('injected flux' + (' [mJy]' if known else ' [sum of the map]'), fontsize=8)
-        handles = [_patch(name, each) for name, each in _styled(methods)]
+        drawn = [patch for ax in axes.flat for patch in ax.patches]
+        boxes = any(isinstance(each, _patches().PathPatch) for each in drawn)
+        make = _patch if boxes else _point
+        handles = [make(name, each) for name, each in _styled(methods)]
         figure.legend(handles=handles, loc='outside upper center', ncols=len(handles))
     return figure
 
@@ -245,28 +251,43 @@ def plot_flux_agreement(table: QTable, pixel_scale: float | None = None) -> Figu
                ylim=(min(low, 0.9) - 0.1, max(high, 1.1) + 0.1))  # fmt: skip
         figure.legend(loc='outside upper center', ncols=7, title='aperture')
     return figure
+def _patches():
+    return require_matplotlib('matplotlib.patches')
 
 
 def _patch(name, each):
-    Patch = require_matplotlib('matplotlib.patches').Patch
     color, _, _, hatch = each
-    return Patch(facecolor=color if not hatch else 'white', edgecolor=color, hatch=hatch,
-                 label=label(name))  # fmt: skip
+    return _patches().Patch(facecolor=color if not hatch else 'white', edgecolor=color,
+                            hatch=hatch, label=label(name))  # fmt: skip
+
+
+def _point(name, each):
+    Line2D = require_matplotlib('matplotlib.lines').Line2D
+    color, _, marker, _ = each
+    return Line2D([], [], color=color, marker=marker, linestyle='', markerfacecolor='none',
+                  label=label(name))  # fmt: skip
 
 
 def _boxes(ax, table, levels, chosen, methods):
     width = 0.8 / len(methods)
-    quartiles = []
-    for k, (name, (color, _, _, hatch)) in enumerate(_styled(methods)):
+    ends, points = [], []
+    for k, (name, (color, _, marker, hatch)) in enumerate(_styled(methods)):
         ratio = np.array(table[name], dtype=float)
         samples = [ratio[(levels == level) & np.isfinite(ratio)] for level in chosen]
         places = np.arange(len(chosen)) + (k - (len(methods) - 1) / 2) * width
-        filled = [s for s in samples if len(s)]
-        if not filled:
+        many = np.array([len(s) >= _FEWEST for s in samples])
+        ends += [np.percentile(s, [10, 90]) for s in samples if len(s)]
+        for place, sample in zip(places[~many], (s for s in samples if len(s) < _FEWEST),
+                                 strict=True):  # fmt: skip
+            # Side by side, so that equal values are seen.
+            across = place + np.linspace(-0.3, 0.3, len(sample)) * width * (len(sample) > 1)
+            points.append((across, sample, color, marker))
+        if not many.any():
             continue
         boxes = ax.boxplot(
-            filled, positions=places[[len(s) > 0 for s in samples]], widths=0.85 * width,
-            whis=(5, 95), showfliers=False, patch_artist=True, manage_ticks=False,
+            [s for s in samples if len(s) >= _FEWEST], positions=places[many],
+            widths=0.85 * width, whis=(5, 95), showfliers=False, patch_artist=True,
+            manage_ticks=False,
             medianprops={'color': 'black' if hatch else 'white', 'linewidth': 1.2},
             whiskerprops={'color': color, 'linewidth': 0.8},
             capprops={'color': color, 'linewidth': 0.8},
@@ -274,17 +295,24 @@ def _boxes(ax, table, levels, chosen, methods):
         for box in boxes['boxes']:
             box.set(facecolor='white' if hatch else color, edgecolor=color, hatch=hatch,
                     linewidth=0.8)  # fmt: skip
-        quartiles += [np.percentile(s, [10, 90]) for s in filled]
     ax.axhline(1, color='0.4', linewidth=0.7, zorder=0)
-    ax.set_xticks(range(len(chosen)), [_plain(level) for level in chosen])
+    every = slice(None, None, -(-len(chosen) // 12))  # labels that do not overlap
+    ax.set_xticks(np.arange(len(chosen))[every], [_plain(level) for level in chosen[every]])
     ax.set_yscale('function', functions=(_to_axis, _from_axis))
     ax.set_yticks(
         [1 - tick for tick in _TICKS[::-1]] + [1] + [1 + tick for tick in _TICKS],
         [f'{1 - tick:g}' for tick in _TICKS[::-1]] + ['1'] + [f'{1 + tick:g}' for tick in _TICKS],
     )
-    reach = np.max(np.abs(np.array(quartiles) - 1)) if quartiles else 0.0
+    reach = np.max(np.abs(np.array(ends) - 1)) if ends else 0.0
     reach = np.clip(1.3 * reach, 2 * _LINEAR, _FARTHEST)
     ax.set_ylim(1 - reach, 1 + reach)
+    for across, sample, color, marker in points:
+        inside = np.abs(sample - 1) <= reach
+        ax.plot(across[inside], sample[inside], marker, color=color, markerfacecolor='none')
+        for sign, beyond, end in (
+            ('^', sample > 1 + reach, 1 + 0.95 * reach), ('v', sample < 1 - reach, 1 - 0.95 * reach)
+        ):  # fmt: skip
+            ax.plot(across[beyond], np.full(beyond.sum(), end), sign, color=color)
 
 
 def _to_axis(ratio):
@@ -301,7 +329,7 @@ def _plain(value):
 
 
 def plot_leave_out(errors: Table, methods: Sequence[str] | None = None) -> Figure:
-    """Errors of the background behind discs where the map is known.
+    """Plot errors of the background behind discs where the map is known.
 
     Parameters
     ----------
@@ -313,8 +341,9 @@ def plot_leave_out(errors: Table, methods: Sequence[str] | None = None) -> Figur
     Returns
     -------
     figure : `~matplotlib.figure.Figure`
-        Left: distribution of the errors over the scatter of the ring × area; right: of the
-        network's errors over those that it states, beside the normal distribution.
+        Left: distribution of the errors over the scatter of the ring × area. Right: errors of
+        the network over its stated errors, and the normal distribution. Notes say how many
+        errors are beyond the axes.
 
     Examples
     --------
@@ -346,11 +375,29 @@ def plot_leave_out(errors: Table, methods: Sequence[str] | None = None) -> Figur
                 label=label(name), linewidth=1.1,
             )  # fmt: skip
         axes[0, 0].axvline(0, color='0.4', linewidth=0.7)
-        axes[0, 0].set(xlabel='error of the sum / (ring scatter × area)', ylabel='density',
-                       title='behind blank discs of this map')  # fmt: skip
-        axes[0, 0].legend()
+        axes[0, 0].set(xlabel='error of the sum / (ring scatter × area)',
+                       ylabel='probability density', title='discs without sources')  # fmt: skip
+        _say_clipped(axes[0, 0], everything, reach)
+        _legend(axes[0, 0])
         _plot_pulls(axes[0, 1], errors)
     return figure
+
+
+def _say_clipped(ax, values, reach):
+    """Say how many values are beyond the axis, and counted in the outermost bins."""
+    beyond = np.mean(np.abs(values) > reach) if len(values) else 0
+    if beyond:
+        ax.annotate(f'{beyond:.1%} beyond, in the outermost bins', (0.02, 0.98), va='top',
+                    xycoords='axes fraction', fontsize=6, color='0.3',
+                    bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1})  # fmt: skip
+        # Room for the note above the curves.
+        ax.set_ylim(top=1.25 * ax.get_ylim()[1])
+
+
+def _legend(ax, **options):
+    """Draw a legend on a white ground, which curves do not cross."""
+    legend = ax.legend(frameon=True, framealpha=0.85, edgecolor='none', **options)
+    legend.set_zorder(5)
 
 
 def _rgb(color):
@@ -370,8 +417,10 @@ def _plot_pulls(ax, errors):
     x = np.linspace(-4, 4, 200)
     ax.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), color='black', linestyle='--',
             label='normal')  # fmt: skip
-    ax.set(xlabel='error of the sum / stated error', title='are stated errors right?')
-    ax.legend()
+    ax.set(xlabel='error of the sum / stated error', ylabel='probability density',
+           title='errors over stated errors')  # fmt: skip
+    _say_clipped(ax, pull, 4)
+    _legend(ax)
 
 
 # ----------------------------------------------------------------------------------- structure
@@ -380,7 +429,7 @@ def _plot_pulls(ax, errors):
 def plot_power_spectra(
     spectra: QTable, *, marks: Mapping[str, u.Quantity] | None = None, reference: str = 'original'
 ) -> Figure:
-    """Power spectra of several versions of a map, and their differences.
+    """Plot power spectra of several versions of a map, and their differences.
 
     Parameters
     ----------
@@ -440,7 +489,8 @@ def plot_power_spectra(
             _round_ticks(ax.xaxis)
             _mark(ax, marks, k.unit)
             _scale_axis(ax, k.unit)
-        spectrum.legend(loc='lower left')
+        handles, _ = spectrum.get_legend_handles_labels()
+        figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
     return figure
 
 
@@ -458,9 +508,17 @@ def _mark(ax, marks, unit):
     for name, length in (marks or {}).items():
         place = (1 / u.Quantity(length)).to_value(unit)
         if low < place < high:
-            ax.axvline(place, color='0.55', linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-            ax.text(place, 0.98, f' {name}', transform=ax.get_xaxis_transform(), rotation=90,
-                    va='top', ha='right', fontsize=6, color='0.3')  # fmt: skip
+            _mark_place(ax, place, name, top=True)
+
+
+def _mark_place(ax, place, name, *, top):
+    """Mark a place on the x axis by a line with a name, on a ground that covers curves."""
+    ax.axvline(place, color='0.55', linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    ax.text(
+        place, 0.98 if top else 0.02, name, transform=ax.get_xaxis_transform(), rotation=90,
+        va='top' if top else 'bottom', ha='center', fontsize=6, color='0.3', zorder=4,
+        bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1},
+    )  # fmt: skip
 
 
 def _scale_axis(ax, unit):
@@ -478,7 +536,7 @@ def _scale_axis(ax, unit):
 def plot_delta_variance(
     tables: Mapping[str, QTable], *, marks: Mapping[str, u.Quantity] | None = None
 ) -> Figure:
-    """Δ-variance of several versions of a map.
+    """Plot the Δ-variance of several versions of a map.
 
     Parameters
     ----------
@@ -521,18 +579,16 @@ def plot_delta_variance(
         for name, length in (marks or {}).items():
             place = u.Quantity(length).to_value(lag.unit)
             if low < place < high:
-                ax.axvline(place, color='0.55', linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-                ax.text(place, 0.02, f' {name}', transform=ax.get_xaxis_transform(), rotation=90,
-                        va='bottom', ha='right', fontsize=6, color='0.3')  # fmt: skip
+                _mark_place(ax, place, name, top=False)
         _round_ticks(ax.xaxis)
-        ax.legend()
+        _legend(ax)
     return figure
 
 
 def plot_pixel_pdf(
     histograms: Sequence[QTable], titles: Sequence[str] | None = None, *, log: bool = False
 ) -> Figure:
-    """Histograms of pixels, a panel per table.
+    """Plot histograms of pixels, a panel per table.
 
     Parameters
     ----------
@@ -570,11 +626,11 @@ def plot_pixel_pdf(
             normalized = edges.unit == u.dimensionless_unscaled
             ax.set(
                 xlabel='η = ln(I / ⟨I⟩)' if normalized and k else 'pixel value' + _unit(edges.unit),
-                ylabel='density' if k == 0 else '',
+                ylabel='probability density',
             )
             if log:
                 ax.set_yscale('log')
             if titles is not None:
                 ax.set_title(titles[k])
-            ax.legend()
+            _legend(ax)
     return figure

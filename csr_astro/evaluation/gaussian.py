@@ -94,7 +94,7 @@ def gaussian_errors(
     seed: int = 0,
     fields: Sequence[tuple[float, float]] = GAUSSIAN_FIELDS,
     positions: Table | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Table:
     """Errors in Gaussian fields, and those of the best possible prediction.
 

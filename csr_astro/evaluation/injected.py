@@ -10,13 +10,14 @@ from astropy.table import vstack
 from photutils.aperture import CircularAperture
 
 from csr_astro.evaluation.baselines import annulus
-from csr_astro.evaluation.discs import errors_together, progress_bar, row_per_aperture
+from csr_astro.evaluation.discs import errors_together, row_per_aperture
 from csr_astro.evaluation.positions import check_positions, separate_positions
 from csr_astro.images import parse_image
 from csr_astro.instruments import get_instrument
 from csr_astro.masking import measure_snr
 from csr_astro.simulation.inject import inject_sources
 from csr_astro.simulation.levels import flux_of_snr, ring_deviations
+from csr_astro.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +91,7 @@ def injected_errors(
     levels: Sequence[float] = (3, 8, 20, 60, 140, 300, 600, 1000),
     flux_levels: Sequence[float] | None = None,
     apertures: Sequence[float] = (4.0,),
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Table:
     """Errors of the background sum behind sources that are injected into maps.
 
@@ -142,7 +143,8 @@ def injected_errors(
     }
     n_levels = len(levels if flux_levels is None else flux_levels)
     parts = []
-    with progress_bar(len(positions) * n_levels, progress) as bar:
+    n_discs = len(positions) * n_levels
+    with progress_bar(progress=progress, total=n_discs, unit='disc', delay=2) as bar:
         for group in dict.fromkeys(positions['group']):
             rows = positions[positions['group'] == group]
             images = groups[group]

@@ -196,8 +196,8 @@ def write_report(
     Parameters
     ----------
     folder : path-like
-        Made if missing. ``report.html`` holds everything that is seen; figures (PNG) and tables
-        (ECSV) are written beside it.
+        Made if missing. ``report.html`` holds everything that is seen; figures (PNG and PDF) and
+        tables (ECSV) are written beside it.
     evaluation : `Evaluation` or `~csr_astro.NeuralBackground`
         The removal to report.
     title : str, optional
@@ -293,9 +293,9 @@ def write_page(
         done.append(section)
         for name, table in section.tables.items():
             write_table(folder / f'{name}.ecsv', table)
-        for name, png in section.figures.items():
-            with atomic_path(folder / f'{name}.png') as temporary:
-                temporary.write_bytes(png)
+        for name, content in section.figures.items():
+            with atomic_path(folder / name) as temporary:
+                temporary.write_bytes(content)
     with atomic_path(page) as temporary:
         temporary.write_text(_page(title, done), encoding='utf-8')
     return page

@@ -72,7 +72,7 @@ class Section:
     body : list of str
         Parts of HTML, in their order.
     figures : dict of str to bytes
-        PNG files that are written beside the page, by name.
+        Files of the figures (PNG and PDF) that are written beside the page, by their names.
     tables : dict of str to `~astropy.table.Table`
         Tables that are written beside the page, by name.
 
@@ -93,7 +93,8 @@ class Section:
 
     def __repr__(self) -> str:
         return (
-            f'<Section {self.title!r}: {len(self.figures)} figures, {len(self.tables)} tables>'
+            f'<Section {self.title!r}: {len(self.figures)} files of figures, '
+            f'{len(self.tables)} tables>'
         )
 
     def say(self, text: str) -> None:
@@ -120,15 +121,17 @@ class Section:
         column : bool, optional
             Whether the figure is as narrow as a column of text.
         """
-        buffer = BytesIO()
-        figure.savefig(buffer, format='png', dpi=200)
-        self.figures[name] = buffer.getvalue()
-        image = base64.b64encode(self.figures[name]).decode()
+        for kind in ('png', 'pdf'):
+            buffer = BytesIO()
+            figure.savefig(buffer, format=kind, dpi=200)
+            self.figures[f'{name}.{kind}'] = buffer.getvalue()
+        image = base64.b64encode(self.figures[f'{name}.png']).decode()
         caption = html.escape(caption)
         kind = ' class="column"' if column else ''
         self.body.append(
             f'<figure{kind}><img alt="{caption}" src="data:image/png;base64,{image}">'
-            f'<figcaption>{caption} (<a href="{name}.png">PNG</a>)</figcaption></figure>'
+            f'<figcaption>{caption} (<a href="{name}.png">PNG</a>, '
+            f'<a href="{name}.pdf">PDF</a>)</figcaption></figure>'
         )
 
     def tabulate(self, name: str, table: Table, columns: Sequence[str] | None = None) -> None:
@@ -179,7 +182,7 @@ def _cell(value):
 
 def _overview(evaluation):
     result = evaluation.result
-    section = Section('What was done', 'overview')
+    section = Section('Summary', 'overview')
     sources, image = result.sources, result.image
     removed = (np.asarray(sources['flags']) & NOT_INPAINTED) == 0
     valid = evaluation.valid
@@ -187,10 +190,10 @@ def _overview(evaluation):
     section.say(
         f'{removed.sum()} of {len(sources)} sources were removed from a map of {image.shape[0]} × '
         f'{image.shape[1]} pixels; their masks cover {100 * share:.2g} % of its valid pixels. '
-        + ('The sources were injected, so that the map behind them is known.'
+        + ('The background behind them is known, because the sources were injected.'
            if evaluation.truth is not None else
-           'The sources are the map’s own: what is behind them is not known. How well it is '
-           'predicted is measured where there are none.')
+           'The background behind them is not known; the accuracy of the prediction is measured at '
+           'places without sources.')
     )  # fmt: skip
     for flag in FLAGS:
         count = np.count_nonzero(np.asarray(sources['flags']) & flag.bit)
@@ -208,7 +211,11 @@ def _overview(evaluation):
         projection = {'projection': image.wcs} if isinstance(image.wcs, WCS) else {}
         axes = figure.subplots(1, 3, sharex=True, sharey=True, subplot_kw=projection)
         result.plot(axes=axes)
-    section.show('maps', figure, 'The map, the map without its sources, and the sources.')
+    section.show(
+        'maps', figure,
+        f'The map, the map without its {len(sources)} sources on the same colour scale, and the '
+        'difference on an asinh scale, which shows faint sources beside bright ones.',
+    )  # fmt: skip
     section.tables['sources'] = sources
     section.body.append('<p class="soft">All sources: <a href="sources.ecsv">sources.ecsv</a></p>')
     return section
@@ -217,7 +224,7 @@ def _overview(evaluation):
 def _fluxes(evaluation):
     if evaluation.flux is None:
         return None
-    section = Section('Are fluxes right?', 'fluxes')
+    section = Section('Flux recovery', 'fluxes')
     methods = get_baselines(evaluation.methods)
     fraction = None if evaluation.psf is None else partial(energy_fraction, evaluation.psf)
 
@@ -236,21 +243,27 @@ def _fluxes(evaluation):
     summary = summarize_recovery(table, seed=evaluation.seed)
     section.say(
         'Measured over injected flux: in apertures on the predicted background (network), by fits '
-        'of the PSF (fit; the same in all apertures), and in apertures by the instrument’s '
-        'classical annulus; 1 is right. Boxes hold the middle half of the sources, whiskers nine '
-        'tenths.'
+        'of the PSF (fit; the same in all apertures), and in apertures by the classical annulus of '
+        'the instrument. A ratio of 1 is right.'
     )
     bright = summary[summary['snr'] >= 10]
     for name in ('network', 'fit', 'annulus'):
         rows = bright[bright['method'] == name]
         if len(rows):
             section.say(
-                f'{name}: above SNR 10 median ratios are {min(rows["ratio"]):.3f} to '
+                f'{name.capitalize()}: at peak contrasts (snr) above 10, the median ratios of the '
+                f'flux levels and apertures are between {min(rows["ratio"]):.3f} and '
                 f'{max(rows["ratio"]):.3f}.'
             )
     figure = figures.plot_flux_ratios(table, pixel_scale=evaluation.result.image.pixel_scale)
     n_sources = len(table) // len(np.unique(table['aperture']))
-    section.show('flux_ratios', figure, f'Measured over injected flux, {n_sources} sources.')
+    section.show(
+        'flux_ratios', figure,
+        f'Measured over injected flux of {n_sources} sources, a panel for each aperture. Boxes: '
+        'quartiles, with the median and whiskers from the 5th to the 95th percentile. Points: '
+        'single sources, for levels with fewer than ten. Filled triangles: values outside the '
+        'panel. The axis is linear between 0.98 and 1.02 and logarithmic beyond.',
+    )  # fmt: skip
     section.tables['fluxes'] = table
     section.tabulate('flux_ratios', summary)
     return section
@@ -281,7 +294,7 @@ def _measured(evaluation):
 
 def _leave_out(evaluation):
     result = evaluation.result
-    section = Section('How well is the background known on this map?', 'leave-out')
+    section = Section('Accuracy of the background on this map', 'leave-out')
     data = np.asarray(result.image.data, dtype=float)
     values = np.where(evaluation.valid & ~result.mask, data, np.nan)
     group = {'map': [values]}
@@ -301,15 +314,19 @@ def _leave_out(evaluation):
     )
     errors = background_errors(group, positions, methods, apertures=(_APERTURE,))
     section.say(
-        f'{len(positions)} discs without sources were left out of the map, predicted, and compared '
-        'with what is there: the error of the sum in an aperture of 4 pixels. Small is good; what '
-        'matters is how it compares with the annulus, and whether stated errors are as large as '
-        'the errors made (two thirds within one, 95 % within two).'
+        f'{len(positions)} discs without sources were masked and predicted, and the sum in an '
+        f'aperture of {_APERTURE:g} pixels was compared with the map. scatter_ratio is the robust '
+        'scatter of the errors over that of the reference: below 1, the network is better. If the '
+        'stated errors hold, 68 % of the errors are within one and 95 % within two stated errors.'
     )
     ratios = scatter_ratios(errors, 'network', [name for name in methods if name != 'network'])
     ratios.remove_columns(['group', 'aperture', 'method'])
     card = read_data('report/cards.toml').get(result.sources.meta.get('weights_sha256'))
     if card:
+        section.say(
+            'Column card: the same ratio on the maps that the weights were tested on, from their '
+            'model card.'
+        )
         ratios['card'] = [
             card['scatter_over_annulus'].get(f'{row["radius"]:g}', np.nan)
             if row['reference'] == 'annulus_median' else np.nan for row in ratios
@@ -323,8 +340,8 @@ def _leave_out(evaluation):
     if len(covered):
         row = covered[0]
         text = (
-            f'{row["within_1_sigma"]:.0%} of the errors are within one stated error '
-            f'(± {row["within_1_sigma_err"]:.0%}), {row["within_2_sigma"]:.0%} within two.'
+            f'Here {row["within_1_sigma"]:.0%} of the errors are within one stated error '
+            f'(± {row["within_1_sigma_err"]:.0%}) and {row["within_2_sigma"]:.0%} within two.'
         )
         if card:
             text += (
@@ -333,7 +350,12 @@ def _leave_out(evaluation):
             )
         section.say(text)
     figure = figures.plot_leave_out(errors)
-    section.show('leave_out', figure, 'Errors behind blank discs, and over stated errors.')
+    section.show(
+        'leave_out', figure,
+        f'Errors of the background sum behind {len(positions)} discs without sources. Left: over '
+        'the scatter of the surrounding ring times the area of the aperture. Right: over the '
+        'stated errors; the dashed curve is the normal distribution.',
+    )  # fmt: skip
     section.tables |= {'leave_out': summarize(errors), 'leave_out_errors': errors}
     return section
 
@@ -354,8 +376,8 @@ def _stars(evaluation):
         return None
     section = Section('Standard stars', 'stars')
     table = star_rows(result.image, stars, result.estimator, 'this map')
-    section.say('Measured flux over the reference, corrected for aperture and colour; errors are '
-                'those of the measurement.')  # fmt: skip
+    section.say('Measured flux over the reference flux, corrected for aperture and colour. Errors '
+                'are those of the measurement alone.')  # fmt: skip
     section.tabulate('standard_stars', table,
                      ['name', 'wavelength', 'aperture', 'reference', 'flux', 'flux_err', 'ratio',
                       'ratio_err', 'annulus_ratio', 'paper_ratio'])  # fmt: skip
@@ -363,7 +385,7 @@ def _stars(evaluation):
 
 
 def _spectra(evaluation):
-    section = Section('Is the structure of the map kept?', 'power-spectrum')
+    section = Section('Structure of the map', 'power-spectrum')
     image = evaluation.result.image
     maps = evaluation.maps()
     maps['realization'] = evaluation.realizations
@@ -374,21 +396,25 @@ def _spectra(evaluation):
         return section
     figure = figures.plot_power_spectra(spectra, marks=evaluation.marks)
     section.say(
-        'Power spectra, with the effect of gaps and edges undone. The prediction is the expected '
-        'background and too smooth on small scales; a realization has the power that it lacks: use '
-        'realizations for power spectra. '
-        'Dashed lines mark the beam and the median diameter of the masks.'
+        'Power spectra, corrected for gaps and edges. The prediction is the expected background, '
+        'which is too smooth on small scales. A realization has the missing power: use '
+        'realizations for statistics of the map.'
     )
     if evaluation.truth is not None:
         for name in ('injected', 'source_free', 'realization'):
             largest = np.abs(spectra_difference(spectra, name)['relative']).max()
             section.say(
-                f'{figures.label(name)}: '
-                + (f'power up to {1 + largest:.3g} times that of the original.' if largest > 1 else
+                f'{figures.label(name).capitalize()}: '
+                + (f'power up to {_cell(1 + largest)} times that of the original.'
+                   if largest > 1 else
                    f'power within {100 * largest:.2g} % of the original on all scales.')
             )  # fmt: skip
-    section.show('power_spectra', figure, 'Left: power spectra, grey the 1σ sample variance. '
-                 'Right: over that of the map to compare with, minus one.')  # fmt: skip
+    section.show(
+        'power_spectra', figure,
+        'Left: power spectra; grey is the 1σ sample variance. Right: each power spectrum over that '
+        f'of the {figures.label(next(iter(maps)))} map, minus one, linear within 0.01. Dashed '
+        'lines mark the beam and the median diameter of the masks.',
+    )  # fmt: skip
     for name in list(maps)[1:]:
         difference = spectra_difference(spectra, name)
         spectra[f'{name}_relative'] = difference['relative']
@@ -410,9 +436,13 @@ def _add_delta_variance(section, evaluation, maps):
         f'{figures.label(name)} {slope:.3f} ± {error:.3f}'
         for name, (slope, error) in slopes.items()
     )
-    section.say(f'Δ-variance: the variance of structure of one size. Slopes: {slopes}.')
+    section.say(f'The Δ-variance is the variance of structure of one size. Slopes: {slopes}.')
     figure = figures.plot_delta_variance(tables, marks=evaluation.marks)
-    section.show('delta_variance', figure, 'Δ-variance against lag.', column=True)
+    section.show(
+        'delta_variance', figure,
+        'Δ-variance against lag, with 1σ errors of the first map. Dashed lines mark the beam and '
+        'the median diameter of the masks.', column=True,
+    )  # fmt: skip
     first = next(iter(tables.values()))
     together = QTable({'lag': first['lag']})
     for name, table in tables.items():
@@ -423,7 +453,7 @@ def _add_delta_variance(section, evaluation, maps):
 
 def _pixels(evaluation):
     result = evaluation.result
-    section = Section('Do pixels have the right values?', 'pixels')
+    section = Section('Pixel values', 'pixels')
     maps = evaluation.maps()
     maps['realization'] = evaluation.realizations[0]
     if not result.mask.any():
@@ -441,14 +471,17 @@ def _pixels(evaluation):
     section.say(
         'Pixels inside the masks, of the map '
         + ('without sources' if known else 'with its sources')
-        + ' and of what they were replaced with. The p value tells how often a difference between '
-        'two distributions as large as this is found when in each mask the two are swapped at '
-        'random.'
+        + ' and of the maps that replace them. Column ks: the largest difference of the two '
+        'cumulative distributions (Kolmogorov–Smirnov). p_value: how often a difference as large '
+        'as this occurs if the two maps are swapped at random in each mask.'
     )
     section.tabulate('pixel_moments', moments, [
         'map', 'n', 'mean', 'median', 'std', 'skewness', 'iqr', 'ks', 'p_value'])  # fmt: skip
     figure = figures.plot_pixel_pdf(histograms, ['inside the masks', 'whole map'], log=True)
-    section.show('pixel_pdf', figure, 'Histograms of pixels inside the masks and of the whole map.')
+    section.show(
+        'pixel_pdf', figure,
+        'Distribution of the pixels inside the masks (left) and of the whole map (right).',
+    )  # fmt: skip
     section.tables['histogram_masks'], section.tables['histogram_map'] = histograms
     return section
 
@@ -467,22 +500,22 @@ def _sources(evaluation):
     table = source_residuals(result, evaluation.truth)
     surprise = 'error' if evaluation.truth is not None else 'rim'
     meaning = (
-        'error of the sum under the mask over its stated error' if surprise == 'error' else
-        'what is left at the rim of the mask, over its error: large where a source is extended, '
-        'its wings are bright, or the prediction is off'
+        'the error of the sum under the mask over its stated error' if surprise == 'error' else
+        'the mean residual at the rim of the mask over its error, which is large if a source is '
+        'extended, has bright wings, or the prediction is wrong'
     )  # fmt: skip
     size = np.abs(np.asarray(table[surprise]))
     shown = np.arange(len(table))
     if len(table) > _STRIPS:
         shown = np.sort(np.argsort(-np.nan_to_num(size), kind='stable')[:_STRIPS])
-        section.say(f'The {_STRIPS} most surprising of {len(table)} sources are shown.')
-    section.say(f'Surprise: {meaning}. In the order of the catalogue.')
+        section.say(f'The {_STRIPS} of {len(table)} sources with the largest residuals are shown.')
+    section.say(f'The residual of a source is {meaning}. Contrast is the peak contrast (snr).')
     section.tabulate('residuals', table)
     section.body.append(
         '<div class="sort" id="sort" hidden>Sort by '
         '<button data-key="order" aria-pressed="true">catalogue</button>'
-        '<button data-key="snr" aria-pressed="false">SNR</button>'
-        '<button data-key="surprise" aria-pressed="false">surprise</button></div>'
+        '<button data-key="snr" aria-pressed="false">contrast</button>'
+        '<button data-key="surprise" aria-pressed="false">residual</button></div>'
     )
     strips = [_strip(evaluation, table, i, surprise, size[i]) for i in shown]
     section.body.append(f'<div id="strips">{"".join(strips)}</div>')
@@ -494,8 +527,8 @@ def _strip(evaluation, table, i, surprise, size):
     identifier = html.escape(str(row['id']))
     png, titles, ranges = row_strip(evaluation.result, i, evaluation.truth)
     text = (
-        f'<b>{identifier}</b> · SNR {row["snr"]:.3g} · mask {row["mask_radius"]:.3g} px · '
-        f'surprise {row[surprise]:+.1f}'
+        f'<b>{identifier}</b> · contrast {_cell(row["snr"])} · mask {row["mask_radius"]:.3g} px · '
+        f'residual {row[surprise]:+.1f}'
     )
     if row['flag_names']:
         text += f' · {html.escape(row["flag_names"])}'
@@ -515,13 +548,13 @@ def _strip(evaluation, table, i, surprise, size):
 
 
 def _provenance(evaluation):
-    section = Section('How this was made', 'provenance')
+    section = Section('Provenance', 'provenance')
     rows = ''.join(
         f'<tr><td>{html.escape(str(key))}</td><td>{html.escape(str(value))}</td></tr>'
         for key, value in evaluation.result.sources.meta.items()
     )
     section.body.append(f'<div class="table"><table>{rows}</table></div>')
-    section.say(f'Seed {evaluation.seed}. Colours: viridis from dark (low) to bright (high).')
+    section.say(f'Seed {evaluation.seed}. Colour map: viridis, from dark (low) to bright (high).')
     return section
 
 

@@ -10,7 +10,13 @@ from astropy import units as u
 from astropy.table import QTable
 
 from csr_astro.flags import decode_flags
-from csr_astro.plotting import CUTOUTS, color_map, require_matplotlib, value_range
+from csr_astro.plotting import (
+    CUTOUTS,
+    color_map,
+    require_matplotlib,
+    source_norm,
+    value_range,
+)
 
 if TYPE_CHECKING:
     from csr_astro.background import NeuralBackground
@@ -171,9 +177,11 @@ def row_strip(
     shared = value_range(cutouts['background'], 99.5)
     pictures, ranges = [], []
     for name in titles:
-        own = name in ('source', 'rms')
-        low, high = value_range(cutouts[name], 99.5) if own else shared
+        low, high = value_range(cutouts[name], 99.5) if name == 'rms' else shared
         scaled = (cutouts[name] - low) / (high - low)
+        if name == 'source':
+            norm = source_norm(cutouts[name], shared[1] - shared[0])
+            scaled, low, high = norm(cutouts[name]), *norm.inverse(np.array([0.0, 1.0]))
         pictures.append(colors(np.ma.masked_invalid(scaled[::-1]))[..., :3])
         # A gap between two pictures.
         pictures.append(np.ones((len(scaled), 1, 3)))

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from photutils.aperture import CircularAperture
 from scipy import fft, interpolate
 
 from csr_astro.simulation.psf import psf_profile
@@ -143,6 +142,8 @@ class PixelPSF:
             On the pixels of the map, for a source at the centre of a pixel; 1 is the flux inside
             `radius` of this PSF.
         """
+        from photutils.aperture import CircularAperture
+
         radius = np.asarray(radius, dtype=float)
         reach = int(np.ceil(self.radius))
         steps = np.arange(-reach, reach + 1.0)

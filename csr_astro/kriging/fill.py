@@ -159,7 +159,7 @@ def kriging_errors(krigings: list[Kriging | None], hole: np.ndarray) -> np.ndarr
             rows, columns = (index - half for index in np.nonzero(inside))
             some = slice(None, None, -(-len(rows) // _ERROR_PIXELS))
             places = columns[some], rows[some]
-            variance = kriging.covariance(places).diagonal() + kriging.own_variance(places)
+            variance = kriging.variances(places) + kriging.own_variance(places)
             error[inside] = np.sqrt(np.maximum(variance.mean(), 0))
     return errors
 

@@ -1,18 +1,34 @@
 """Device and precision of computations."""
 
+import os
+
 import torch
 
 __all__ = ['best_dtype', 'resolve_device']
 
+# Process in which PyTorch can use as many threads as it likes.
+_process = os.getpid()
+
+
+def _survive_fork():
+    """Compute in one thread in a forked process: OpenMP would wait for threads of its parent."""
+    global _process  # noqa: PLW0603
+    if os.getpid() != _process:
+        torch.set_num_threads(1)
+        _process = os.getpid()
+
 
 def resolve_device(device: str | torch.device | None = None) -> torch.device:
     """Return the requested `torch.device`, by default a GPU if available, else the CPU.
+
+    The first call in a forked process sets PyTorch to one thread there.
 
     Parameters
     ----------
     device : str or `torch.device`, optional
         Requested device.
     """
+    _survive_fork()
     if device is None:
         if torch.cuda.is_available():
             return torch.device('cuda')

@@ -35,8 +35,9 @@ _CLIP = 30.0
 # Range in scales of masked pixels whose logarithm the network is shown, so that it can expect wings
 # of bright sources. It must not see fainter pixels, which may be background.
 _BRIGHT, _BRIGHTEST = 10.0, 1e6
-# Sources brighter than this many scatters are predicted by the network alone.
-_CERTAIN = 30.0
+# Peaks in scatters at which the share of the network begins and at which it is 1, if it is asked
+# for wings only: the kriging takes fainter wings off, those of Gaussians without a bias.
+_ASKED = 100.0, 400.0
 # Smallest error of the kriging, in scatters of the window.
 _LEAST_ERROR = 1e-4
 # Added to the mask radius for the width of the local normalisation, in pixels.
@@ -315,14 +316,15 @@ class Inpainter(nn.Module):
         Returns
         -------
         share : `torch.Tensor`, (B,)
-            1, and with ``wings_only`` 0 behind sources without a bright pixel. It rises between
-            10 and 30 scatters, so that no flux jumps.
+            1, and with ``wings_only`` 0 behind sources whose peak is below 100 scatters. It rises
+            up to 400, so that no flux jumps.
         """
         if not self.wings_only:
             return torch.ones(n)
         _, central, bright = hints[:3]
         peak = (bright * central).flatten(1).amax(dim=1)
-        return (peak / math.log10(_CERTAIN / _BRIGHT)).clamp(0, 1)
+        low, high = (math.log10(each / _BRIGHT) for each in _ASKED)
+        return ((peak - low) / (high - low)).clamp(0, 1)
 
     def predict_normalized(
         self,

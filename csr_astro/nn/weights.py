@@ -5,10 +5,10 @@ describes the network; the registry ``data/weights.toml`` lists the bundled file
 their SHA-256.
 """
 
-import hashlib
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,13 +16,14 @@ from csr_astro.nn.device import resolve_device
 from csr_astro.nn.inpainter import FILLS, NORMALIZATIONS, Inpainter
 from csr_astro.nn.unet import PartialConvUNet, memory_format
 from csr_astro.utils.data import DATA, read_data
-from csr_astro.utils.files import atomic_path
+from csr_astro.utils.files import atomic_path, file_sha256
 from csr_astro.utils.representation import html_table
 
 __all__ = [
     'WeightsInfo',
     'convert_checkpoint',
     'list_weights',
+    'load_checkpoint',
     'load_model',
     'preset_weights',
     'read_info',
@@ -227,8 +228,7 @@ def read_info(name_or_path: str | PathLike) -> WeightsInfo:
     'local'
     """
     name, path, expected = _locate(name_or_path)
-    with path.open('rb') as file:
-        sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+    sha256 = file_sha256(path)
     if expected is not None and sha256 != expected:
         raise ValueError(
             f'the bundled weights {name!r} were altered (SHA-256 {sha256}, expected {expected}); '
@@ -395,6 +395,48 @@ def require_safe_loading() -> None:
         raise RuntimeError('loading a PyTorch file safely needs PyTorch 2.6 or later.')
 
 
+def load_checkpoint(path: str | PathLike) -> Any:
+    """Load a PyTorch file without executing code.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    content : object
+        What it holds, with tensors on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or would have to execute code.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.nn.weights import load_checkpoint
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / 'checkpoint.pt'
+    ...     _ = path.write_bytes(b'')
+    ...     load_checkpoint(path)
+    Traceback (most recent call last):
+    ...
+    ValueError: ... is damaged, or not a PyTorch file that can be loaded safely (EOFError).
+    """
+    require_safe_loading()
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # noqa: BLE001
+        # Of many kinds; the texts of some tell how to load it unsafely.
+        raise ValueError(
+            f'{str(path)!r} is damaged, or not a PyTorch file that can be loaded safely '
+            f'({type(error).__name__}).'
+        ) from None
+
+
 def read_state_dict(path: str | PathLike) -> dict[str, torch.Tensor]:
     """Read the tensors of a PyTorch file, without executing code.
 
@@ -422,15 +464,7 @@ def read_state_dict(path: str | PathLike) -> dict[str, torch.Tensor]:
     >>> list(state)
     ['weight']
     """
-    require_safe_loading()
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # noqa: BLE001
-        # torch.load raises exceptions of many kinds for files that are not checkpoints.
-        reason = str(error).strip().split('\n')[0]
-        raise ValueError(
-            f'{str(path)!r} is not a PyTorch state dict that can be loaded safely ({reason}).'
-        ) from None
+    state = load_checkpoint(path)
     for key in ('state_dict', 'model_state_dict'):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

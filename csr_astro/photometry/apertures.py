@@ -186,7 +186,7 @@ class InpaintedAperturePhotometry:
         ----------
         data : path-like, NDData, CCDData, HDU, HDUList, Quantity, array, NeuralBackground
             The map, or a result that the estimator made from it.
-        sources : SkyCoord, regions, table or (N, 2) array, optional
+        sources : path-like, SkyCoord, regions, table or (N, 2) array, optional
             The sources, as in `NeuralBackgroundEstimator.estimate`; by default
             the positions of the first aperture, if it has any.
         mask, error, wcs, mask_radius, columns, keep, hdu, plane : optional
@@ -201,8 +201,8 @@ class InpaintedAperturePhotometry:
             ``aperture_sum_err``, which includes the error of the background;
             and ``background_sum``, ``flux`` (their difference over the
             enclosed-energy fraction), ``flux_err``, ``annulus_flux`` on request,
-            ``snr``, ``mask_name``, ``mask_radius`` and ``flags``. Sums are in the unit of
-            the map; fluxes in ``flux_unit``, or its default.
+            ``snr`` (peak contrast, not flux over error), ``mask_name``, ``mask_radius`` and
+            ``flags``. Sums are in the unit of the map; fluxes in ``flux_unit``, or its default.
 
             NaN, masked and off-map pixels are left out of ``background_sum`` and
             ``flux`` (flag ``aperture_invalid``, which is also set where an aperture contains

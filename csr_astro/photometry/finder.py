@@ -149,7 +149,8 @@ class NeuralSourceFinder:
             in photutils' finders of the installed version; ``sky_centroid`` with a WCS;
             ``fwhm`` in pixels; ``peak``, the height above the background; ``flux`` and
             ``flux_err``, in the unit of the map's sum; ``snr``, their ratio, or the significance
-            in the filtered map where that is smaller; ``local_bkg``; ``reduced_chi2``, the
+            in the filtered map where that is smaller, for point sources over the root of
+            ``reduced_chi2`` where that is more than 1; ``local_bkg``; ``reduced_chi2``, the
             goodness of fit; and ``flags``.
 
         Warns
@@ -223,6 +224,9 @@ class NeuralSourceFinder:
             snr = fits.flux / fits.flux_err
         # Errors of the fit vary with the few pixels around; a source must stand out in both.
         snr = np.fmin(snr, [each.significance for each in candidates])
+        if self.max_size == 1:
+            # Clumps and ends of filaments are unlike the PSF. Resolved sources are, too.
+            snr /= np.sqrt(np.maximum(fits.chi2 / np.maximum(fits.dof, 1), 1))
         snr[~np.isfinite(fits.flux)] = np.nan
         kept = np.flatnonzero(snr >= self.threshold)
         kept = kept[np.argsort(-snr[kept], kind='stable')]

@@ -10,7 +10,6 @@ import numpy as np
 from astropy.modeling import Model
 from astropy.nddata import NDData
 from astropy.table import QTable
-from regions import PixCoord, RectanglePixelRegion
 
 from csr_astro.fitting import FitOptions, PixelPSF, fit_sources, pixel_psf
 from csr_astro.flags import BITS
@@ -214,7 +213,7 @@ class InpaintedPSFPhotometry:
         ----------
         data : NDData, CCDData, image HDU, HDUList, Quantity, array, NeuralBackground
             The map, or a result that the estimator made from it.
-        sources : SkyCoord, regions, table or (N, 2) array
+        sources : path-like, SkyCoord, regions, table or (N, 2) array
             Initial positions, as in `NeuralBackgroundEstimator.estimate`.
         mask, error, wcs, columns, keep, hdu, plane : optional
             As in `NeuralBackgroundEstimator.estimate`.
@@ -232,7 +231,7 @@ class InpaintedPSFPhotometry:
             ``flux_fit``, their 1-sigma errors (NaN for fixed ones), the number of pixels,
             ``qfit``, ``cfit`` and ``reduced_chi2``. Fluxes are in the unit of a sum of pixels:
             Jy for Jy/pixel. They are followed by ``flux`` (equal to ``flux_fit``),
-            ``sky_center``, ``snr`` (of the peak), ``dof``, ``rim`` (residual at the rim of the
+            ``sky_center``, ``snr`` (peak contrast), ``dof``, ``rim`` (residual at the rim of the
             mask, in its standard deviations), ``width`` (over that of the PSF) and
             ``width_err``, ``mask_name``, ``mask_radius`` and ``flags``, which are
             `~csr_astro.flags.FLAGS`, not those of photutils.
@@ -292,6 +291,8 @@ class InpaintedPSFPhotometry:
     def _masks(self, image, x, y, masks, given, names):
         """Return the options and the masks of the fit, None for its own discs."""
         if self.fit_shape is not None:
+            from regions import PixCoord, RectanglePixelRegion
+
             height, width = self.fit_shape
             boxes = [
                 RectanglePixelRegion(PixCoord(column, row), width - 0.5, height - 0.5)

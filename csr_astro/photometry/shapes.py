@@ -25,12 +25,14 @@ from photutils.aperture import (
     SkyRectangularAperture,
     region_to_aperture,
 )
-from regions import Region, Regions
 
+from csr_astro.drawings import is_region
 from csr_astro.utils.sky import local_axes, sky_shape, sky_to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from regions import Region
 
     from csr_astro.masking import SourceMask
     from csr_astro.typing import AperturesLike, WcsLike
@@ -121,9 +123,9 @@ def parse_apertures(apertures: AperturesLike) -> tuple[list, bool]:
     >>> parse_apertures([3, 4.5])
     ([3.0, 4.5], False)
     """
-    if isinstance(apertures, Regions):
+    if is_region(apertures, 'Regions'):
         apertures = list(apertures)
-    single = isinstance(apertures, Aperture | Region) or (
+    single = isinstance(apertures, Aperture) or is_region(apertures) or (
         not isinstance(apertures, list | tuple) and np.ndim(apertures) == 0
     )
     if single and isinstance(apertures, np.ndarray) and not isinstance(apertures, u.Quantity):
@@ -135,7 +137,7 @@ def parse_apertures(apertures: AperturesLike) -> tuple[list, bool]:
 
 
 def _parse_aperture(item):
-    if isinstance(item, Region):
+    if is_region(item):
         return region_aperture(item)
     if isinstance(item, Aperture):
         return item

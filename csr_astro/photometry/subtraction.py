@@ -159,6 +159,28 @@ class SourceSubtraction:
         rms[filled] = u.Quantity(self.result.background_rms).value[filled]
         return self.result.image.like_input(rms)
 
+    def changed_pixels(self, *, errors: bool) -> tuple[np.ndarray, np.ndarray, tuple]:
+        """Return the pixels that differ from the map or are in a mask.
+
+        Parameters
+        ----------
+        errors : bool
+            Whether to compute the errors.
+
+        Returns
+        -------
+        pixels, kinds : (P,) `~numpy.ndarray` of int
+            Flat indices of the pixels, sorted; 1 for those inpainted, 2 for those of the masks of
+            subtracted sources, 0 for others, in wings.
+        values : tuple of (P,) `~numpy.ndarray`
+            `background` and, with ``errors``, `background_rms` as plain numbers.
+        """
+        pixels = np.flatnonzero(self.mask | (np.abs(u.Quantity(self.source_image).value) > 0))
+        kinds = np.where(self.inpainted, 1, np.where(self.mask, 2, 0)).reshape(-1)[pixels]
+        maps = [self.background, self.background_rms] if errors else [self.background]
+        values = tuple(u.Quantity(each).value.reshape(-1)[pixels] for each in maps)
+        return pixels, kinds.astype(np.uint8), values
+
     def _templates(self, i):
         """Window of a source; its image of unit flux and derivatives there; their covariance."""
         fits = self.fits

@@ -8,6 +8,7 @@ files; a dataset gives everybody the same ones.
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -158,12 +159,13 @@ class _FolderWriter:
             for channel, values in zip(CHANNELS, cutout, strict=True):
                 # The number is that of the row in the table.
                 path = self.folder / channel / f'{number:06d}.npy'
-                with atomic_path(path) as temporary, temporary.open('wb') as file:
-                    np.save(file, values.astype(np.float32))
+                np.save(path, values.astype(np.float32))
         self.n += len(cutouts)
 
     def close(self):
-        pass
+        # The description, written last, says that all of the files are whole.
+        if hasattr(os, 'sync'):
+            os.sync()
 
 
 def write_dataset(

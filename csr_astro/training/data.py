@@ -20,8 +20,9 @@ from scipy import ndimage
 
 from csr_astro.conventions import file_conventions, meaning
 from csr_astro.cutouts import nearest_pixel
-from csr_astro.simulation.diffuse import detector_pattern, diffuse_field, power_law_field
+from csr_astro.simulation.diffuse import diffuse_field, power_law_field
 from csr_astro.simulation.pacs import pacs_profile
+from csr_astro.simulation.patterns import detector_pattern
 from csr_astro.simulation.profiles import gaussian_profile, image_profile, moffat_profile
 from csr_astro.simulation.psf import psf_pixels, psf_stamp
 from csr_astro.simulation.tiles import read_tiles
@@ -53,8 +54,8 @@ _MAX_NEIGHBOURS = 5
 _MAX_RIM = 0.07
 # Number of draws of a cutout before the maps are taken to have none.
 _TRIES = 1000
-# Compact sources of real maps: FWHM in pixels, and peak in scatters of a box of so many pixels, above
-# which they are not background.
+# Compact sources of real maps: FWHM in pixels, and peak in scatters of a box of so many pixels,
+# above which they are not background.
 _SOURCE_FWHM, _SOURCE_PEAK, _SOURCE_BOX = 3.0, 8.0, 32
 # Exponents of the brightness above the faintest pixel, and their chance.
 _GAMMAS, _TRANSFORMED = (0.6, 1.8), 0.25
@@ -138,7 +139,7 @@ class _RealMap:
 
 
 def _compact_sources(image, finite):
-    """True at the peaks of compact sources, which are told from bright background by their shape."""
+    """True at the peaks of compact sources, told from bright background by their shape."""
     peaks = np.zeros(image.shape, dtype=bool)
     if min(image.shape) < _SOURCE_BOX or not finite.any():
         return peaks

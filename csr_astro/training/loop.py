@@ -20,7 +20,7 @@ import torch
 from csr_astro.nn.device import best_dtype, resolve_device
 from csr_astro.nn.inpainter import FILLS, Inpainter
 from csr_astro.nn.unet import PartialConvUNet, memory_format
-from csr_astro.nn.weights import load_model, require_safe_loading
+from csr_astro.nn.weights import load_checkpoint, load_model
 from csr_astro.training.recipe import Recipe
 from csr_astro.training.widening import widen_network
 from csr_astro.utils.optional import require
@@ -197,7 +197,14 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     module = TrainingModule(_initial_model(recipe, device), recipe)
     if state is not None:
-        module.load_training_state(state)
+        try:
+            module.load_training_state(state)
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).strip().partition('\n')[0]
+            raise ValueError(
+                f'{str(folder / callbacks.CHECKPOINT)!r} is no checkpoint of this training '
+                f'({reason}); train again in another folder.'
+            ) from None
     # Batches are prepared without the weights of the network.
     with torch.device('meta'):
         model = _build(recipe)
@@ -278,10 +285,12 @@ def _checkpoint_state(checkpoint, recipe, *, resume):
         return None
     if not checkpoint.exists():
         raise FileNotFoundError(f'there is no {str(checkpoint)!r} to resume.')
-    require_safe_loading()
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    # Keys that the checkpoint lacks had their defaults.
-    saved = asdict(Recipe()) | state['recipe']
+    state = load_checkpoint(checkpoint)
+    try:
+        # Keys that the checkpoint lacks had their defaults.
+        saved = asdict(Recipe()) | state['recipe']
+    except (KeyError, TypeError):
+        raise ValueError(f'{str(checkpoint)!r} is no checkpoint of a training.') from None
     for key, value in asdict(recipe).items():
         if key not in _MAY_CHANGE and saved[key] != value:
             raise ValueError(

@@ -1,29 +1,48 @@
-"""Atomic writing of files, and names of FITS files."""
+"""Atomic writing of files, locks, and FITS files."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
-from contextlib import contextmanager
+import shutil
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING
 
 from astropy.io import fits
+
+try:
+    import fcntl
+except ImportError:
+    import msvcrt
+
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from csr_astro.typing import PathLike
 
-__all__ = ['atomic_path', 'fits_files', 'open_fits', 'split_extension', 'stem', 'sweep']
+__all__ = [
+    'atomic_path', 'file_sha256', 'fits_files', 'locked', 'open_fits', 'split_extension', 'stem',
+    'sweep',
+]  # fmt: skip
 
 _TEMPORARY = '.csr-astro-'
+_LOCK = 'lock'
+# Folders in which this process has looked for what others left.
+_swept: set[Path] = set()
 
 
 @contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` when the block succeeds.
+
+    The content is on the disk before the file takes its name, and its permissions follow the
+    umask. What killed processes left in the folder is removed.
 
     Parameters
     ----------
@@ -33,33 +52,168 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     Yields
     ------
     temporary : `pathlib.Path`
-        Path to write to. It has the suffixes of ``path``, because writers choose
-        formats and compression by them. Removed if the block raises.
+        Path to write to, with the name of ``path`` in a temporary folder, which is removed in any
+        case.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.utils.files import atomic_path
+    >>> with TemporaryDirectory() as folder:
+    ...     with atomic_path(Path(folder) / 'log.csv') as temporary:
+    ...         _ = temporary.write_text('x,y')
+    ...     [each.name for each in Path(folder).iterdir()]
+    ['log.csv']
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f'cannot write {str(path)!r}: no such folder {str(path.parent)!r}.')
-    # Permissions follow the umask; files made by `tempfile` would be private.
-    suffix = ''.join(path.suffixes)[-20:]
-    temporary = path.with_name(f'{_TEMPORARY}{secrets.token_hex(8)}{suffix}')
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    try:
+    if path.is_dir():
+        raise IsADirectoryError(f'cannot write {str(path)!r}: it is a folder.')
+    if path.parent.name.startswith(_TEMPORARY):
+        # Of another block, which does the rest.
+        yield path
+        return
+    if path.parent.absolute() not in _swept:
+        _swept.add(path.parent.absolute())
+        sweep(path.parent)
+    with _temporary_folder(path.parent) as folder:
+        temporary = folder / path.name
         yield temporary
+        # Some writers make private files.
+        temporary.chmod((folder / _LOCK).stat().st_mode & 0o777)
+        _flush(temporary)
         temporary.replace(path)
+        if os.name == 'posix':
+            # Not every file system can do this.
+            with suppress(OSError):
+                _flush(path.parent)
+
+
+@contextmanager
+def _temporary_folder(parent):
+    """Make a folder for a block, with a lock that tells others that its process lives."""
+    while True:
+        folder = parent / f'{_TEMPORARY}{secrets.token_hex(8)}'
+        folder.mkdir()
+        try:
+            lock = _hold(folder / _LOCK)
+            break
+        except (BlockingIOError, FileNotFoundError):
+            # Somebody is sweeping it away.
+            continue
+    try:
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        if fcntl is None:
+            lock.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+
+
+def _hold(path):
+    """Open a file that no other process can hold at the same time, making it if necessary."""
+    while True:
+        file = path.open('a')
+        try:
+            _lock(file)
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        # It was removed before it was free.
+        file.close()
+
+
+def _lock(file):
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except (BlockingIOError, PermissionError):
+        raise BlockingIOError(f'{file.name!r} is held by another process.') from None
+    except OSError:
+        # This file system has no locks.
+        pass
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file that no other process can hold at the same time, and remove it in the end.
+
+    The system frees it when the process ends, however it ends. On a file system without locks,
+    others are not kept out.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        The file, made if it is missing.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds it, or another block of this one.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from csr_astro.utils.files import locked
+    >>> with TemporaryDirectory() as folder:
+    ...     with locked(Path(folder) / 'lock'), locked(Path(folder) / 'lock'):
+    ...         pass
+    Traceback (most recent call last):
+    ...
+    BlockingIOError: ... is held by another process.
+    """
+    file = _hold(path)
+    try:
+        yield
+    finally:
+        if fcntl is None:
+            file.close()
+        with suppress(OSError):
+            path.unlink()
+        file.close()
+
+
+def _flush(path):
+    """Wait until the content of a file or folder is on the disk."""
+    number = os.open(path, os.O_RDONLY if os.name == 'posix' else os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def file_sha256(path: PathLike) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    """
+    with Path(path).open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def sweep(folder: PathLike) -> None:
-    """Remove the temporary files that killed processes left in a folder.
+    """Remove the temporary folders that killed processes left in a folder.
 
     Parameters
     ----------
     folder : path-like
-        Folder to which no process is writing.
+        Folder to which others may be writing: what they hold stays.
     """
     for path in Path(folder).glob(f'{_TEMPORARY}*'):
-        path.unlink(missing_ok=True)
+        # Without a lock it is not ours, or is just being made or removed.
+        if (path / _LOCK).is_file():
+            with suppress(OSError), locked(path / _LOCK):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def fits_files(folder: PathLike) -> list[Path]:
@@ -176,11 +330,23 @@ def open_fits(path: PathLike) -> Iterator[fits.HDUList]:
     except (OSError, BufferError) as error:
         reason = getattr(error, 'strerror', None) or str(error).split(',')[0].rstrip('.')
         raise ValueError(f'{str(path)!r} is not a readable FITS file: {reason}.') from None
-    except TypeError as error:
+    except Exception as error:
         # numpy's error for a memory map that extends beyond the end of a file.
-        if 'buffer' not in str(error):
+        if isinstance(error, TypeError) and 'buffer' in str(error):
+            reason = 'it is truncated'
+        elif _raised_by_astropy(error):
+            # Errors of any kind, such as KeyError(7) for BITPIX = 7.
+            reason = ' '.join(f'{type(error).__name__} {error}'.split()).rstrip('.')
+        else:
             raise
-        raise ValueError(f'{str(path)!r} is not a readable FITS file: it is truncated.') from None
+        raise ValueError(f'{str(path)!r} is not a readable FITS file: {reason}.') from None
+
+
+def _raised_by_astropy(error):
+    """Return whether an error comes from the reader of FITS files, or from what it calls."""
+    frames = [frame.f_globals.get('__name__', '') for frame, _ in walk_tb(error.__traceback__)]
+    ours = max(i for i, name in enumerate(frames) if name.startswith('csr_astro.'))
+    return any(name.startswith('astropy.io.fits') for name in frames[ours:])
 
 
 def stem(path: Path) -> Path:

@@ -7,14 +7,16 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from csr_astro.utils.forks import fork_safe
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ['ignored', 'one_at_a_time']
 
 #: Lock for calls of astropy, photutils and SciPy that use `warnings.catch_warnings`.
-one_at_a_time = threading.RLock()
-_lock = threading.Lock()
+one_at_a_time = fork_safe(threading.RLock())
+_lock = fork_safe(threading.Lock())
 
 
 @contextmanager

@@ -89,7 +89,10 @@ def test_restart_does_only_what_is_missing(folder, options, threads):
     remove_many(jobs_in(folder, ['a', 'b']), out, cluster=threads, **options)
     before = times(out)
     (out / 'b_source_free.ecsv').unlink()
-    (out / '.csr-astro-0123456789abcdef.fits').write_text('of a process that was killed')
+    killed = out / '.csr-astro-0123456789abcdef'
+    killed.mkdir()
+    for name in ('lock', 'c_source_free.fits'):
+        (killed / name).write_text('of a process that was killed')
     manifest = remove_many(jobs_in(folder, ['a', 'b', 'c']), out, cluster=threads, **options)
     assert list(manifest['status']) == ['done'] * 3
     after = times(out)

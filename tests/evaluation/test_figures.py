@@ -73,6 +73,32 @@ def test_boxes_hold_the_quartiles(fluxes):
     )
 
 
+def test_few_values_are_points(fluxes):
+    few = fluxes[[0, 1, 100]]
+    few['network'] = [0.97, 1.02, 0.9]
+    few['annulus'] = [1.01, 5.0, 1.1]  # one is far outside
+    ax = figures.plot_flux_ratios(few).axes[0]
+    assert not [patch for patch in ax.patches if hasattr(patch, 'get_path')]
+    shown = {
+        marker: np.hstack([line.get_ydata() for line in ax.lines if line.get_marker() == marker])
+        for marker in 'os^'
+    }
+    assert_allclose(np.sort(shown['o']), [0.9, 0.97, 1.02])
+    assert_allclose(np.sort(shown['s']), [1.01, 1.1])
+    assert_allclose(shown['^'] - 1, 0.95 * (ax.get_ylim()[1] - 1))
+
+
+def test_clipped_histograms_say_so():
+    groups = {'noise': [np.random.default_rng(0).normal(size=(160, 160))]}
+    errors = background_errors(groups, draw_positions(groups, [5], 9), get_baselines(['plane']))
+    errors['network'], errors['network_err'] = errors['plane'], np.abs(errors['local'])
+    errors['network'][0] = 100 * errors['local'][0]
+    for ax in figures.plot_leave_out(errors, ['network', 'plane']).axes:
+        (note,) = [text.get_text() for text in ax.texts]
+        assert note.endswith('% beyond, in the outermost bins')
+    assert not len(figures.plot_leave_out(errors[1:]).axes[1].texts)
+
+
 def test_lines_are_told_apart_without_colour(maps):
     found = styles(figures.plot_power_spectra(power_spectra(maps)).axes[0])
     assert list(found) == [figures.label(name) for name in NAMES]

@@ -43,9 +43,12 @@ def test_report_has_tables_beside_its_pictures(folder, simulation):
         'power_spectra', 'delta_variance', 'pixel_moments', 'histogram_masks', 'histogram_map',
         'residuals',
     }  # fmt: skip
-    assert {path.stem for path in folder.glob('*.png')} == {
-        'maps', 'flux_ratios', 'leave_out', 'power_spectra', 'delta_variance', 'pixel_pdf',
-    }  # fmt: skip
+    for kind, begin in (('png', b'\x89PNG'), ('pdf', b'%PDF')):
+        paths = list(folder.glob(f'*.{kind}'))
+        assert {path.stem for path in paths} == {
+            'maps', 'flux_ratios', 'leave_out', 'power_spectra', 'delta_variance', 'pixel_pdf',
+        }  # fmt: skip
+        assert all(path.read_bytes().startswith(begin) for path in paths)
     fluxes = QTable.read(folder / 'fluxes.ecsv')
     expected = recovered_fluxes(
         result, catalog['flux'], [3.0, 5.0], methods=get_baselines(['plane'])

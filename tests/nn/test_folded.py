@@ -107,3 +107,16 @@ def test_folded_model_is_the_same_model():
         model.fill, model.normalization, model.info, model.wings_only
     )
     assert folded.network is not model.network
+    assert vars(folded).keys() == vars(model).keys()
+
+
+@pytest.mark.parametrize('wings_only', [False, True])
+@torch.inference_mode()
+def test_folded_model_predicts_the_same(wings_only):
+    model = Inpainter(network(n_hints=2), fill='kriging', wings_only=wings_only).eval()
+    image, valid, *_ = inputs('disc', n_hints=2)
+    # A source with a bright pixel, and one without.
+    image[1:] = torch.where(valid[1:] > 0, image[1:], 50.0)
+    image[2] = torch.where(valid[2] > 0, image[2], 1.0)
+    given = image.double(), valid, torch.ones_like(valid), 1 - valid, torch.full((3,), 9.0)
+    assert_same(model.folded()(*given), model(*given))

@@ -293,7 +293,7 @@ def test_hints_of_splines_are_exact_on_planes():
         torch.from_numpy(np.asarray(each, dtype=float))[None, None]
         for each in (0.3 * x - 0.1 * y, ~hole, np.ones_like(hole), hole)
     )
-    normalized, hints, location, scale, _ = model.prepare(
+    _, hints, location, scale, _ = model.prepare(
         image, valid, finite, central, torch.tensor([7.0])
     )
     inside = central > 0
@@ -303,12 +303,11 @@ def test_hints_of_splines_are_exact_on_planes():
 
 
 def test_network_is_asked_behind_bright_sources_only():
-    """Its share rises from 0 at 10 scatters to 1 at 30."""
+    """Its share rises from 0 at 100 scatters to 1 at 400."""
     model = Inpainter(make_network(4), fill='kriging+spline', wings_only=True)
-    image, valid, finite, central, radius = cutouts(n_images=3)
-    y, x = np.mgrid[:96, :96] - 48
+    _, valid, _, central, radius = cutouts(n_images=3)
     noise = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 1, 96, 96)))
-    for number, peak in enumerate((5.0, 17.3, 1000.0)):
+    for number, peak in enumerate((50.0, 200.0, 1000.0)):
         noise[number, 0, 48, 48] = peak
     hints = model.prepare(noise, 1 - central, torch.ones_like(valid), central, radius)[1]
     share = model.network_share(hints, 3)

@@ -361,7 +361,7 @@ def write_pickle(content, path):
 def test_payload_of_a_pickle_never_runs(tmp_path, output, write):
     marker, path = tmp_path / 'payload-ran', tmp_path / 'payload.pt'
     write({'state_dict': Payload(marker)}, path)
-    assert_conversion_refused(path, output, 'not a PyTorch state dict that can be loaded safely')
+    assert_conversion_refused(path, output, 'not a PyTorch file that can be loaded safely')
     assert_refused(load_model, path, sentence='other formats are not loaded')
     assert not marker.exists()
     # The payload is live: careless loading runs it.
@@ -390,7 +390,7 @@ def test_truncated_checkpoint_is_refused(tmp_path, output, legacy, n_bytes):
     path = tmp_path / 'checkpoint.pt'
     torch.save({'a': torch.ones(100_000)}, path, _use_new_zipfile_serialization=not legacy)
     path.write_bytes(path.read_bytes()[:n_bytes])
-    assert_conversion_refused(path, output, 'not a PyTorch state dict that can be loaded safely')
+    assert_conversion_refused(path, output, 'not a PyTorch file that can be loaded safely')
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_truncated_checkpoint_is_refused(tmp_path, output, legacy, n_bytes):
 def test_file_of_another_kind_is_no_checkpoint(tmp_path, output, content):
     path = tmp_path / 'checkpoint.pt'
     path.write_bytes(content)
-    assert_conversion_refused(path, output, 'not a PyTorch state dict that can be loaded safely')
+    assert_conversion_refused(path, output, 'not a PyTorch file that can be loaded safely')
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from csr_astro.images import read_image
 from csr_astro.simulation.diffuse import (
     correlated_noise,
     coverage_mask,
-    detector_pattern,
     diffuse_field,
     faint_sources,
     filament_field,
@@ -23,6 +22,7 @@ from csr_astro.simulation.diffuse import (
     striped_noise,
     white_noise,
 )
+from csr_astro.simulation.patterns import detector_pattern
 
 
 def radial_spectrum(field):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,6 +248,40 @@ def test_resuming_with_another_recipe_is_refused(go, undisturbed, key, value):
 def test_nothing_to_resume_is_refused(go, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'there is no .*checkpoint.pt. to resume'):
         go(tmp_path, resume=True)
+
+
+def without(key):
+    """Damage that takes something out of a checkpoint."""
+
+    def damage(path):
+        state = torch.load(path, weights_only=True)
+        del state[key]
+        torch.save(state, path)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda path: path.write_bytes(b''),
+        lambda path: os.truncate(path, path.stat().st_size // 2),
+        lambda path: path.write_bytes(b'noise' * 1000),
+        lambda path: torch.save([1, 2], path),
+        lambda path: torch.save(Path('code'), path),
+        without('recipe'),
+        without('model'),
+    ],
+    ids=['empty', 'half', 'noise', 'list', 'code', 'no recipe', 'no model'],
+)
+def test_damaged_checkpoint_is_named(go, killed, damage):
+    path = killed / 'checkpoint.pt'
+    damage(path)
+    with pytest.raises(ValueError, match=r'checkpoint\.pt. is ') as info:
+        go(killed, resume=True)
+    assert '\n' not in str(info.value)
+    # PyTorch's advice.
+    assert 'weights_only' not in str(info.value)
 
 
 def test_minmax_training_normalises_as_in_use(go, tmp_path, monkeypatch):

@@ -67,7 +67,9 @@ def test_hot_pixel_ruins_no_measurement(height):
         InpaintedAperturePhotometry([4], estimator=estimator)(each, [(48, 48)])
         for each in (clean, hot)
     ]
-    flux, error = (np.array([float(t[name][0]) for t in tables]) for name in ('flux_0', 'flux_err_0'))
+    flux, error = (
+        np.array([float(table[name][0]) for table in tables]) for name in ('flux_0', 'flux_err_0')
+    )
     assert abs(flux[1] - flux[0]) < 0.3 * error[0]
     assert error[1] == pytest.approx(error[0], rel=0.1)
     flags = [int(t['flags'][0]) & BITS['outliers'] > 0 for t in tables]

@@ -79,7 +79,7 @@ def shown(weights, tmp_path_factory):
         ('Kriging', 'Variogram: noise'),
         ('Variogram', 'between neighbours'),
         ('Evaluation', '3 sources.*truth known'),
-        ('Section', "'Fluxes': 0 figures"),
+        ('Section', "'Fluxes': 0 files of figures"),
         ('Profile', 'up to 9 pixels'),
         ('Simulation', '2 sources, generic'),
         ('CutoutDataset', '2 cutouts'),
