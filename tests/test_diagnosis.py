@@ -46,6 +46,7 @@ FAR = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings('ignore:.*more than 90 degrees away')
 @pytest.mark.parametrize('command', ['remove', 'photometry'])
 @pytest.mark.parametrize('kind', FAR)
 def test_catalog_off_the_map_fails_and_says_why(tmp_path, weights, capsys, command, kind):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers_docs import DOCS, console_commands, write_example
 
-_MARK = '\x1e'
+_MARK = '\x02'
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

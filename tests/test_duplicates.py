@@ -99,16 +99,17 @@ def test_kriging_of_copies_is_computed_once(estimator, sky, monkeypatch):
     window = BackgroundErrors.window
 
     def count(self, i, reach=0.0):
-        before = self._last[1]
         found = window(self, i, reach)
-        made.append(found is not before)
+        # The windows themselves, because the number of a freed one is used again.
+        if not any(found is each for each in made):
+            made.append(found)
         return found
 
     monkeypatch.setattr(BackgroundErrors, 'window', count)
     result = estimator.estimate(sky, [SOURCES[0], SOURCES[2]] * 100)
     assert np.isfinite(result.background_rms).all()
     photometry(estimator)(result)
-    assert sum(made) <= 6
+    assert len(made) <= 6
 
 
 def test_positions_off_the_map_cost_no_more_than_their_rows(estimator, sky):

@@ -312,6 +312,7 @@ def test_units_come_out_as_they_went_in(estimator, data, unit):
     assert result.sources['background'].unit == u.Unit(unit)
 
 
+@pytest.mark.filterwarnings('ignore:.*more than 90 degrees away', 'ignore:the pixels of the map are')
 @examples(0.3)
 @given(data=st.data(), kind=st.sampled_from(WCS_KINDS))
 def test_every_place_of_the_sky_has_a_row(estimator, data, kind):
@@ -527,6 +528,7 @@ def test_arguments_of_the_shell_never_end_in_a_traceback(
         assert {path.name for path in folder.iterdir()} == {'map.fits'}
 
 
+@pytest.mark.filterwarnings('ignore:the pixels of the map are')
 @pytest.mark.parametrize('kind', WCS_KINDS)
 def test_circles_on_the_sky_are_where_their_centres_are(estimator, kind):
     shape = 40, 50

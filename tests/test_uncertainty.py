@@ -77,7 +77,7 @@ def test_error_of_a_sum_is_that_of_its_pixels_together(result):
     expected = np.sqrt(weights @ covariance.matrix @ weights)
     assert covariance.sum_err(aperture) == pytest.approx(expected)
     table = InpaintedAperturePhotometry(4, estimator=result.estimator)(result)
-    assert table['flux_err'][1] == pytest.approx(expected)
+    assert table['aperture_sum_err'][1] == pytest.approx(expected)
     # Structure makes it larger than independent pixels would.
     alone = np.sqrt(weights**2 @ covariance.matrix.diagonal())
     assert expected > 1.3 * alone

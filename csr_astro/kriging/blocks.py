@@ -116,6 +116,14 @@ def find_blocks(valid: np.ndarray, radius: float, distance: np.ndarray | None = 
     Returns
     -------
     blocks : `Blocks`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from csr_astro.kriging.blocks import find_blocks
+    >>> y, x = np.mgrid[-24:25, -24:25]
+    >>> find_blocks(np.hypot(x, y) > 5, 5)
+    <Blocks: 16 of 9, 56 of 3 and 144 of 1 pixels>
     """
     size, half = len(valid), len(valid) // 2
     if distance is None:

@@ -255,6 +255,19 @@ def source_window(
         Rows and columns.
     dx, dy : `~numpy.ndarray` of float
         Offsets of the columns and rows from the source.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from types import SimpleNamespace
+    >>> from photutils.psf import CircularGaussianPRF
+    >>> from csr_astro.fitting import pixel_psf
+    >>> from csr_astro.photometry.psf_columns import source_window
+    >>> fits = SimpleNamespace(x=np.array([20.0]), y=np.array([3.0]), width=np.ones(1))
+    >>> psf = pixel_psf(CircularGaussianPRF(fwhm=3))
+    >>> window, dx, dy = source_window(fits, 0, psf, (40, 40), half=(5, 5))
+    >>> window
+    (slice(0, 9, None), slice(15, 26, None))
     """
     x, y = fits.x[i], fits.y[i]
     reach = psf.radius * fits.width[i] + 1

@@ -55,7 +55,7 @@ def test_checkpoint_is_converted(run, tmp_path):
     [
         (['weights', 'info', 'none-such'], 'weights must be one of'),
         (['weights', 'convert', 'none.pth', 'a.safetensors'], "no such checkpoint: 'none.pth'"),
-        (['weights', 'convert', 'text.csv', 'a.safetensors'], 'is not a PyTorch state dict'),
+        (['weights', 'convert', 'text.csv', 'a.safetensors'], 'is damaged, or not a PyTorch file'),
     ],
 )
 def test_wrong_input_gets_one_sentence(fails, arguments, sentence):

@@ -99,7 +99,8 @@ def test_command_writes_the_report(folder, tmp_path, weights, capsys):
     assert main(arguments) == 0
     written = {path.name for path in (tmp_path / 'report').iterdir()}
     assert written == {
-        'report.html', 'fluxes.ecsv', 'fields.ecsv', 'flux_ratios_pacs-scanmap-blue.png',
+        'report.html', 'fluxes.ecsv', 'fields.ecsv',
+        'flux_ratios_pacs-scanmap-blue.png', 'flux_ratios_pacs-scanmap-blue.pdf',
         'flux_ratios_pacs-scanmap-blue.ecsv',
     }  # fmt: skip
     summary = Table.read(tmp_path / 'report' / 'flux_ratios_pacs-scanmap-blue.ecsv')

@@ -292,7 +292,9 @@ def test_annulus_flux_is_that_of_a_classical_annulus(blue, ccd, annulus):
 
 
 @pytest.mark.parametrize('given', [False, True])
-def test_error_holds_what_is_predicted_behind_neighbours(estimator, given):
+def test_error_holds_what_is_predicted_behind_neighbours(given):
+    # An untrained network disagrees with the kriging, which enlarges errors.
+    estimator = NeuralBackgroundEstimator(orientations=1, fwhm=3.5)
     noise = np.random.default_rng(5).normal(0, 2, SHAPE)
     places = [(60, 60), (67, 60), (60, 95)]
     photometry = InpaintedAperturePhotometry([3, 9], estimator=estimator)

@@ -57,12 +57,12 @@ def test_copies_of_a_channel_learn_different_things(narrow):
 
 
 def test_training_begins_with_the_bundled_weights_widened():
-    recipe = Recipe(width=0.5, fill='kriging', start='default')
+    recipe = Recipe(width=0.5, fill='kriging+spline', start='default')
     found = _initial_model(recipe, torch.device('cpu')).eval().network
     expected = load_model('default').network
     with torch.no_grad():
         torch.testing.assert_close(
-            found(*inputs(2)), expected(*inputs(2)), rtol=1e-3, atol=1e-3
+            found(*inputs(4)), expected(*inputs(4)), rtol=1e-3, atol=1e-3
         )
 
 
