@@ -1,6 +1,6 @@
 """Sections of a report."""
 
-from csr_astro.nn.weights import list_weights, read_info
+from csr_astro.nn.weights import read_info
 from csr_astro.utils.data import read_data
 
 
