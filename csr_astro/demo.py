@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
@@ -154,7 +154,8 @@ def plot_demo(result: NeuralBackground, table: QTable, figure: Figure | None = N
     if figure is None:
         Figure = require_matplotlib('matplotlib.figure').Figure
         figure = Figure(figsize=(10, 6.6), layout='constrained')
-    upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=(1.15, 1)))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    upper, lower = parts
     result.plot(axes=upper.subplots(1, 3, sharex=True, sharey=True))
     panels = lower.subplots(1, 2, sharex=True, sharey=True)
     injected = np.asarray(table['injected'])

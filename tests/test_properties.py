@@ -312,7 +312,8 @@ def test_units_come_out_as_they_went_in(estimator, data, unit):
     assert result.sources['background'].unit == u.Unit(unit)
 
 
-@pytest.mark.filterwarnings('ignore:.*more than 90 degrees away', 'ignore:the pixels of the map are')
+@pytest.mark.filterwarnings('ignore:.*more than 90 degrees away')
+@pytest.mark.filterwarnings('ignore:the pixels of the map are')
 @examples(0.3)
 @given(data=st.data(), kind=st.sampled_from(WCS_KINDS))
 def test_every_place_of_the_sky_has_a_row(estimator, data, kind):

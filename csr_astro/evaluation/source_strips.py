@@ -181,7 +181,8 @@ def row_strip(
         scaled = (cutouts[name] - low) / (high - low)
         if name == 'source':
             norm = source_norm(cutouts[name], shared[1] - shared[0])
-            scaled, low, high = norm(cutouts[name]), *norm.inverse(np.array([0.0, 1.0]))
+            low, high = np.asarray(norm.inverse(np.array([0.0, 1.0])))
+            scaled = norm(cutouts[name])
         pictures.append(colors(np.ma.masked_invalid(scaled[::-1]))[..., :3])
         # A gap between two pictures.
         pictures.append(np.ones((len(scaled), 1, 3)))

@@ -95,8 +95,6 @@ def kriging_fills(
         As in `kriging_fill`.
     radius, peak : (N,) `~numpy.ndarray` of float
         As in `kriging_fill`.
-    errors : bool, optional
-        Whether to compute standard errors.
 
     Returns
     -------

@@ -295,7 +295,7 @@ class Inpainter(nn.Module):
             # The network takes part of the background for wings of bright sources.
             bright = torch.zeros_like(bright)
         normalized = (normalized - wings) * (valid > 0)
-        hints = fills, central, bright, (bright > 0).float()
+        hints: tuple[torch.Tensor, ...] = fills, central, bright, (bright > 0).float()
         if self.fill == 'kriging+spline':
             splines = spline_fills(normalized[:, 0].cpu().numpy(), inside, holes, radius)
             stacks = [splines, kriging_errors(krigings, holes)]

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
         'apertures', 'candidates', 'common', 'finder', 'matched_filter', 'psf', 'psf_columns',
-        'subtraction',
+        'rows', 'subtraction',
     ],
     submod_attrs={
         'apertures': ['InpaintedAperturePhotometry'],

@@ -22,6 +22,7 @@ from csr_astro.flags import BITS, NOT_INPAINTED
 from csr_astro.fluxes import measured_scale, parse_beam, parse_flux_unit, warn_of_removed
 from csr_astro.images import parse_image
 from csr_astro.photometry.common import is_result, require_estimator
+from csr_astro.photometry.rows import Rows
 from csr_astro.photometry.shapes import (
     PerSource,
     aperture_box,
@@ -250,7 +251,7 @@ class InpaintedAperturePhotometry:
             # One after the other, sources with the same prediction share its kriging.
             order = np.argsort(result.first[kept], kind='stable')
             kept, inverse = kept[order], np.argsort(order)[inverse]
-            table = self._measure_rows(_Rows(result, kept))[inverse]
+            table = self._measure_rows(Rows(result, kept))[inverse]
             for name, given in zip(
                 ('id', *table.colnames[1:3], 'sky_center', 'snr', 'mask_name', 'mask_radius'),
                 ('id', 'x_center', 'y_center', 'sky_center', 'snr', 'mask_name', 'mask_radius'),
@@ -479,28 +480,6 @@ class InpaintedAperturePhotometry:
             outside = {'outside': 'nan'} if isinstance(energy, partial) else {}
             fractions.append(np.broadcast_to(energy(radius, **outside), n))
         return fractions
-
-
-class _Rows:
-    """Some rows of a result, as far as they are needed to measure its sources."""
-
-    def __init__(self, result, rows):
-        self.image, self.instrument = result.image, result.instrument
-        self.estimator = result.estimator
-        self.sources = result.sources[rows]
-        self.source_masks = [result.source_masks[i] for i in rows]
-        self.background_in = result.background_in
-        self.errors = self
-        self._result, self._rows = result, rows
-
-    def predicted_near(self, i, box):
-        return self._result.errors.predicted_near(self._rows[i], box)
-
-    def sum_error(self, i, weights, **options):
-        return self._result.errors.sum_error(self._rows[i], weights, **options)
-
-    def spread(self, function, numbers):
-        return self._result.errors.spread(function, numbers)
 
 
 # ------------------------------------------------------------------------------------ arguments

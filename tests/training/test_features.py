@@ -242,7 +242,7 @@ class Malicious:
 def test_file_that_runs_code_is_refused(tmp_path, suffix):
     path = tmp_path / f'wrong{suffix}'
     path.write_bytes(pickle.dumps({'features.0.weight': Malicious(tmp_path / 'victim')}))
-    with pytest.raises(ValueError, match='is not a|is damaged, or not a'):
+    with pytest.raises(ValueError, match=r'is not a|is damaged, or not a'):
         VGG16Features(path)
     assert not (tmp_path / 'victim').exists()
 
