@@ -484,7 +484,8 @@ def _from_beam(name, description, fwhm):
     rules = read_data('instruments.toml')['generic']
 
     def in_pixels(key):
-        return tuple(factor * fwhm for factor in rules[key])
+        # Rounded, because 1.4 * 3.5 is 4.8999999999999995.
+        return tuple(round(factor * fwhm, 9) for factor in rules[key])
 
     return Instrument(
         name=name,
