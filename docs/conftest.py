@@ -3,6 +3,9 @@
 import pytest
 from helpers_docs import write_example
 
+# Needs Sphinx and its extensions.
+collect_ignore = ['conf.py', 'generated.py']
+
 
 @pytest.fixture(autouse=True)
 def folder_with_a_map(tmp_path, monkeypatch):

@@ -266,8 +266,8 @@ def source_window(
     >>> fits = SimpleNamespace(x=np.array([20.0]), y=np.array([3.0]), width=np.ones(1))
     >>> psf = pixel_psf(CircularGaussianPRF(fwhm=3))
     >>> window, dx, dy = source_window(fits, 0, psf, (40, 40), half=(5, 5))
-    >>> window
-    (slice(0, 9, None), slice(15, 26, None))
+    >>> print(dy[0], dy[-1], dx[0], dx[-1])
+    -3.0 5.0 -5.0 5.0
     """
     x, y = fits.x[i], fits.y[i]
     reach = psf.radius * fits.width[i] + 1
