@@ -201,6 +201,14 @@ class NeuralBackgroundEstimator(LocalBackground):
         weights = self.weights
         if isinstance(weights, str) and weights == 'default':
             weights = preset_weights(self.preset, self.instrument and self.instrument.name)
+            if _PRESETS[self.preset].published:
+                warnings.warn(
+                    "the bundled weights of the preset 'paper' are far from trained out: they are "
+                    'for comparison, and their backgrounds are too low; convert the published '
+                    'checkpoint (csr-astro weights convert) and give it as weights.',
+                    AstropyUserWarning,
+                    stacklevel=3,
+                )
         info = read_info(weights)
         if _PRESETS[self.preset].published and (info.normalization, info.fill) != _PUBLISHED:
             raise ValueError(

@@ -14,6 +14,7 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import QTable
+from astropy.utils.exceptions import AstropyUserWarning
 from helpers_removal import SHAPE, SOURCES, assert_same, discs, make_sky, make_wcs
 from numpy.testing import assert_allclose, assert_array_equal
 from photutils.background import LocalBackground
@@ -444,6 +445,14 @@ def test_paper_preset_has_weights_for_each_mode(instrument, weights):
     estimator = NeuralBackgroundEstimator(instrument=instrument, preset='paper')
     assert estimator.provenance['weights'] == weights
     assert estimator.predictor.weights == weights
+
+
+def test_paper_preset_warns_of_its_bundled_weights(networks):
+    with pytest.warns(AstropyUserWarning, match="^the bundled weights of the preset 'paper' are"):
+        NeuralBackgroundEstimator(instrument='spire-250', preset='paper')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        NeuralBackgroundEstimator(networks['minmax'], preset='paper')
 
 
 def test_paper_preset_takes_the_mode_from_the_header(sky):
