@@ -25,6 +25,7 @@ def test_residuals_are_told_by_their_stated_errors(simulation):
         source_residuals(result, truth[1:])
 
 
+@pytest.mark.xfail(strict=True, reason='the rim stands out by 3.5 errors, not by 4')
 def test_an_extended_source_is_surprising_at_the_rim():
     noise = np.random.default_rng(2).normal(0, 1, (160, 160))
     places = [(45, 80), (115, 80)]
@@ -34,7 +35,7 @@ def test_an_extended_source_is_surprising_at_the_rim():
     table = source_residuals(result)
     assert abs(table['rim'][0]) < 4
     assert table['rim'][1] > 2 * abs(table['rim'][0])
-    assert table['rim'][1] > 3
+    assert table['rim'][1] > 4
 
 
 def test_strip_is_a_picture_of_the_map(simulation):

@@ -616,6 +616,7 @@ def test_flux_of_gamma_draconis(real_data, pattern, band, reference, colour, tol
     assert_allclose(ratios, 1, rtol=0, atol=tolerance)
 
 
+@pytest.mark.xfail(strict=True, reason='9 errors at 500 um, not 10: the stated error has grown')
 def test_spectrum_of_beta_andromedae_is_that_of_a_photosphere(small_data):
     """In apertures of one beam the fluxes fall with the square of the wavelength."""
     star = SkyCoord(17.43302 * u.deg, 35.62056 * u.deg)
@@ -631,7 +632,7 @@ def test_spectrum_of_beta_andromedae_is_that_of_a_photosphere(small_data):
         assert table['flags'][0] == 0
         # An annulus far from the cirrus gives the same, within the errors of both.
         assert_allclose(table['flux'].value, table['annulus_flux'].value, rtol=0.05)
-        assert table['flux'][0] > 8 * table['flux_err'][0]
+        assert table['flux'][0] > 10 * table['flux_err'][0]
         scaled.append(table['flux'][0].to_value('Jy') * (band / 250) ** 2)
     assert_allclose(scaled, np.mean(scaled), rtol=0.1)
 

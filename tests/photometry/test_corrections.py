@@ -146,7 +146,15 @@ def test_enclosed_energy_of_spire_is_that_published(band):
     assert stamp * psf_fraction(instrument) == pytest.approx(fraction, rel=5e-3)
 
 
-@pytest.mark.parametrize(('band', 'expected', 'tolerance'), [(250, 420, 0.05), (350, 215, 0.05)])
+@pytest.mark.parametrize(
+    ('band', 'expected', 'tolerance'),
+    [
+        pytest.param(
+            250, 420, 0.03, marks=pytest.mark.xfail(strict=True, reason='3.3 % low, not 3 %')
+        ),
+        (350, 215, 0.05),
+    ],
+)
 def test_flux_of_beta_andromedae_is_that_of_the_handbook(real_data, band, expected, tolerance):
     """As published: a sum less a background from an annulus, times the correction for it."""
     (path,) = (real_data / 'real_sources').glob(f'bet_and*spire{band}.fits')
@@ -162,7 +170,7 @@ def test_flux_of_beta_andromedae_is_that_of_the_handbook(real_data, band, expect
     # The confusion noise of the map is 4 % in the aperture, and that of the fit 2 %.
     difference = (fit['flux'] - table['flux'][0]).to_value('mJy')
     error = np.hypot(fit['flux_err'], table['flux_err'][0]).to_value('mJy')
-    assert abs(difference) < 3 * error
+    assert abs(difference) < 2.5 * error
 
 
 def test_fit_and_aperture_agree_on_sources_in_a_map_of_spire(real_data):
